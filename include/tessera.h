@@ -1,0 +1,218 @@
+/* tessera.h - run GGUF language models: the public interface.
+ *
+ * An ENGINE is a loaded model: the mapped file, the packed weights, the
+ * vocabulary, a pool of threads. It is immutable once open.
+ *
+ * A SESSION is one timeline of tokens on an engine: its KV cache, its scratch
+ * memory and the logits of its last step. Decoding allocates nothing.
+ *
+ * A SAMPLER turns logits into a token.
+ *
+ * Threads. An engine may be read from any number of threads (tokenize, pieces,
+ * info). All sessions of an engine share its compute pool: ts_session_eval takes
+ * it exclusively, so evaluations of two sessions follow one another. One session
+ * or sampler belongs to one thread at a time. ts_session_cancel alone may be called
+ * from any thread and from a signal handler.
+ *
+ * Errors. Whatever can fail returns ts_status and fills *err (which may be NULL) with
+ * one sentence that names what, where and the offending value. Outputs are
+ * written only on TS_OK. The library never prints and never exits.
+ *
+ * Ownership. X_open gives an object that X_close frees; X_close(NULL) is fine.
+ * Close sessions before their engine. Pointers obtained from an object live as
+ * long as it does unless said otherwise.
+ *
+ * ABI. Structures passed in are created by their *_init function and may grow at
+ * their end in a minor version: `size` tells the library which one the caller
+ * knows. Within one major version nothing is removed or reordered; the shared
+ * library's soname is the major version. Before 1.0 a minor version may break. */
+#ifndef TESSERA_H
+#define TESSERA_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define TS_VERSION_MAJOR 0
+#define TS_VERSION_MINOR 1
+#define TS_VERSION_PATCH 0
+
+#if defined(__GNUC__)
+#define TS_API __attribute__((visibility("default")))
+#else
+#define TS_API
+#endif
+
+/* "0.1.0" of the library that is linked, which may differ from the header's. */
+TS_API const char *ts_version(void);
+
+/* --- status ------------------------------------------------------------- */
+
+typedef enum ts_status {
+    TS_OK = 0,
+    TS_BAD_FILE,    /* a model file is malformed or not what it should be    */
+    TS_BAD_ARG,     /* an argument or option is out of range                 */
+    TS_UNSUPPORTED, /* well-formed, but this build can't do it               */
+    TS_NO_MEMORY,   /* more memory asked for than there is                   */
+    TS_IO,          /* the operating system refused: open, read, write, map  */
+    TS_FULL,        /* the context has no room for these tokens              */
+    TS_CANCELLED,   /* ts_session_cancel was called                          */
+} ts_status;
+
+/* Room for one sentence. Zero-initialise; never owns memory. */
+typedef struct ts_error {
+    ts_status code;
+    char msg[500]; /* NUL-terminated, no trailing newline */
+} ts_error;
+
+/* --- log ---------------------------------------------------------------- */
+
+typedef enum ts_log_level { TS_LOG_ERROR, TS_LOG_WARN, TS_LOG_INFO, TS_LOG_DEBUG } ts_log_level;
+
+/* One line, without newline. Called from the thread that called the library. */
+typedef void ts_log_fn(void *user, ts_log_level level, const char *line);
+
+/* --- engine ------------------------------------------------------------- */
+
+typedef struct ts_engine ts_engine;
+
+/* Kernel sets, from the plain oracle to the widest. TS_ISA_AUTO takes the best the
+ * machine has; the environment variable TESSERA_ISA overrides AUTO. */
+typedef enum ts_isa { TS_ISA_AUTO = 0, TS_ISA_REF, TS_ISA_AVX2, TS_ISA_AVX512, TS_ISA_AMX } ts_isa;
+
+typedef struct ts_engine_options {
+    size_t size;       /* sizeof, set by the init function                      */
+    int n_threads;     /* compute threads; 0 = one for each CPU this process may use */
+    ts_isa isa;        /* widest kernel set to use; one that is missing here is an error */
+    int64_t n_ctx;     /* positions a session can hold; 0 = what the model was trained for,
+                          at most 4096                                          */
+    int64_t n_ubatch;  /* tokens computed together in prefill; 0 = 512           */
+    int64_t n_logits;  /* rows of logits one eval can return; 0 = 1             */
+    bool plan_only;    /* stop after planning: no weight is packed, no eval      */
+    bool vocab_only;   /* stop after the tokenizer: no plan, no weights, no eval */
+    ts_log_fn *log;    /* may be NULL                                           */
+    void *log_user;
+    /* Load progress from 0 to 1; return false to cancel. May be NULL. */
+    bool (*progress)(void *user, double done);
+    void *progress_user;
+} ts_engine_options;
+
+TS_API void ts_engine_options_init(ts_engine_options *opt);
+
+/* Opens a GGUF file (any shard of a split one finds the rest), checks it, plans and
+ * packs it. TS_BAD_FILE, TS_BAD_ARG, TS_UNSUPPORTED, TS_NO_MEMORY, TS_IO, TS_CANCELLED. */
+TS_API ts_status ts_engine_open(ts_engine **out, const char *path, const ts_engine_options *opt,
+                                ts_error *err);
+TS_API void ts_engine_close(ts_engine *e);
+
+typedef struct ts_engine_info {
+    char desc[96];        /* "llama 135M Q4_1"                        */
+    const char *arch;     /* general.architecture                     */
+    const char *isa;      /* kernel sets in use: "ref", "avx2", ...   */
+    int64_t n_params;     /* elements of all tensors                  */
+    uint64_t model_bytes; /* bytes of all tensors in the file         */
+    int64_t n_layer, n_embd, n_vocab;
+    int64_t n_ctx_train;  /* what the model was trained for           */
+    int64_t n_ctx;        /* what sessions hold                       */
+    int64_t n_ubatch;
+    int n_threads;
+    double load_seconds;
+} ts_engine_info;
+
+TS_API void ts_engine_get_info(const ts_engine *e, ts_engine_info *info);
+
+/* The plan as text for people or as JSON (docs/CLI.md describes it). The string is
+ * allocated: free it with ts_free. */
+TS_API ts_status ts_engine_plan(const ts_engine *e, bool json, char **out, ts_error *err);
+
+TS_API void ts_free(void *p);
+
+/* --- tokens ------------------------------------------------------------- */
+
+typedef int32_t ts_token;
+
+enum {
+    TS_TOK_ADD_SPECIAL = 1,   /* add BOS / EOS where the model asks for them         */
+    TS_TOK_PARSE_SPECIAL = 2, /* "<|im_start|>" in the text becomes its control token */
+};
+
+/* UTF-8 (invalid bytes are kept or replaced as the model's tokenizer does) to ids.
+ * *out is allocated (ts_free), *n_out >= 0. Linear in n for any input. */
+TS_API ts_status ts_tokenize(const ts_engine *e, const char *text, size_t n, unsigned flags,
+                             ts_token **out, size_t *n_out, ts_error *err);
+
+/* The bytes of one token: returns their number and points *piece at them (not
+ * NUL-terminated, may be part of a UTF-8 character). Control tokens are empty unless
+ * `special`. An id outside the vocabulary gives 0 bytes. */
+TS_API size_t ts_token_piece(const ts_engine *e, ts_token id, bool special, const char **piece);
+
+/* Ids to bytes, as tokenize would have read them. Allocated, NUL-terminated, *n_out
+ * without the NUL. TS_BAD_ARG for an id outside the vocabulary. */
+TS_API ts_status ts_detokenize(const ts_engine *e, const ts_token *ids, size_t n, bool special,
+                               char **out, size_t *n_out, ts_error *err);
+
+/* True for every token that ends a generation (EOS, EOT, <|im_end|>, ...). */
+TS_API bool ts_token_is_eog(const ts_engine *e, ts_token id);
+
+/* --- session ------------------------------------------------------------ */
+
+typedef struct ts_session ts_session;
+
+TS_API ts_status ts_session_open(ts_session **out, ts_engine *e, ts_error *err);
+TS_API void ts_session_close(ts_session *s);
+
+/* Appends tokens[n] to the timeline and computes the logits of the last
+ * `n_logits` of them (1 <= n_logits <= min(n, options.n_logits)).
+ * TS_FULL when pos + n > n_ctx (nothing is evaluated), TS_BAD_ARG for an id outside the vocabulary or
+ * n < 1, TS_CANCELLED: the timeline then ends at a micro-batch boundary (ts_session_pos). */
+TS_API ts_status ts_session_eval(ts_session *s, const ts_token *tokens, size_t n, size_t n_logits,
+                                 ts_error *err);
+
+/* Row i (0 = first of the n_logits asked for) of the last eval: [n_vocab] floats. Valid until the
+ * next eval; the sampler may modify it. NULL if there is no such row. */
+TS_API float *ts_session_logits(ts_session *s, size_t i);
+
+TS_API int64_t ts_session_pos(const ts_session *s); /* tokens in the timeline */
+
+/* Forgets every token from position pos on; 0 <= pos <= ts_session_pos, else TS_BAD_ARG. */
+TS_API ts_status ts_session_rewind(ts_session *s, int64_t pos, ts_error *err);
+
+/* Ends a running eval at its next micro-batch. Async-signal-safe. */
+TS_API void ts_session_cancel(ts_session *s);
+
+/* --- sampling ----------------------------------------------------------- */
+
+typedef struct ts_sampler ts_sampler;
+
+typedef struct ts_sampler_options {
+    size_t size;           /* sizeof, set by the init function                  */
+    float temp;            /* 0.8; <= 0 takes the best token (greedy)            */
+    int32_t top_k;         /* 40; <= 0 keeps all                                */
+    float top_p;           /* 0.95; 1 keeps all (nucleus, arXiv:1904.09751)      */
+    float min_p;           /* 0.05; 0 keeps all (arXiv:2407.01082)               */
+    float repeat_penalty;  /* 1 = off (CTRL, arXiv:1909.05858)                   */
+    float frequency_penalty, presence_penalty; /* 0 = off                       */
+    int32_t repeat_last_n; /* 64 tokens looked back on; 0 = off, -1 = all        */
+    uint64_t seed;         /* the same seed gives the same tokens               */
+} ts_sampler_options;
+
+TS_API void ts_sampler_options_init(ts_sampler_options *opt);
+TS_API ts_status ts_sampler_open(ts_sampler **out, const ts_sampler_options *opt, ts_error *err);
+TS_API void ts_sampler_close(ts_sampler *s);
+
+/* Tells the sampler of a token of the timeline (prompt or sampled), for the penalties. */
+TS_API void ts_sampler_accept(ts_sampler *s, ts_token id);
+
+/* Chooses from logits[n_vocab], which it may modify. Ties go to the lower id. Penalties, top-k, top-p,
+ * min-p, temperature, in this order (llama.cpp's). TS_NO_MEMORY. */
+TS_API ts_status ts_sampler_sample(ts_sampler *s, float *logits, size_t n_vocab, ts_token *out,
+                                   ts_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

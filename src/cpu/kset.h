@@ -1,0 +1,63 @@
+/* kset.h - kernel sets: one (quant type, ISA) pair each.
+ *
+ * A kernel set owns one packed layout of a weight matrix and every kernel that reads it, for any number
+ * of tokens m. kset.def lists them all; dispatch, `tessera plan`, the tests and bench/kernels
+ * include the same list.
+ *
+ *     source rows (GGUF) --pack--> packed --mul--> y
+ *                        <-unpack-
+ *     x [m][k] float --prep--> activations (format of the type, layout of the ISA) --mul--> y
+ *
+ * The letters: m tokens, n output rows, k inner dimension. */
+#ifndef TS_KSET_H
+#define TS_KSET_H
+
+#include "gguf/type.h"
+
+/* One product y[m][n0..n1] = act(x)[m][k] * W[n][k]^T.
+ * mul writes exactly those columns of y. n0 is a multiple of `group`; n1 is one too, or n. */
+typedef struct ts_mul {
+    const void *w; /* packed (or source, when the kset has no pack)             */
+    const void *x; /* prepared activations of m tokens                          */
+    float *y;      /* [m][n], row stride ldy in floats                          */
+    int64_t m, n, k, ldy;
+    int64_t n0, n1;
+} ts_mul;
+
+/* Activation preparation, one per (format, ISA). */
+typedef struct ts_prep {
+    ts_act act;
+    ts_isa isa;
+    int m_group; /* tokens are prepared in groups of this many; 1 = each on its own */
+    /* bytes for m tokens; never more for fewer tokens */
+    size_t (*bytes)(int64_t m, int64_t k);
+    /* x[m][k] (row stride ldx floats) -> dst, tokens m0..m1 of m. m0 is a multiple of m_group; m1 too, or m.
+     * dst is 64-byte aligned. Distinct ranges may be prepared by distinct threads. */
+    void (*run)(void *dst, const float *x, int64_t ldx, int64_t m, int64_t k, int64_t m0, int64_t m1);
+} ts_prep;
+
+typedef struct ts_kset {
+    ts_type type;
+    ts_isa isa;
+    const char *layout; /* "source", or the packed layout's name in docs/KERNELS.md: "q4_0.r8" */
+    const ts_prep *prep;
+    int group; /* rows of W that are packed together; work is split at multiples of it */
+    /* Bytes of a packed n x k matrix. NULL: there is no packing, mul reads the source. */
+    size_t (*packed_bytes)(int64_t n, int64_t k);
+    /* Packs rows n0..n1 (n0 a multiple of group; n1 too, or n) from the source of the whole matrix to the packed
+     * whole matrix (64-byte aligned). Rows past n in the last group are packed as zeros. */
+    void (*pack)(void *packed, const void *src, int64_t n, int64_t k, int64_t n0, int64_t n1);
+    /* The inverse, byte for byte. */
+    void (*unpack)(void *src, const void *packed, int64_t n, int64_t k, int64_t n0, int64_t n1);
+    void (*mul)(const ts_mul *p);
+} ts_kset;
+
+/* The widest kernel set for this type not wider than isa; never NULL for a type ts_type_get knows
+ * (`ref` has all). */
+const ts_kset *ts_kset_get(ts_type type, ts_isa isa);
+
+/* All of them, for tests and benchmarks. */
+size_t ts_kset_count(void);
+const ts_kset *ts_kset_at(size_t i);
+
+#endif
