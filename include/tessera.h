@@ -85,16 +85,16 @@ typedef struct ts_engine ts_engine;
 typedef enum ts_isa { TS_ISA_AUTO = 0, TS_ISA_REF, TS_ISA_AVX2, TS_ISA_AVX512, TS_ISA_AMX } ts_isa;
 
 typedef struct ts_engine_options {
-    size_t size;       /* sizeof, set by the init function                      */
-    int n_threads;     /* compute threads; 0 = one for each CPU this process may use */
-    ts_isa isa;        /* widest kernel set to use; one that is missing here is an error */
-    int64_t n_ctx;     /* positions a session can hold; 0 = what the model was trained for,
-                          at most 4096                                          */
-    int64_t n_ubatch;  /* tokens computed together in prefill; 0 = 512           */
-    int64_t n_logits;  /* rows of logits one eval can return; 0 = 1             */
-    bool plan_only;    /* stop after planning: no weight is packed, no eval      */
-    bool vocab_only;   /* stop after the tokenizer: no plan, no weights, no eval */
-    ts_log_fn *log;    /* may be NULL                                           */
+    size_t size;      /* sizeof, set by the init function                      */
+    int n_threads;    /* compute threads; 0 = one for each CPU this process may use */
+    ts_isa isa;       /* widest kernel set to use; one that is missing here is an error */
+    int64_t n_ctx;    /* positions a session can hold; 0 = what the model was trained for,
+                         at most 4096                                          */
+    int64_t n_ubatch; /* tokens computed together in prefill; 0 = 512           */
+    int64_t n_logits; /* rows of logits one eval can return; 0 = 1             */
+    bool plan_only;   /* stop after planning: no weight is packed, no eval      */
+    bool vocab_only;  /* stop after the tokenizer: no plan, no weights, no eval */
+    ts_log_fn *log;   /* may be NULL                                           */
     void *log_user;
     /* Load progress from 0 to 1; return false to cancel. May be NULL. */
     bool (*progress)(void *user, double done);
@@ -116,8 +116,8 @@ typedef struct ts_engine_info {
     int64_t n_params;     /* elements of all tensors                  */
     uint64_t model_bytes; /* bytes of all tensors in the file         */
     int64_t n_layer, n_embd, n_vocab;
-    int64_t n_ctx_train;  /* what the model was trained for           */
-    int64_t n_ctx;        /* what sessions hold                       */
+    int64_t n_ctx_train; /* what the model was trained for           */
+    int64_t n_ctx;       /* what sessions hold                       */
     int64_t n_ubatch;
     int n_threads;
     double load_seconds;
@@ -167,8 +167,8 @@ TS_API void ts_session_close(ts_session *s);
 
 /* Appends tokens[n] to the timeline and computes the logits of the last
  * `n_logits` of them (1 <= n_logits <= min(n, options.n_logits)).
- * TS_FULL when pos + n > n_ctx (nothing is evaluated), TS_BAD_ARG for an id outside the vocabulary or
- * n < 1, TS_CANCELLED: the timeline then ends at a micro-batch boundary (ts_session_pos). */
+ * TS_FULL when pos + n > n_ctx (nothing is evaluated), TS_BAD_ARG for an id outside the vocabulary
+ * or n < 1, TS_CANCELLED: the timeline then ends at a micro-batch boundary (ts_session_pos). */
 TS_API ts_status ts_session_eval(ts_session *s, const ts_token *tokens, size_t n, size_t n_logits,
                                  ts_error *err);
 
@@ -189,12 +189,12 @@ TS_API void ts_session_cancel(ts_session *s);
 typedef struct ts_sampler ts_sampler;
 
 typedef struct ts_sampler_options {
-    size_t size;           /* sizeof, set by the init function                  */
-    float temp;            /* 0.8; <= 0 takes the best token (greedy)            */
-    int32_t top_k;         /* 40; <= 0 keeps all                                */
-    float top_p;           /* 0.95; 1 keeps all (nucleus, arXiv:1904.09751)      */
-    float min_p;           /* 0.05; 0 keeps all (arXiv:2407.01082)               */
-    float repeat_penalty;  /* 1 = off (CTRL, arXiv:1909.05858)                   */
+    size_t size;          /* sizeof, set by the init function                  */
+    float temp;           /* 0.8; <= 0 takes the best token (greedy)            */
+    int32_t top_k;        /* 40; <= 0 keeps all                                */
+    float top_p;          /* 0.95; 1 keeps all (nucleus, arXiv:1904.09751)      */
+    float min_p;          /* 0.05; 0 keeps all (arXiv:2407.01082)               */
+    float repeat_penalty; /* 1 = off (CTRL, arXiv:1909.05858)                   */
     float frequency_penalty, presence_penalty; /* 0 = off                       */
     int32_t repeat_last_n; /* 64 tokens looked back on; 0 = off, -1 = all        */
     uint64_t seed;         /* the same seed gives the same tokens               */
@@ -207,8 +207,8 @@ TS_API void ts_sampler_close(ts_sampler *s);
 /* Tells the sampler of a token of the timeline (prompt or sampled), for the penalties. */
 TS_API void ts_sampler_accept(ts_sampler *s, ts_token id);
 
-/* Chooses from logits[n_vocab], which it may modify. Ties go to the lower id. Penalties, top-k, top-p,
- * min-p, temperature, in this order (llama.cpp's). TS_NO_MEMORY. */
+/* Chooses from logits[n_vocab], which it may modify. Ties go to the lower id. Penalties, top-k,
+ * top-p, min-p, temperature, in this order (llama.cpp's). TS_NO_MEMORY. */
 TS_API ts_status ts_sampler_sample(ts_sampler *s, float *logits, size_t n_vocab, ts_token *out,
                                    ts_error *err);
 

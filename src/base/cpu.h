@@ -9,7 +9,7 @@
 typedef struct ts_cpu {
     bool avx2;
     char brand[64];
-    int n_cpus;        /* CPUs this process may run on (affinity mask, cgroup quota not counted) */
+    int n_cpus;         /* CPUs this process may run on (affinity mask, cgroup quota not counted) */
     size_t l1d, l2, l3; /* bytes, 0 = unknown */
 } ts_cpu;
 
@@ -19,7 +19,8 @@ const ts_cpu *ts_cpu_get(void);
 const char *ts_isa_name(ts_isa isa);
 bool ts_isa_parse(const char *name, ts_isa *out);
 
-/* The ISA to use: resolves AUTO (and TESSERA_ISA), refuses what the machine lacks with a sentence. */
+/* The ISA to use: resolves AUTO (and TESSERA_ISA), refuses what the machine lacks with a sentence.
+ */
 ts_status ts_isa_resolve(ts_isa want, ts_isa *out, ts_error *err);
 
 #endif

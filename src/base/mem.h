@@ -17,11 +17,13 @@ void *ts_calloc(size_t n, size_t size);
 void *ts_map(size_t size);
 void ts_unmap(void *p, size_t size);
 
-/* Bytes of main memory: all of it / free for new allocations (0 = unknown). Honour the cgroup limit. */
+/* Bytes of main memory: all of it / free for new allocations (0 = unknown). Honour the cgroup
+ * limit. */
 uint64_t ts_mem_total(void);
 uint64_t ts_mem_available(void);
 
-/* A growing string. Zero-initialise; after a failed append `failed` is set and appends do nothing. */
+/* A growing string. Zero-initialise; after a failed append `failed` is set and appends do nothing.
+ */
 typedef struct ts_sb {
     char *s; /* NUL-terminated once anything was appended */
     size_t n, cap;
@@ -31,7 +33,8 @@ typedef struct ts_sb {
 void ts_sb_add(ts_sb *b, const void *p, size_t n);
 void ts_sb_str(ts_sb *b, const char *s);
 void ts_sb_printf(ts_sb *b, const char *fmt, ...) TS_PRINTF(2, 3);
-void ts_sb_json_str(ts_sb *b, const char *s, size_t n); /* quoted and escaped; bad UTF-8 -> U+FFFD */
+void ts_sb_json_str(ts_sb *b, const char *s,
+                    size_t n); /* quoted and escaped; bad UTF-8 -> U+FFFD */
 void ts_sb_free(ts_sb *b);
 
 #endif

@@ -1,8 +1,8 @@
 /* kset.h - kernel sets: one (quant type, ISA) pair each.
  *
- * A kernel set owns one packed layout of a weight matrix and every kernel that reads it, for any number
- * of tokens m. kset.def lists them all; dispatch, `tessera plan`, the tests and bench/kernels
- * include the same list.
+ * A kernel set owns one packed layout of a weight matrix and every kernel that reads it, for any
+ * number of tokens m. kset.def lists them all; dispatch, `tessera plan`, the tests and
+ * bench/kernels include the same list.
  *
  *     source rows (GGUF) --pack--> packed --mul--> y
  *                        <-unpack-
@@ -31,9 +31,10 @@ typedef struct ts_prep {
     int m_group; /* tokens are prepared in groups of this many; 1 = each on its own */
     /* bytes for m tokens; never more for fewer tokens */
     size_t (*bytes)(int64_t m, int64_t k);
-    /* x[m][k] (row stride ldx floats) -> dst, tokens m0..m1 of m. m0 is a multiple of m_group; m1 too, or m.
-     * dst is 64-byte aligned. Distinct ranges may be prepared by distinct threads. */
-    void (*run)(void *dst, const float *x, int64_t ldx, int64_t m, int64_t k, int64_t m0, int64_t m1);
+    /* x[m][k] (row stride ldx floats) -> dst, tokens m0..m1 of m. m0 is a multiple of m_group; m1
+     * too, or m. dst is 64-byte aligned. Distinct ranges may be prepared by distinct threads. */
+    void (*run)(void *dst, const float *x, int64_t ldx, int64_t m, int64_t k, int64_t m0,
+                int64_t m1);
 } ts_prep;
 
 typedef struct ts_kset {
@@ -44,8 +45,9 @@ typedef struct ts_kset {
     int group; /* rows of W that are packed together; work is split at multiples of it */
     /* Bytes of a packed n x k matrix. NULL: there is no packing, mul reads the source. */
     size_t (*packed_bytes)(int64_t n, int64_t k);
-    /* Packs rows n0..n1 (n0 a multiple of group; n1 too, or n) from the source of the whole matrix to the packed
-     * whole matrix (64-byte aligned). Rows past n in the last group are packed as zeros. */
+    /* Packs rows n0..n1 (n0 a multiple of group; n1 too, or n) from the source of the whole matrix
+     * to the packed whole matrix (64-byte aligned). Rows past n in the last group are packed as
+     * zeros. */
     void (*pack)(void *packed, const void *src, int64_t n, int64_t k, int64_t n0, int64_t n1);
     /* The inverse, byte for byte. */
     void (*unpack)(void *src, const void *packed, int64_t n, int64_t k, int64_t n0, int64_t n1);

@@ -10,8 +10,8 @@
 /* One attention task: the query heads that share one KV head, for a run of consecutive tokens, over
  * the cached positions they may see. K and V are F16 in [pos][head_dim], contiguous.
  *
- * Query row r = (token t, head g) with r = t * n_group + g; token t stands at position pos0 + t and sees
- * positions max(0, pos0 + t - window + 1) .. pos0 + t, intersected with k0..k1. */
+ * Query row r = (token t, head g) with r = t * n_group + g; token t stands at position pos0 + t and
+ * sees positions max(0, pos0 + t - window + 1) .. pos0 + t, intersected with k0..k1. */
 typedef struct ts_attend {
     const float *q; /* token t, head g at q + t * ldq + g * head_dim                     */
     float *o;       /* the same layout with ldo: the weighted sum of V, normalised (unless part) */
@@ -19,14 +19,14 @@ typedef struct ts_attend {
     int64_t ldq, ldo;
     int64_t n_tokens, n_group, head_dim;
     int64_t pos0;
-    int64_t k0, k1;   /* only positions k0 <= p < k1 are looked at                        */
-    int64_t window;   /* 0 = no limit                                                    */
-    float scale;      /* multiplies q.k                                                   */
-    float softcap;    /* > 0: s = softcap * tanh(s / softcap)                             */
+    int64_t k0, k1; /* only positions k0 <= p < k1 are looked at                        */
+    int64_t window; /* 0 = no limit                                                    */
+    float scale;    /* multiplies q.k                                                   */
+    float softcap;  /* > 0: s = softcap * tanh(s / softcap)                             */
     /* Not NULL: a part of a longer row. o gets the unnormalised sum, part[2*r] the running maximum,
      * part[2*r+1] the sum of exponentials (-INFINITY, 0 when no position was visible). */
     float *part;
-    void *scratch;    /* ts_attend_scratch() bytes, 64-byte aligned, private to the task        */
+    void *scratch; /* ts_attend_scratch() bytes, 64-byte aligned, private to the task        */
 } ts_attend;
 
 /* Tokens one task should take (the blocking the kernels are made for). */
@@ -42,11 +42,13 @@ typedef struct ts_ops {
     /* Rotates one head in place. cs[n_rot/2][2] = cos, sin for this position. neox: pairs are
      * (i, i + n_rot/2), else (2i, 2i+1). (arXiv:2104.09864) */
     void (*rope)(float *x, const float *cs, int64_t n_rot, bool neox);
-    void (*add)(float *y, const float *a, const float *b, int64_t n);          /* y may be a or b    */
-    void (*scale)(float *y, const float *x, float s, int64_t n);              /* y may be x         */
-    void (*silu_mul)(float *y, const float *g, const float *u, int64_t n);    /* silu(g) * u; y may be g */
-    void (*gelu_mul)(float *y, const float *g, const float *u, int64_t n);    /* tanh form; y may be g */
-    void (*to_f16)(uint16_t *y, const float *x, int64_t n);                   /* nearest even         */
+    void (*add)(float *y, const float *a, const float *b, int64_t n); /* y may be a or b    */
+    void (*scale)(float *y, const float *x, float s, int64_t n);      /* y may be x         */
+    void (*silu_mul)(float *y, const float *g, const float *u,
+                     int64_t n); /* silu(g) * u; y may be g */
+    void (*gelu_mul)(float *y, const float *g, const float *u,
+                     int64_t n);                            /* tanh form; y may be g */
+    void (*to_f16)(uint16_t *y, const float *x, int64_t n); /* nearest even         */
     void (*attend)(const ts_attend *p);
 } ts_ops;
 

@@ -8,9 +8,19 @@
 #include "gguf/type.h"
 
 typedef enum ts_gguf_type {
-    TS_GGUF_U8 = 0, TS_GGUF_I8 = 1, TS_GGUF_U16 = 2, TS_GGUF_I16 = 3, TS_GGUF_U32 = 4,
-    TS_GGUF_I32 = 5, TS_GGUF_F32 = 6, TS_GGUF_BOOL = 7, TS_GGUF_STR = 8, TS_GGUF_ARR = 9,
-    TS_GGUF_U64 = 10, TS_GGUF_I64 = 11, TS_GGUF_F64 = 12,
+    TS_GGUF_U8 = 0,
+    TS_GGUF_I8 = 1,
+    TS_GGUF_U16 = 2,
+    TS_GGUF_I16 = 3,
+    TS_GGUF_U32 = 4,
+    TS_GGUF_I32 = 5,
+    TS_GGUF_F32 = 6,
+    TS_GGUF_BOOL = 7,
+    TS_GGUF_STR = 8,
+    TS_GGUF_ARR = 9,
+    TS_GGUF_U64 = 10,
+    TS_GGUF_I64 = 11,
+    TS_GGUF_F64 = 12,
 } ts_gguf_type;
 
 typedef struct ts_str {
@@ -38,9 +48,9 @@ typedef struct ts_gguf_kv {
 
 typedef struct ts_tensor {
     const char *name;
-    ts_type type; /* one that ts_type_get knows */
-    int n_dims;   /* 1..4 */
-    int64_t ne[4]; /* ne[0] is the contiguous one (k); those past n_dims are 1 */
+    ts_type type;     /* one that ts_type_get knows */
+    int n_dims;       /* 1..4 */
+    int64_t ne[4];    /* ne[0] is the contiguous one (k); those past n_dims are 1 */
     const void *data; /* in the mapping, proved to hold `size` bytes */
     size_t size;
     uint64_t offset; /* in its shard's file */
@@ -65,19 +75,23 @@ size_t ts_gguf_n_tensors(const ts_gguf *g); /* of all shards */
 const ts_tensor *ts_gguf_tensor_at(const ts_gguf *g, size_t i);
 const ts_tensor *ts_gguf_tensor(const ts_gguf *g, const char *name); /* NULL if absent; hashed */
 
-/* Typed reads. An absent key leaves *out alone (so preset the default) and sets *found (may be NULL) to false;
- * a key of the wrong type or out of range is TS_BAD_FILE naming file, key and value. Any integer
- * type is taken for an integer, float or integer for a float. */
+/* Typed reads. An absent key leaves *out alone (so preset the default) and sets *found (may be
+ * NULL) to false; a key of the wrong type or out of range is TS_BAD_FILE naming file, key and
+ * value. Any integer type is taken for an integer, float or integer for a float. */
 ts_status ts_gguf_get_int(const ts_gguf *g, const char *key, int64_t min, int64_t max, int64_t *out,
                           bool *found, ts_error *err);
-ts_status ts_gguf_get_float(const ts_gguf *g, const char *key, double *out, bool *found, ts_error *err);
-ts_status ts_gguf_get_bool(const ts_gguf *g, const char *key, bool *out, bool *found, ts_error *err);
-ts_status ts_gguf_get_str(const ts_gguf *g, const char *key, ts_str *out, bool *found, ts_error *err);
+ts_status ts_gguf_get_float(const ts_gguf *g, const char *key, double *out, bool *found,
+                            ts_error *err);
+ts_status ts_gguf_get_bool(const ts_gguf *g, const char *key, bool *out, bool *found,
+                           ts_error *err);
+ts_status ts_gguf_get_str(const ts_gguf *g, const char *key, ts_str *out, bool *found,
+                          ts_error *err);
 /* An array whose elements have type `elem`. */
 ts_status ts_gguf_get_arr(const ts_gguf *g, const char *key, ts_gguf_type elem, ts_gguf_arr *out,
                           bool *found, ts_error *err);
 
-/* Element i of an integer, float or bool array as double / int64 (i < n is the caller's to prove). */
+/* Element i of an integer, float or bool array as double / int64 (i < n is the caller's to prove).
+ */
 int64_t ts_gguf_arr_int(const ts_gguf_arr *a, uint64_t i);
 double ts_gguf_arr_float(const ts_gguf_arr *a, uint64_t i);
 

@@ -58,7 +58,8 @@ static inline size_t ts_row_bytes(const ts_type_info *t, int64_t k)
     return (size_t)(k / t->block) * (size_t)t->bytes;
 }
 
-/* IEEE half and bfloat16, exactly (subnormals, infinities, NaNs kept; to half rounds to nearest even). */
+/* IEEE half and bfloat16, exactly (subnormals, infinities, NaNs kept; to half rounds to nearest
+ * even). */
 float ts_f16_to_f32(uint16_t h);
 uint16_t ts_f32_to_f16(float f);
 float ts_bf16_to_f32(uint16_t h);
