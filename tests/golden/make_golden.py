@@ -1,0 +1,89 @@
+"""make_golden.py - golden values of one real model, from llama.cpp: NAME.golden.
+
+    python make_golden.py MODEL.gguf NAME
+
+What the file holds (README.md gives its grammar): the ids of a few prompts, 64 greedy tokens after each
+with the distance of the two best logits, logits at chosen positions of alice.txt, its perplexity.
+"""
+import os
+import sys
+
+import numpy as np
+
+from oracle import Oracle, sha256
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+N_GREEDY = 64
+ROWS = [0, 63, 287, 599]  # past 512: a sliding window has slid by then
+STRIDE = 16
+TOP = 10
+PPL_CTX = 512
+
+PROMPTS = [
+    "<|im_start|>user\nWhat is the capital of France, and what is it known for?<|im_end|>\n"
+    "<|im_start|>assistant\n",
+    "Once upon a time, in a village at the edge of a dark forest, there lived",
+    "def fibonacci(n):\n    \"\"\"Return the n-th Fibonacci number.\"\"\"\n",
+    "The three laws of thermodynamics are:\n\n1.",
+    "Le soleil se l\u00e8ve \u00e0 l'est et se couche \u00e0 l'ouest. \u6771\u4eac\u306f\u65e5\u672c\u306e",
+]
+
+
+def quote(s):
+    out = []
+    for b in s.encode():
+        c = chr(b)
+        if c in "\\\"":
+            out.append("\\" + c)
+        elif 32 <= b < 127:
+            out.append(c)
+        else:
+            out.append(f"\\x{b:02x}")
+    return '"' + "".join(out) + '"'
+
+
+def put(f, key, values, form="%d", per_line=16):
+    """key COUNT, then the values, wrapped."""
+    f.write(f"{key} {len(values)}\n")
+    for i in range(0, len(values), per_line):
+        f.write(" ".join(form % v for v in values[i:i + per_line]) + "\n")
+
+
+def put_logits(f, pos, row, stride):
+    f.write(f"row {pos} {stride}\n")
+    put(f, "logits", row[::stride], "%.5g")
+    top = np.argsort(-row, kind="stable")[:TOP]
+    put(f, "top", top)
+    put(f, "toplogits", row[top], "%.6g")
+
+
+def main():
+    path, name = sys.argv[1:]
+    with open(os.path.join(HERE, "alice.txt"), encoding="utf-8") as f:
+        text = f.read()
+    o = Oracle(path)
+    ids = o.tokenize(text, special=False)
+    with open(os.path.join(HERE, name + ".golden"), "w", encoding="ascii") as f:
+        f.write("tessera-golden 1\n")
+        f.write(f"file {os.path.basename(path)}\nsha256 {sha256(path)}\nvocab {o.n_vocab}\n")
+        for p in PROMPTS:
+            prompt = o.tokenize(p)
+            out, gaps = o.greedy(prompt, N_GREEDY)
+            f.write(f"prompt {quote(p)}\n")
+            put(f, "ids", prompt)
+            put(f, "greedy", out)
+            put(f, "gap", gaps, "%.4f")
+            print(p, "->", b"".join(map(o.piece, out)).decode(errors="replace"), "\n---",
+                  sum(g < 0.05 for g in gaps), "close calls", flush=True)
+        piece = ids[:ROWS[-1] + 1]
+        put(f, "text", piece)
+        o.clear()
+        for pos, row in zip(ROWS, o.eval(piece, ROWS)):
+            put_logits(f, pos, row, STRIDE)
+        chunks, ppl = o.perplexity(ids, PPL_CTX)
+        f.write(f"perplexity {PPL_CTX} {len(ids)} {chunks} {ppl:.5f}\n")
+        print("perplexity", ppl, "over", chunks, "windows")
+    o.close()
+
+
+main()
