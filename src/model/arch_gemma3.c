@@ -1,0 +1,115 @@
+/* arch_gemma3.c - Gemma 3, text (arXiv:2503.19786).
+ *
+ * Norms before and after attention and feed-forward, an RMSNorm over each head of Q and K, GELU, an
+ * embedding scaled by sqrt(d). Of every `pattern` blocks all but the last see only a sliding
+ * window, with a RoPE base of their own. The files' norm weights have the paper's "1 +" folded in.
+ */
+#include "plan/step.h"
+
+#include <math.h>
+
+/* Every sixth block is global, and sliding ones turn at base 10000, unless the file says otherwise.
+ */
+#define PATTERN      6
+#define SLIDING_BASE 10000.0
+
+/* Gemma 3 27B, the one with 62 blocks, divides q.k by sqrt(d / h) instead of sqrt(hd). */
+#define BLOCKS_OF_27B 62
+
+/* Which layers slide: a count ("every n-th is global") or one flag a layer. */
+static void load_windows(ts_loader *ld, ts_model *m)
+{
+    static const int64_t none = 0, pattern_default = PATTERN;
+    ts_hparams *hp = &m->hp;
+    hp->window = ts_load_int(ld, "attention.sliding_window", 0, (int64_t)1 << 31, &none);
+    const char *key = "gemma3.attention.sliding_window_pattern";
+    const ts_gguf_kv *kv = ts_gguf_find(m->g, key);
+    bool flags = kv && kv->type == TS_GGUF_ARR;
+    if (flags && (kv->v.arr.type == TS_GGUF_STR || kv->v.arr.type == TS_GGUF_ARR ||
+                  kv->v.arr.type == TS_GGUF_F32 || kv->v.arr.type == TS_GGUF_F64 ||
+                  kv->v.arr.n < (uint64_t)hp->n_layer)) {
+        ts_load_fail(ld, TS_BAD_FILE, "key '%s' is an array that isn't one flag a layer", key);
+        return;
+    }
+    int64_t pattern =
+        flags ? PATTERN
+              : ts_load_int(ld, "attention.sliding_window_pattern", 1, 4096, &pattern_default);
+    for (int64_t i = 0; i < hp->n_layer && !ld->status; i++) {
+        bool slides =
+            flags ? ts_gguf_arr_int(&kv->v.arr, (uint64_t)i) != 0 : i % pattern < pattern - 1;
+        m->layers[i].window = slides ? hp->window : 0;
+    }
+}
+
+static void load(ts_loader *ld, ts_model *m)
+{
+    static const double sliding_base = SLIDING_BASE, none = 0;
+    ts_hparams *hp = &m->hp;
+    ts_load_common(ld);
+    ts_load_rope(ld, &m->rope, true);
+    double base = ts_load_float(ld, "rope.freq_base_swa", 1e-6, 1e30, &sliding_base);
+    ts_load_rope_plain(ld, &m->rope_swa, true, base);
+    ts_load_ends(ld);
+    if (ld->status)
+        return;
+    load_windows(ld, m);
+    hp->embed_scale = sqrtf((float)hp->n_embd);
+    hp->logit_softcap = (float)ts_load_float(ld, "final_logit_softcapping", 0, 1e9, &none);
+    if (hp->n_layer == BLOCKS_OF_27B)
+        hp->attn_scale = 1.0f / sqrtf((float)(hp->n_embd / hp->n_head));
+    for (int64_t i = 0; i < hp->n_layer && !ld->status; i++) {
+        ts_layer *L = &m->layers[i];
+        int b = (int)i;
+        ts_load_block(ld, i);
+        L->q_norm = ts_load_vec(ld, hp->head_dim, "blk.%d.attn_q_norm.weight", b);
+        L->k_norm = ts_load_vec(ld, hp->head_dim, "blk.%d.attn_k_norm.weight", b);
+        L->attn_post_norm = ts_load_vec(ld, hp->n_embd, "blk.%d.post_attention_norm.weight", b);
+        L->ffn_post_norm = ts_load_vec(ld, hp->n_embd, "blk.%d.post_ffw_norm.weight", b);
+        L->rope = L->window ? &m->rope_swa : &m->rope;
+    }
+}
+
+static void build(ts_builder *b, const ts_model *m)
+{
+    const ts_hparams *hp = &m->hp;
+    int64_t d = hp->n_embd, h = hp->n_head, hkv = hp->n_head_kv, hd = hp->head_dim;
+    ts_buf x = ts_build_buf(b, "x", d), xn = ts_build_buf(b, "xn", d);
+    ts_buf q = ts_build_buf(b, "q", h * hd), o = ts_build_buf(b, "o", h * hd);
+    ts_buf k = ts_build_buf(b, "k", hkv * hd), v = ts_build_buf(b, "v", hkv * hd);
+
+    ts_build_embed(b, x, m->token_embd, hp->embed_scale); /* [m][d] */
+    for (int64_t i = 0; i < hp->n_layer; i++) {
+        const ts_layer *L = &m->layers[i];
+        ts_build_layer(b, i);
+        ts_build_norm(b, xn, x, L->attn_norm);  /* [m][d]      */
+        ts_build_matmul(b, q, xn, L->wq, NULL); /* [m][h*hd]   */
+        ts_build_matmul(b, k, xn, L->wk, NULL); /* [m][hkv*hd] */
+        ts_build_matmul(b, v, xn, L->wv, NULL); /* [m][hkv*hd] */
+        ts_build_head_norm(b, q, h, L->q_norm);
+        ts_build_head_norm(b, k, hkv, L->k_norm);
+        ts_build_rope(b, q, h, L->rope);
+        ts_build_rope(b, k, hkv, L->rope);
+        ts_build_store(b, k, v);
+        ts_build_attend(b, o, q, L->window); /* [m][h*hd]   */
+        if (i == hp->n_layer - 1) {
+            o = ts_build_select(b, o);
+            x = ts_build_select(b, x);
+        }
+        xn = ts_build_buf(b, "xn", d);
+        ts_build_matmul(b, xn, o, L->wo, NULL); /* [m][d]      */
+        ts_build_norm(b, xn, xn, L->attn_post_norm);
+        ts_build_add(b, x, x, xn);
+
+        ts_buf g = ts_build_buf(b, "gate", hp->n_ff), u = ts_build_buf(b, "up", hp->n_ff);
+        ts_build_norm(b, xn, x, L->ffn_norm);
+        ts_build_matmul(b, g, xn, L->gate, NULL); /* [m][ff]     */
+        ts_build_matmul(b, u, xn, L->up, NULL);   /* [m][ff]     */
+        ts_build_gelu(b, g, g, u);
+        ts_build_matmul(b, xn, g, L->down, NULL); /* [m][d]      */
+        ts_build_norm(b, xn, xn, L->ffn_post_norm);
+        ts_build_add(b, x, x, xn);
+    }
+    ts_build_logits(b, x);
+}
+
+const ts_arch ts_arch_gemma3 = {"gemma3", load, build};

@@ -1,0 +1,519 @@
+/* model.c - from a GGUF file to hyperparameters and named weights. */
+#include "model/model.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+
+static const ts_arch *const archs[] = {&ts_arch_llama, &ts_arch_qwen2, &ts_arch_qwen3,
+                                       &ts_arch_gemma3};
+#define N_ARCHS (sizeof archs / sizeof archs[0])
+
+/* Bounds far above any real model; they keep every product of two of them inside 64 bits. */
+#define MAX_LAYERS 4096
+#define MAX_DIM    ((int64_t)1 << 24)
+#define MAX_CTX    ((int64_t)1 << 31)
+
+/* Constants of the YaRN paper (arXiv:2309.00071) that GGUF files leave out. */
+#define YARN_BETA_FAST 32.0
+#define YARN_BETA_SLOW 1.0
+
+void ts_load_fail(ts_loader *ld, ts_status code, const char *fmt, ...)
+{
+    if (ld->status)
+        return;
+    char what[360];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(what, sizeof what, fmt, ap);
+    va_end(ap);
+    ld->status = ts_fail(ld->err, code, "%s: %s", ts_gguf_path(ld->m->g), what);
+}
+
+static void full_key(const ts_loader *ld, const char *key, char buf[static 128])
+{
+    snprintf(buf, 128, "%s.%s", ld->m->arch->name, key);
+}
+
+/* A per-layer array whose elements agree counts as their value: true and *out set. */
+static bool uniform_array(ts_loader *ld, const char *key, int64_t *out)
+{
+    const ts_gguf_kv *kv = ts_gguf_find(ld->m->g, key);
+    if (!kv || kv->type != TS_GGUF_ARR)
+        return false;
+    const ts_gguf_arr *a = &kv->v.arr;
+    if (a->n == 0 || (a->type != TS_GGUF_I32 && a->type != TS_GGUF_U32)) {
+        ts_load_fail(ld, TS_BAD_FILE, "key '%s' is an array that isn't one integer a layer", key);
+        return true;
+    }
+    *out = ts_gguf_arr_int(a, 0);
+    for (uint64_t i = 1; i < a->n; i++)
+        if (ts_gguf_arr_int(a, i) != *out) {
+            ts_load_fail(ld, TS_UNSUPPORTED,
+                         "key '%s' differs from layer to layer (%lld and %lld), which architecture "
+                         "'%s' can't use",
+                         key, (long long)*out, (long long)ts_gguf_arr_int(a, i), ld->m->arch->name);
+            return true;
+        }
+    return true;
+}
+
+int64_t ts_load_int(ts_loader *ld, const char *key, int64_t min, int64_t max, const int64_t *def)
+{
+    int64_t v = def ? *def : min;
+    if (ld->status)
+        return v;
+    char name[128];
+    full_key(ld, key, name);
+    bool found = true;
+    if (uniform_array(ld, name, &v)) {
+        if (v < min || v > max)
+            ts_load_fail(ld, TS_BAD_FILE, "key '%s' is %lld; it must be %lld to %lld", name,
+                         (long long)v, (long long)min, (long long)max);
+        return v;
+    }
+    ld->status = ts_gguf_get_int(ld->m->g, name, min, max, &v, &found, ld->err);
+    if (!found && !def)
+        ts_load_fail(ld, TS_BAD_FILE, "key '%s' is missing", name);
+    return v;
+}
+
+double ts_load_float(ts_loader *ld, const char *key, double min, double max, const double *def)
+{
+    double v = def ? *def : min;
+    if (ld->status)
+        return v;
+    char name[128];
+    full_key(ld, key, name);
+    bool found = true;
+    ld->status = ts_gguf_get_float(ld->m->g, name, &v, &found, ld->err);
+    if (!found && !def)
+        ts_load_fail(ld, TS_BAD_FILE, "key '%s' is missing", name);
+    else if (found && !(v >= min && v <= max))
+        ts_load_fail(ld, TS_BAD_FILE, "key '%s' is %g; it must be %g to %g", name, v, min, max);
+    return v;
+}
+
+/* --- tensors -------------------------------------------------------------- */
+
+static const ts_tensor *find_tensor(ts_loader *ld, bool required, const char *name)
+{
+    const ts_tensor *t = ts_gguf_tensor(ld->m->g, name);
+    if (!t && required)
+        ts_load_fail(ld, TS_BAD_FILE, "tensor '%s' is missing (architecture '%s' needs it)", name,
+                     ld->m->arch->name);
+    if (t)
+        ld->used[t - ts_gguf_tensor_at(ld->m->g, 0)] = true;
+    return t;
+}
+
+static void shape_text(const ts_tensor *t, char *buf, size_t n)
+{
+    size_t at = 0;
+    for (int i = 0; i < t->n_dims && at < n; i++)
+        at += (size_t)snprintf(buf + at, n - at, "%s%lld", i ? " x " : "", (long long)t->ne[i]);
+}
+
+/* ne is [k, n] for a matrix, [n] for a vector; GGUF writes the contiguous dimension first. */
+static bool check_shape(ts_loader *ld, const ts_tensor *t, int64_t ne0, int64_t ne1)
+{
+    if (t->ne[0] == ne0 && t->ne[1] == ne1 && t->ne[2] == 1 && t->ne[3] == 1)
+        return true;
+    char got[96], want[48];
+    shape_text(t, got, sizeof got);
+    if (ne1 == 1)
+        snprintf(want, sizeof want, "%lld", (long long)ne0);
+    else
+        snprintf(want, sizeof want, "%lld x %lld", (long long)ne0, (long long)ne1);
+    ts_load_fail(ld, TS_BAD_FILE, "tensor '%s' is %s; the hyperparameters make it %s", t->name, got,
+                 want);
+    return false;
+}
+
+static ts_weight *load_mat(ts_loader *ld, bool required, int64_t n, int64_t k, const char *fmt,
+                           va_list ap)
+{
+    if (ld->status)
+        return NULL;
+    char name[128];
+    vsnprintf(name, sizeof name, fmt, ap);
+    const ts_tensor *t = find_tensor(ld, required, name);
+    if (!t || !check_shape(ld, t, k, n))
+        return NULL;
+    /* The array has a place for every tensor of the file and each is asked for at most twice (the
+     * tied embedding): handles never move. */
+    for (size_t i = 0; i < ld->m->n_weights; i++)
+        if (ld->m->weights[i].source == t)
+            return &ld->m->weights[i];
+    ts_weight *w = &ld->m->weights[ld->m->n_weights++];
+    *w = (ts_weight){.source = t, .n = n, .k = k};
+    return w;
+}
+
+ts_weight *ts_load_mat(ts_loader *ld, int64_t n, int64_t k, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    ts_weight *w = load_mat(ld, true, n, k, fmt, ap);
+    va_end(ap);
+    return w;
+}
+
+ts_weight *ts_load_mat_opt(ts_loader *ld, int64_t n, int64_t k, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    ts_weight *w = load_mat(ld, false, n, k, fmt, ap);
+    va_end(ap);
+    return w;
+}
+
+/* A float array of n elements owned by the model. */
+static float *new_vector(ts_loader *ld, int64_t n)
+{
+    ts_model *m = ld->m;
+    float **grown = realloc(m->vectors, (m->n_vectors + 1) * sizeof *grown);
+    float *v = grown ? ts_calloc((size_t)n, sizeof *v) : NULL;
+    if (grown)
+        m->vectors = grown;
+    if (!v) {
+        ts_load_fail(ld, TS_NO_MEMORY, "no memory for a vector of %lld elements", (long long)n);
+        return NULL;
+    }
+    m->vectors[m->n_vectors++] = v;
+    return v;
+}
+
+static float *load_vec(ts_loader *ld, bool required, int64_t n, const char *fmt, va_list ap)
+{
+    if (ld->status)
+        return NULL;
+    char name[128];
+    vsnprintf(name, sizeof name, fmt, ap);
+    const ts_tensor *t = find_tensor(ld, required, name);
+    if (!t || !check_shape(ld, t, n, 1))
+        return NULL;
+    float *v = new_vector(ld, n);
+    if (v)
+        ts_type_get(t->type)->to_f32(v, t->data, n);
+    return v;
+}
+
+float *ts_load_vec(ts_loader *ld, int64_t n, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    float *v = load_vec(ld, true, n, fmt, ap);
+    va_end(ap);
+    return v;
+}
+
+float *ts_load_vec_opt(ts_loader *ld, int64_t n, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    float *v = load_vec(ld, false, n, fmt, ap);
+    va_end(ap);
+    return v;
+}
+
+/* --- what the architectures share ----------------------------------------- */
+
+void ts_load_common(ts_loader *ld)
+{
+    ts_hparams *hp = &ld->m->hp;
+    hp->n_layer = ts_load_int(ld, "block_count", 1, MAX_LAYERS, NULL);
+    hp->n_embd = ts_load_int(ld, "embedding_length", 1, MAX_DIM, NULL);
+    hp->n_ff = ts_load_int(ld, "feed_forward_length", 1, MAX_DIM, NULL);
+    hp->n_ctx_train = ts_load_int(ld, "context_length", 1, MAX_CTX, NULL);
+    hp->n_head = ts_load_int(ld, "attention.head_count", 1, MAX_DIM, NULL);
+    hp->n_head_kv = ts_load_int(ld, "attention.head_count_kv", 1, MAX_DIM, &hp->n_head);
+    if (!ld->status && hp->n_head % hp->n_head_kv)
+        ts_load_fail(ld, TS_BAD_FILE, "%lld attention heads don't divide among %lld KV heads",
+                     (long long)hp->n_head, (long long)hp->n_head_kv);
+    const char *key = "attention.key_length";
+    char name[128];
+    full_key(ld, key, name);
+    if (!ld->status && !ts_gguf_find(ld->m->g, name) && hp->n_embd % hp->n_head)
+        ts_load_fail(ld, TS_BAD_FILE,
+                     "an embedding of %lld doesn't divide among %lld attention heads, and '%s' is "
+                     "missing",
+                     (long long)hp->n_embd, (long long)hp->n_head, name);
+    int64_t hd = hp->n_head ? hp->n_embd / hp->n_head : 0;
+    hp->head_dim = ts_load_int(ld, key, 1, 65536, &hd);
+    int64_t hd_v = ts_load_int(ld, "attention.value_length", 1, 65536, &hp->head_dim);
+    if (!ld->status && hd_v != hp->head_dim)
+        ts_load_fail(ld, TS_UNSUPPORTED,
+                     "heads have %lld dimensions for keys and %lld for values, which architecture "
+                     "'%s' can't use",
+                     (long long)hp->head_dim, (long long)hd_v, ld->m->arch->name);
+    hp->norm_eps = (float)ts_load_float(ld, "attention.layer_norm_rms_epsilon", 0, 1, NULL);
+    hp->embed_scale = 1;
+    hp->attn_scale = 1.0f / sqrtf((float)hp->head_dim);
+
+    int64_t experts = 0;
+    experts = ts_load_int(ld, "expert_count", 0, MAX_DIM, &experts);
+    if (!ld->status && experts)
+        ts_load_fail(ld, TS_UNSUPPORTED,
+                     "the model is a mixture of %lld experts; architecture '%s' is supported "
+                     "without experts only",
+                     (long long)experts, ld->m->arch->name);
+    if (ld->status)
+        return;
+    ld->m->layers = ts_calloc((size_t)hp->n_layer, sizeof *ld->m->layers);
+    if (!ld->m->layers)
+        ts_load_fail(ld, TS_NO_MEMORY, "no memory for %lld layers", (long long)hp->n_layer);
+}
+
+/* n_rot and the unscaled frequencies base^(-2i/n_rot) of RoFormer. */
+static bool rope_base(ts_loader *ld, ts_rope *r, bool neox, double base)
+{
+    const ts_hparams *hp = &ld->m->hp;
+    r->neox = neox;
+    r->mscale = 1;
+    r->n_rot = ts_load_int(ld, "rope.dimension_count", 1, hp->head_dim, &hp->head_dim);
+    if (!ld->status && r->n_rot % 2)
+        ts_load_fail(ld, TS_BAD_FILE,
+                     "RoPE turns %lld dimensions of each head; it must be an even number",
+                     (long long)r->n_rot);
+    r->freq = ld->status ? NULL : new_vector(ld, r->n_rot / 2);
+    if (!r->freq)
+        return false;
+    for (int64_t i = 0; i < r->n_rot / 2; i++)
+        r->freq[i] = (float)pow(base, -2.0 * (double)i / (double)r->n_rot);
+    return true;
+}
+
+void ts_load_rope_plain(ts_loader *ld, ts_rope *r, bool neox, double base)
+{
+    rope_base(ld, r, neox, base);
+}
+
+/* The dimension whose wavelength makes `rotations` turns within n_ctx (YaRN, section 3.2). */
+static double yarn_dim(const ts_rope *r, double n_ctx, double rotations, double base)
+{
+    return (double)r->n_rot * log(n_ctx / (rotations * 2 * 3.14159265358979323846)) /
+           (2 * log(base));
+}
+
+/* YaRN: interpolate the slow dimensions by 1/factor, leave the fast ones, blend between. */
+static void rope_yarn(ts_rope *r, double factor, double n_ctx, double base, double attn_factor)
+{
+    double low = floor(yarn_dim(r, n_ctx, YARN_BETA_FAST, base));
+    double high = ceil(yarn_dim(r, n_ctx, YARN_BETA_SLOW, base));
+    low = fmax(low, 0);
+    high = fmin(high, (double)r->n_rot - 1);
+    for (int64_t i = 0; i < r->n_rot / 2; i++) {
+        double ramp = ((double)i - low) / fmax(0.001, high - low);
+        double keep = 1 - fmin(1, fmax(0, ramp)); /* 1 = extrapolate: leave as trained */
+        r->freq[i] = (float)(r->freq[i] * (keep + (1 - keep) / factor));
+    }
+    r->mscale = (float)((factor > 1 ? 1 + 0.1 * log(factor) : 1) * attn_factor);
+}
+
+void ts_load_rope(ts_loader *ld, ts_rope *r, bool neox)
+{
+    static const double ten_thousand = 10000, none = 0, one = 1;
+    double base = ts_load_float(ld, "rope.freq_base", 1e-6, 1e30, &ten_thousand);
+    if (!rope_base(ld, r, neox, base))
+        return;
+    double factor = ts_load_float(ld, "rope.scale_linear", 0, 1e6, &none); /* the key's old name */
+    factor = ts_load_float(ld, "rope.scaling.factor", 0, 1e6, &factor);
+    double attn_factor = ts_load_float(ld, "rope.scaling.attn_factor", 0, 1e6, &one);
+    int64_t n_ctx =
+        ts_load_int(ld, "rope.scaling.original_context_length", 1, MAX_CTX, &ld->m->hp.n_ctx_train);
+    if (factor == 0)
+        factor = 1;
+    ts_str kind = {"linear", 6};
+    char name[128];
+    full_key(ld, "rope.scaling.type", name);
+    if (!ld->status)
+        ld->status = ts_gguf_get_str(ld->m->g, name, &kind, NULL, ld->err);
+    if (ld->status)
+        return;
+    if (kind.n == 4 && memcmp(kind.s, "yarn", 4) == 0) {
+        rope_yarn(r, factor, (double)n_ctx, base, attn_factor);
+    } else if (kind.n == 6 && memcmp(kind.s, "linear", 6) == 0) {
+        for (int64_t i = 0; i < r->n_rot / 2; i++)
+            r->freq[i] = (float)(r->freq[i] / factor);
+        r->mscale = (float)attn_factor;
+    } else if (kind.n == 4 && memcmp(kind.s, "none", 4) == 0) {
+        r->mscale = (float)attn_factor;
+    } else {
+        ts_load_fail(ld, TS_UNSUPPORTED,
+                     "RoPE scaling '%.*s' isn't supported; none, linear and yarn are",
+                     (int)(kind.n < 40 ? kind.n : 40), kind.s);
+        return;
+    }
+    /* Llama 3.1 stores its frequency-dependent scaling as one divisor for each pair. */
+    const float *div = ts_load_vec_opt(ld, r->n_rot / 2, "rope_freqs.weight");
+    for (int64_t i = 0; div && i < r->n_rot / 2; i++)
+        r->freq[i] /= div[i];
+}
+
+void ts_load_ends(ts_loader *ld)
+{
+    ts_model *m = ld->m;
+    const ts_hparams *hp = &m->hp;
+    if (ld->status)
+        return;
+    const ts_tensor *t = ts_gguf_tensor(m->g, "token_embd.weight");
+    if (t && t->ne[0] == hp->n_embd && t->ne[1] != hp->n_vocab)
+        ts_load_fail(ld, TS_BAD_FILE,
+                     "tensor 'token_embd.weight' has %lld rows, the vocabulary %lld tokens",
+                     (long long)t->ne[1], (long long)hp->n_vocab);
+    m->token_embd = ts_load_mat(ld, hp->n_vocab, hp->n_embd, "token_embd.weight"); /* [v][d] */
+    m->output_norm = ts_load_vec(ld, hp->n_embd, "output_norm.weight");
+    m->output = ts_load_mat_opt(ld, hp->n_vocab, hp->n_embd, "output.weight");
+    if (!m->output)
+        m->output = m->token_embd;
+}
+
+void ts_load_block(ts_loader *ld, int64_t i)
+{
+    if (ld->status)
+        return;
+    const ts_hparams *hp = &ld->m->hp;
+    ts_layer *l = &ld->m->layers[i];
+    int64_t d = hp->n_embd, q = hp->n_head * hp->head_dim, kv = hp->n_head_kv * hp->head_dim;
+    int b = (int)i;
+    l->attn_norm = ts_load_vec(ld, d, "blk.%d.attn_norm.weight", b);
+    l->wq = ts_load_mat(ld, q, d, "blk.%d.attn_q.weight", b);
+    l->wk = ts_load_mat(ld, kv, d, "blk.%d.attn_k.weight", b);
+    l->wv = ts_load_mat(ld, kv, d, "blk.%d.attn_v.weight", b);
+    l->wo = ts_load_mat(ld, d, q, "blk.%d.attn_output.weight", b);
+    l->bq = ts_load_vec_opt(ld, q, "blk.%d.attn_q.bias", b);
+    l->bk = ts_load_vec_opt(ld, kv, "blk.%d.attn_k.bias", b);
+    l->bv = ts_load_vec_opt(ld, kv, "blk.%d.attn_v.bias", b);
+    l->bo = ts_load_vec_opt(ld, d, "blk.%d.attn_output.bias", b);
+    l->ffn_norm = ts_load_vec(ld, d, "blk.%d.ffn_norm.weight", b);
+    l->gate = ts_load_mat(ld, hp->n_ff, d, "blk.%d.ffn_gate.weight", b);
+    l->up = ts_load_mat(ld, hp->n_ff, d, "blk.%d.ffn_up.weight", b);
+    l->down = ts_load_mat(ld, d, hp->n_ff, "blk.%d.ffn_down.weight", b);
+    l->b_gate = ts_load_vec_opt(ld, hp->n_ff, "blk.%d.ffn_gate.bias", b);
+    l->b_up = ts_load_vec_opt(ld, hp->n_ff, "blk.%d.ffn_up.bias", b);
+    l->b_down = ts_load_vec_opt(ld, d, "blk.%d.ffn_down.bias", b);
+    l->rope = &ld->m->rope;
+}
+
+/* --- open, close, describe ------------------------------------------------ */
+
+static const ts_arch *find_arch(const ts_str *name)
+{
+    for (size_t i = 0; i < N_ARCHS; i++)
+        if (strlen(archs[i]->name) == name->n && memcmp(archs[i]->name, name->s, name->n) == 0)
+            return archs[i];
+    return NULL;
+}
+
+static ts_status choose_arch(ts_model *m, ts_error *err)
+{
+    ts_str name = {0};
+    bool found;
+    ts_status s = ts_gguf_get_str(m->g, "general.architecture", &name, &found, err);
+    if (s)
+        return s;
+    if (!found)
+        return ts_fail(err, TS_BAD_FILE, "%s: key 'general.architecture' is missing",
+                       ts_gguf_path(m->g));
+    m->arch = find_arch(&name);
+    if (m->arch)
+        return TS_OK;
+    char known[128] = "", shown[48];
+    size_t at = 0, n = 0;
+    for (size_t i = 0; i < N_ARCHS; i++)
+        at +=
+            (size_t)snprintf(known + at, sizeof known - at, "%s%s", i ? ", " : "", archs[i]->name);
+    /* The name is a stranger's: only what prints safely goes into the sentence. */
+    for (; n < name.n && n < sizeof shown - 1; n++)
+        shown[n] = name.s[n] >= 32 && name.s[n] < 127 ? name.s[n] : '?';
+    shown[n] = 0;
+    return ts_fail(err, TS_UNSUPPORTED, "%s: architecture '%s' isn't supported; these are: %s",
+                   ts_gguf_path(m->g), shown, known);
+}
+
+static void count_tensors(ts_model *m)
+{
+    for (size_t i = 0; i < ts_gguf_n_tensors(m->g); i++) {
+        const ts_tensor *t = ts_gguf_tensor_at(m->g, i);
+        m->n_params += t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3];
+        m->tensor_bytes += t->size;
+    }
+}
+
+static void warn_unused(const ts_loader *ld)
+{
+    for (size_t i = 0; i < ts_gguf_n_tensors(ld->m->g); i++)
+        if (!ld->used[i])
+            ts_logf(ld->log, TS_LOG_WARN, "tensor '%s' isn't used by architecture '%s'",
+                    ts_gguf_tensor_at(ld->m->g, i)->name, ld->m->arch->name);
+}
+
+ts_status ts_model_open(ts_model **out, const ts_gguf *g, int64_t n_vocab, const ts_log *log,
+                        ts_error *err)
+{
+    size_t n = ts_gguf_n_tensors(g);
+    ts_model *m = ts_calloc(1, sizeof *m);
+    ts_loader ld = {.m = m, .log = log, .err = err};
+    if (!m)
+        return ts_fail(err, TS_NO_MEMORY, "no memory for the model");
+    m->g = g;
+    m->hp.n_vocab = n_vocab;
+    m->weights = ts_calloc(n, sizeof *m->weights);
+    ld.used = ts_calloc(n, sizeof *ld.used);
+    if (!m->weights || !ld.used) {
+        ld.status = ts_fail(err, TS_NO_MEMORY, "no memory for %zu tensor handles", n);
+        goto fail;
+    }
+    ld.status = choose_arch(m, err);
+    if (ld.status)
+        goto fail;
+    m->arch->load(&ld, m);
+    if (ld.status)
+        goto fail;
+    count_tensors(m);
+    warn_unused(&ld);
+    free(ld.used);
+    *out = m;
+    return TS_OK;
+fail:
+    free(ld.used);
+    ts_model_close(m);
+    return ld.status;
+}
+
+void ts_model_close(ts_model *m)
+{
+    if (!m)
+        return;
+    for (size_t i = 0; i < m->n_vectors; i++)
+        free(m->vectors[i]);
+    free(m->vectors);
+    free(m->weights);
+    free(m->layers);
+    free(m);
+}
+
+void ts_model_describe(const ts_model *m, char *buf, size_t n)
+{
+    uint64_t bytes[TS_TYPE_COUNT] = {0};
+    ts_type most = TS_TYPE_F32;
+    for (size_t i = 0; i < m->n_weights; i++) {
+        const ts_weight *w = &m->weights[i];
+        bytes[w->source->type] += w->source->size;
+        if (bytes[w->source->type] > bytes[most])
+            most = w->source->type;
+    }
+    double p = (double)m->n_params;
+    const char *unit = p >= 1e9 ? "B" : p >= 1e6 ? "M" : "K";
+    double v = p / (p >= 1e9 ? 1e9 : p >= 1e6 ? 1e6 : 1e3);
+    snprintf(buf, n, "%s %.*f%s %s", m->arch->name,
+             v < 10    ? 2
+             : v < 100 ? 1
+                       : 0,
+             v, unit, ts_type_get(most)->name);
+}

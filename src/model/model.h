@@ -1,0 +1,140 @@
+/* model.h - one architecture's hyperparameters and named weights.
+ *
+ * Owns the float copies of small vectors (norms, biases) and the array of layers; matrices stay in
+ * the mapped file, which must outlive the model. Immutable once the plan has placed the weights.
+ *
+ * The letters: d = n_embd, h = n_head, hkv = n_head_kv, hd = head_dim, ff = n_ff, v = n_vocab. */
+#ifndef TS_MODEL_H
+#define TS_MODEL_H
+
+#include "base/log.h"
+#include "cpu/kset.h"
+#include "gguf/gguf.h"
+
+/* A weight matrix W[n][k]. Its source is always readable; the plan decides how it is computed.
+ * Only the kernels of `kset` read `data`: no other code takes a packed weight. */
+typedef struct ts_weight {
+    const ts_tensor *source;
+    int64_t n, k;
+    /* written by the plan and the load */
+    const ts_kset *kset; /* NULL: only rows are looked up, in the source      */
+    size_t bytes;        /* packed, or of the source when nothing is packed   */
+    size_t offset;       /* in the packed arena                               */
+    const void *data;    /* packed (or source); NULL until loaded             */
+    char reason[96];
+} ts_weight;
+
+/* How positions turn into angles: theta_i = pos * freq[i], rotated by cos and sin times mscale. */
+typedef struct ts_rope {
+    int64_t n_rot; /* rotated dimensions of each head, even              */
+    bool neox;     /* pairs are (i, i + n_rot/2), else (2i, 2i + 1)      */
+    float *freq;   /* [n_rot/2], scaling included; owned by the model    */
+    float mscale;  /* YaRN's magnitude correction, else 1                */
+} ts_rope;
+
+typedef struct ts_hparams {
+    int64_t n_layer, n_embd, n_head, n_head_kv, head_dim, n_ff, n_vocab, n_ctx_train;
+    float norm_eps;
+    float embed_scale;   /* multiplies the embedding; 1 = none                 */
+    float attn_scale;    /* multiplies q.k                                     */
+    float logit_softcap; /* > 0: logits = cap * tanh(logits / cap)             */
+    int64_t window;      /* positions a sliding layer sees; 0 = no such layers */
+} ts_hparams;
+
+/* One block. Absent parts are NULL. Vectors are float copies, shapes at the right. */
+typedef struct ts_layer {
+    float *attn_norm;              /* [d]        */
+    ts_weight *wq, *wk, *wv, *wo;  /* [h*hd][d], [hkv*hd][d] twice, [d][h*hd] */
+    float *bq, *bk, *bv, *bo;      /* [h*hd], [hkv*hd] twice, [d]             */
+    float *q_norm, *k_norm;        /* [hd]       */
+    float *attn_post_norm;         /* [d]        */
+    float *ffn_norm;               /* [d]        */
+    ts_weight *gate, *up, *down;   /* [ff][d] twice, [d][ff] */
+    float *b_gate, *b_up, *b_down; /* [ff], [ff], [d] */
+    float *ffn_post_norm;          /* [d]        */
+    const ts_rope *rope;
+    int64_t window; /* 0 = sees all positions */
+} ts_layer;
+
+typedef struct ts_model ts_model;
+typedef struct ts_builder ts_builder;
+typedef struct ts_loader ts_loader;
+
+/* An architecture is one file: what to read, and the forward pass. */
+typedef struct ts_arch {
+    const char *name; /* general.architecture */
+    void (*load)(ts_loader *ld, ts_model *m);
+    void (*build)(ts_builder *b, const ts_model *m);
+} ts_arch;
+
+struct ts_model {
+    const ts_gguf *g;
+    const ts_arch *arch;
+    ts_hparams hp;
+    ts_weight *token_embd;  /* [v][d], rows are looked up                        */
+    ts_weight *output;      /* [v][d]; the same handle as token_embd when tied   */
+    float *output_norm;     /* [d] */
+    ts_rope rope, rope_swa; /* of full and of sliding layers                     */
+    ts_layer *layers;       /* [n_layer] */
+    ts_weight *weights;     /* [n_weights], all matrices, in file order of use   */
+    size_t n_weights;
+    float **vectors; /* [n_vectors], everything float the model owns      */
+    size_t n_vectors;
+    int64_t n_params; /* elements of all tensors of the file               */
+    uint64_t tensor_bytes;
+};
+
+/* Reads hyperparameters and finds every weight; n_vocab is the tokenizer's. TS_BAD_FILE,
+ * TS_UNSUPPORTED, TS_NO_MEMORY; a sentence names the missing tensor or the odd value. */
+ts_status ts_model_open(ts_model **out, const ts_gguf *g, int64_t n_vocab, const ts_log *log,
+                        ts_error *err);
+void ts_model_close(ts_model *m);
+
+/* "llama 135M Q4_1": architecture, parameters, the type most bytes have. */
+void ts_model_describe(const ts_model *m, char *buf, size_t n);
+
+/* --- for the architecture files ------------------------------------------
+ * The loader remembers the first failure; after it every call does nothing. */
+
+struct ts_loader {
+    ts_model *m;
+    const ts_log *log;
+    ts_error *err;
+    ts_status status;
+    bool *used; /* [ts_gguf_n_tensors] */
+};
+
+/* Stops the load with a sentence (unless it has failed before). */
+void ts_load_fail(ts_loader *ld, ts_status code, const char *fmt, ...) TS_PRINTF(3, 4);
+
+/* "<arch>.<key>" as integer or float. Required unless `def` is given. A per-layer array is taken if
+ * all its elements agree. */
+int64_t ts_load_int(ts_loader *ld, const char *key, int64_t min, int64_t max, const int64_t *def);
+double ts_load_float(ts_loader *ld, const char *key, double min, double max, const double *def);
+
+/* The hyperparameters that every dense transformer here has. Fills hp, all layers' shapes follow
+ * it. */
+void ts_load_common(ts_loader *ld);
+
+/* RoPE frequencies from "<arch>.rope.*" and, if present, the tensor rope_freqs.weight. */
+void ts_load_rope(ts_loader *ld, ts_rope *r, bool neox);
+
+/* The same with a base of its own and no scaling. */
+void ts_load_rope_plain(ts_loader *ld, ts_rope *r, bool neox, double base);
+
+/* Tensors by printf-style name. The shape must be [n][k] (or [n]); _opt gives NULL when absent. */
+ts_weight *ts_load_mat(ts_loader *ld, int64_t n, int64_t k, const char *fmt, ...) TS_PRINTF(4, 5);
+ts_weight *ts_load_mat_opt(ts_loader *ld, int64_t n, int64_t k, const char *fmt, ...)
+    TS_PRINTF(4, 5);
+float *ts_load_vec(ts_loader *ld, int64_t n, const char *fmt, ...) TS_PRINTF(3, 4);
+float *ts_load_vec_opt(ts_loader *ld, int64_t n, const char *fmt, ...) TS_PRINTF(3, 4);
+
+/* token_embd, output_norm, output (or the tied embedding). */
+void ts_load_ends(ts_loader *ld);
+
+/* attn_norm, q, k, v, o, ffn_norm, gate, up, down of layer i, with the biases that are there. */
+void ts_load_block(ts_loader *ld, int64_t i);
+
+extern const ts_arch ts_arch_llama, ts_arch_qwen2, ts_arch_qwen3, ts_arch_gemma3;
+
+#endif

@@ -1,0 +1,322 @@
+/* step.c - builds the step list and finds where threads have to meet. */
+#include "plan/step.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+
+#define MAX_BUFS 64
+
+struct ts_builder {
+    const ts_model *m;
+    ts_steps *s;
+    ts_domain domain;
+    int layer;
+    bool failed;
+    /* For each buffer of prepared activations: which buffer it was made from, and that buffer's
+     * version then. A version counts a buffer's writes. */
+    ts_buf prep_of[MAX_BUFS];
+    int prep_version[MAX_BUFS];
+    int version[MAX_BUFS];
+};
+
+static const char *const op_names[TS_OP_COUNT] = {
+    "embed", "angles", "norm", "prep", "matmul", "bias",   "rope",
+    "store", "attend", "add",  "silu", "gelu",   "select", "softcap",
+};
+
+const char *ts_op_name(ts_op op)
+{
+    return op_names[op];
+}
+
+/* --- the builder ---------------------------------------------------------- */
+
+static ts_buf new_buf(ts_builder *b, ts_buffer buf)
+{
+    ts_steps *s = b->s;
+    for (size_t i = 0; i < s->n_bufs; i++)
+        if (strcmp(s->bufs[i].name, buf.name) == 0 && s->bufs[i].domain == buf.domain &&
+            s->bufs[i].prep == buf.prep) {
+            if (buf.k > s->bufs[i].k)
+                s->bufs[i].k = buf.k;
+            if (buf.width > s->bufs[i].width)
+                s->bufs[i].width = buf.width;
+            return (ts_buf)i;
+        }
+    if (s->n_bufs == MAX_BUFS) {
+        b->failed = true;
+        return 0;
+    }
+    s->bufs[s->n_bufs] = buf;
+    b->prep_of[s->n_bufs] = TS_NO_BUF;
+    return (ts_buf)s->n_bufs++;
+}
+
+ts_buf ts_build_buf(ts_builder *b, const char *name, int64_t width)
+{
+    return new_buf(b, (ts_buffer){.name = name, .domain = b->domain, .width = width});
+}
+
+/* Appends a step with the builder's layer and domain; its buffers are in the template. */
+static void push(ts_builder *b, ts_step step)
+{
+    ts_steps *s = b->s;
+    if (b->failed)
+        return;
+    if (s->n == s->cap) {
+        size_t cap = s->cap ? 2 * s->cap : 256;
+        ts_step *v = realloc(s->v, cap * sizeof *v);
+        if (!v) {
+            b->failed = true;
+            return;
+        }
+        s->v = v;
+        s->cap = cap;
+    }
+    step.layer = b->layer;
+    step.domain = b->domain;
+    s->v[s->n++] = step;
+    if (step.dst != TS_NO_BUF)
+        b->version[step.dst]++;
+}
+
+static int64_t width(const ts_builder *b, ts_buf x)
+{
+    return b->s->bufs[x].width;
+}
+
+void ts_build_layer(ts_builder *b, int64_t layer)
+{
+    b->layer = (int)layer;
+}
+
+void ts_build_embed(ts_builder *b, ts_buf dst, const ts_weight *w, float scale)
+{
+    push(b, (ts_step){.op = TS_OP_EMBED,
+                      .by_row = true,
+                      .dst = dst,
+                      .a = TS_NO_BUF,
+                      .b = TS_NO_BUF,
+                      .d = w->k,
+                      .w = w,
+                      .f = scale});
+}
+
+void ts_build_norm(ts_builder *b, ts_buf dst, ts_buf a, const float *vec)
+{
+    push(b, (ts_step){.op = TS_OP_NORM,
+                      .by_row = true,
+                      .dst = dst,
+                      .a = a,
+                      .b = TS_NO_BUF,
+                      .d = width(b, a),
+                      .n_heads = 1,
+                      .vec = vec});
+}
+
+void ts_build_head_norm(ts_builder *b, ts_buf x, int64_t n_heads, const float *vec)
+{
+    push(b, (ts_step){.op = TS_OP_NORM,
+                      .by_row = true,
+                      .dst = x,
+                      .a = x,
+                      .b = TS_NO_BUF,
+                      .d = width(b, x),
+                      .n_heads = n_heads,
+                      .vec = vec});
+}
+
+/* The activations of `a` as w's kernels read them: made once for all products that share them. */
+static ts_buf prepare(ts_builder *b, ts_buf a, const ts_weight *w)
+{
+    const ts_prep *p = w->kset->prep;
+    ts_buf dst =
+        new_buf(b, (ts_buffer){.name = "activations", .domain = b->domain, .prep = p, .k = w->k});
+    if (b->failed || (b->prep_of[dst] == a && b->prep_version[dst] == b->version[a]))
+        return dst;
+    push(b, (ts_step){.op = TS_OP_PREP,
+                      .by_row = true,
+                      .dst = dst,
+                      .a = a,
+                      .b = TS_NO_BUF,
+                      .d = w->k,
+                      .prep = p});
+    b->prep_of[dst] = a;
+    b->prep_version[dst] = b->version[a];
+    if (p->m_group > b->s->row_group)
+        b->s->row_group = p->m_group;
+    return dst;
+}
+
+void ts_build_matmul(ts_builder *b, ts_buf dst, ts_buf a, const ts_weight *w, const float *bias)
+{
+    ts_buf act = prepare(b, a, w);
+    push(b, (ts_step){.op = TS_OP_MATMUL, .dst = dst, .a = act, .b = TS_NO_BUF, .d = w->n, .w = w});
+    if (bias)
+        push(b, (ts_step){.op = TS_OP_BIAS,
+                          .by_row = true,
+                          .dst = dst,
+                          .a = dst,
+                          .b = TS_NO_BUF,
+                          .d = w->n,
+                          .vec = bias});
+}
+
+void ts_build_rope(ts_builder *b, ts_buf x, int64_t n_heads, const ts_rope *r)
+{
+    const char *name = r == &b->m->rope ? "angles" : "angles (sliding)";
+    ts_buf cs = TS_NO_BUF;
+    for (size_t i = 0; i < b->s->n_bufs; i++)
+        if (strcmp(b->s->bufs[i].name, name) == 0)
+            cs = (ts_buf)i;
+    if (cs == TS_NO_BUF) { /* once for all layers */
+        cs = ts_build_buf(b, name, r->n_rot);
+        push(b, (ts_step){.op = TS_OP_ANGLES,
+                          .by_row = true,
+                          .dst = cs,
+                          .a = TS_NO_BUF,
+                          .b = TS_NO_BUF,
+                          .d = r->n_rot,
+                          .rope = r});
+    }
+    push(b, (ts_step){.op = TS_OP_ROPE,
+                      .by_row = true,
+                      .dst = x,
+                      .a = cs,
+                      .b = TS_NO_BUF,
+                      .d = width(b, x),
+                      .n_heads = n_heads,
+                      .rope = r});
+}
+
+void ts_build_store(ts_builder *b, ts_buf k, ts_buf v)
+{
+    push(
+        b,
+        (ts_step){
+            .op = TS_OP_STORE, .by_row = true, .dst = TS_NO_BUF, .a = k, .b = v, .d = width(b, k)});
+}
+
+void ts_build_attend(ts_builder *b, ts_buf dst, ts_buf q, int64_t window)
+{
+    push(b, (ts_step){.op = TS_OP_ATTEND,
+                      .dst = dst,
+                      .a = q,
+                      .b = TS_NO_BUF,
+                      .d = width(b, q),
+                      .window = window});
+}
+
+static void binary(ts_builder *b, ts_op op, ts_buf dst, ts_buf x, ts_buf y)
+{
+    push(b, (ts_step){.op = op, .by_row = true, .dst = dst, .a = x, .b = y, .d = width(b, x)});
+}
+
+void ts_build_add(ts_builder *b, ts_buf dst, ts_buf x, ts_buf y)
+{
+    binary(b, TS_OP_ADD, dst, x, y);
+}
+
+void ts_build_silu(ts_builder *b, ts_buf dst, ts_buf gate, ts_buf up)
+{
+    binary(b, TS_OP_SILU, dst, gate, up);
+}
+
+void ts_build_gelu(ts_builder *b, ts_buf dst, ts_buf gate, ts_buf up)
+{
+    binary(b, TS_OP_GELU, dst, gate, up);
+}
+
+ts_buf ts_build_select(ts_builder *b, ts_buf x)
+{
+    b->domain = TS_OUT_ROWS;
+    ts_buf dst = ts_build_buf(b, b->s->bufs[x].name, width(b, x));
+    push(b, (ts_step){.op = TS_OP_SELECT, .dst = dst, .a = x, .b = TS_NO_BUF, .d = width(b, x)});
+    return dst;
+}
+
+void ts_build_logits(ts_builder *b, ts_buf x)
+{
+    const ts_model *m = b->m;
+    ts_build_layer(b, -1);
+    ts_build_norm(b, x, x, m->output_norm);
+    b->s->logits = ts_build_buf(b, "logits", m->hp.n_vocab);
+    ts_build_matmul(b, b->s->logits, x, m->output, NULL);
+    if (m->hp.logit_softcap > 0)
+        push(b, (ts_step){.op = TS_OP_SOFTCAP,
+                          .by_row = true,
+                          .dst = b->s->logits,
+                          .a = b->s->logits,
+                          .b = TS_NO_BUF,
+                          .d = m->hp.n_vocab,
+                          .f = m->hp.logit_softcap});
+}
+
+const ts_model *ts_build_model(const ts_builder *b)
+{
+    return b->m;
+}
+
+/* --- barriers ------------------------------------------------------------- */
+
+/* What a step does to a buffer. The KV cache counts as buffer MAX_BUFS. */
+static bool reads(const ts_step *s, ts_buf x)
+{
+    return s->a == x || s->b == x || (x == MAX_BUFS && s->op == TS_OP_ATTEND) ||
+           (s->op == TS_OP_ROPE && s->dst == x);
+}
+
+static bool writes(const ts_step *s, ts_buf x)
+{
+    return s->dst == x || (x == MAX_BUFS && s->op == TS_OP_STORE);
+}
+
+/* Two steps without a barrier between them must not touch the same data on different threads. By
+ * row over the same domain, every thread meets only its own rows again. */
+static bool conflict(const ts_step *p, const ts_step *q)
+{
+    if (p->by_row && q->by_row && p->domain == q->domain)
+        return false;
+    for (ts_buf x = 0; x <= MAX_BUFS; x++)
+        if ((writes(p, x) && (reads(q, x) || writes(q, x))) || (reads(p, x) && writes(q, x)))
+            return true;
+    return false;
+}
+
+static void find_barriers(ts_steps *s)
+{
+    size_t last = 0; /* first step since the last barrier */
+    for (size_t i = 0; i < s->n; i++)
+        for (size_t j = last; j < i; j++)
+            if (conflict(&s->v[j], &s->v[i])) {
+                s->v[i].barrier = true;
+                last = i;
+                break;
+            }
+}
+
+ts_status ts_steps_make(ts_steps *out, const ts_model *m, ts_error *err)
+{
+    *out = (ts_steps){.row_group = 1};
+    ts_builder b = {.m = m, .s = out, .layer = -1};
+    out->bufs = ts_calloc(MAX_BUFS, sizeof *out->bufs);
+    if (!out->bufs)
+        return ts_fail(err, TS_NO_MEMORY, "no memory for the step list");
+    m->arch->build(&b, m);
+    if (b.failed) {
+        ts_steps_free(out);
+        return ts_fail(err, TS_NO_MEMORY, "no memory for the step list");
+    }
+    find_barriers(out);
+    return TS_OK;
+}
+
+void ts_steps_free(ts_steps *s)
+{
+    free(s->v);
+    free(s->bufs);
+    *s = (ts_steps){0};
+}

@@ -1,0 +1,109 @@
+/* step.h - the forward pass as a list of steps, made once when a model is planned.
+ *
+ * An architecture's build function writes it with the calls at the end of this file, one
+ * operation a line. Buffers are [rows][width] floats whose rows are tokens of the micro-batch;
+ * prepared activations are buffers too, of bytes.
+ *
+ * A step works on a DOMAIN of rows: all tokens of the micro-batch, or only those whose logits are
+ * wanted (after ts_build_select). It says how threads share it: BY_ROW (thread i of n takes
+ * the i-th part of the rows) or FREELY (chunks claimed from a counter). From the buffers each step
+ * reads and writes follows where the threads have to meet: `barrier`. Steps by row over the same
+ * domain never wait for each other. */
+#ifndef TS_STEP_H
+#define TS_STEP_H
+
+#include "model/model.h"
+
+typedef enum ts_op {
+    TS_OP_EMBED,   /* dst[m][d] = rows of w * f                                        */
+    TS_OP_ANGLES,  /* dst[m][n_rot] = cos, sin of each position, for `rope`             */
+    TS_OP_NORM,    /* dst = rms_norm(a) * vec, for each of n_heads heads of d / n_heads */
+    TS_OP_PREP,    /* dst = activations a in the format and layout of `prep`           */
+    TS_OP_MATMUL,  /* dst[m][n] = a[m][k] * w[n][k]^T                                  */
+    TS_OP_BIAS,    /* dst = dst + vec                                                  */
+    TS_OP_ROPE,    /* dst: n_heads heads turned in place by the angles a               */
+    TS_OP_STORE,   /* K = a, V = b into the cache of `layer`, as F16                   */
+    TS_OP_ATTEND,  /* dst = attention of a over the cache of `layer`                   */
+    TS_OP_ADD,     /* dst = a + b                                                      */
+    TS_OP_SILU,    /* dst = silu(a) * b                                                */
+    TS_OP_GELU,    /* dst = gelu(a) * b                                                */
+    TS_OP_SELECT,  /* dst[m_out] = the last m_out rows of a                            */
+    TS_OP_SOFTCAP, /* dst = f * tanh(dst / f)                                          */
+    TS_OP_COUNT,
+} ts_op;
+
+const char *ts_op_name(ts_op op);
+
+typedef enum ts_domain { TS_ALL_ROWS, TS_OUT_ROWS } ts_domain;
+
+typedef int ts_buf; /* index into ts_steps.bufs */
+#define TS_NO_BUF (-1)
+
+typedef struct ts_buffer {
+    const char *name;
+    ts_domain domain;
+    int64_t width;       /* floats a row; 0 for prepared activations                 */
+    const ts_prep *prep; /* of prepared activations: the format; else NULL           */
+    int64_t k;           /* of prepared activations: the largest k it is used for    */
+} ts_buffer;
+
+typedef struct ts_step {
+    ts_op op;
+    ts_domain domain;
+    bool by_row;
+    bool barrier; /* the threads meet before it */
+    int layer;    /* -1 outside the blocks */
+    ts_buf dst, a, b;
+    int64_t d;       /* width of a row that is worked on */
+    int64_t n_heads; /* NORM, ROPE */
+    const ts_weight *w;
+    const float *vec;
+    const ts_prep *prep;
+    const ts_rope *rope;
+    float f;        /* EMBED: scale, SOFTCAP: cap */
+    int64_t window; /* ATTEND */
+} ts_step;
+
+typedef struct ts_steps {
+    ts_step *v;
+    size_t n, cap;
+    ts_buffer *bufs;
+    size_t n_bufs;
+    int64_t row_group; /* rows are shared out in groups of this many (the widest prep's) */
+    ts_buf logits;     /* [m_out][n_vocab] */
+} ts_steps;
+
+/* Runs the model's build function and finds the barriers. Every weight must have been placed
+ * (w->kset). TS_NO_MEMORY. */
+ts_status ts_steps_make(ts_steps *out, const ts_model *m, ts_error *err);
+void ts_steps_free(ts_steps *s);
+
+/* --- for the architectures ------------------------------------------------ */
+
+/* A buffer of `width` floats for each row; the same name gives the same buffer. */
+ts_buf ts_build_buf(ts_builder *b, const char *name, int64_t width);
+
+void ts_build_layer(ts_builder *b,
+                    int64_t layer); /* the steps that follow belong to it; -1 = none */
+void ts_build_embed(ts_builder *b, ts_buf dst, const ts_weight *w, float scale);
+void ts_build_norm(ts_builder *b, ts_buf dst, ts_buf a, const float *vec);
+void ts_build_head_norm(ts_builder *b, ts_buf x, int64_t n_heads, const float *vec);
+void ts_build_matmul(ts_builder *b, ts_buf dst, ts_buf a, const ts_weight *w, const float *bias);
+void ts_build_rope(ts_builder *b, ts_buf x, int64_t n_heads, const ts_rope *r);
+void ts_build_store(ts_builder *b, ts_buf k, ts_buf v);
+void ts_build_attend(ts_builder *b, ts_buf dst, ts_buf q, int64_t window);
+void ts_build_add(ts_builder *b, ts_buf dst, ts_buf x, ts_buf y);
+void ts_build_silu(ts_builder *b, ts_buf dst, ts_buf gate, ts_buf up);
+void ts_build_gelu(ts_builder *b, ts_buf dst, ts_buf gate, ts_buf up);
+
+/* From here on only the rows whose logits are wanted: returns the buffer that holds x's. */
+ts_buf ts_build_select(ts_builder *b, ts_buf x);
+
+/* output_norm, the output matrix, soft-capping: the end of every model here. */
+void ts_build_logits(ts_builder *b, ts_buf x);
+
+/* The model and the buffers every transformer here uses, made on first use:
+ * x the residual stream, t a temporary of its width. */
+const ts_model *ts_build_model(const ts_builder *b);
+
+#endif
