@@ -87,13 +87,14 @@ static int distance(const char *a, const char *b)
     return prev[m];
 }
 
-/* A word cut short or drawn out ("--temperature" for "--temp") is nearer than its length says. */
+/* A word cut short or drawn out ("--thread", "--predictions") is nearer than its length says: it
+ * counts for more than one edit and less than two. */
 static int cost(const char *a, const char *b)
 {
     size_t n = strlen(a), m = strlen(b), shorter = n < m ? n : m;
 
     if (shorter > 4 && !strncmp(a, b, shorter))
-        return 1;
+        return 3;
     return 2 * distance(a, b);
 }
 

@@ -3,9 +3,11 @@
  *
  *     struct { const char *model; int64_t n; bool json; } o = {.n = 128};
  *     const opt table[] = {
- *         {"Model", "-m, --model", OPT_STR, &o.model, "FILE", "GGUF file", .required = true},
- *         {"Text", "-n, --predict", OPT_INT, &o.n, "N", "tokens to make", .min = 1, .max = 1e6},
- *         {"Output", "--json", OPT_FLAG, &o.json, NULL, "print JSON"},
+ *         {"Model", "-m, --model", OPT_STR, &o.model, "FILE", .help = "GGUF file", .required =
+ * true},
+ *         {"Text", "-n, --predict", OPT_INT, &o.n, "N", .help = "tokens to make", .min = 1, .max =
+ * 1e6},
+ *         {"Output", "--json", OPT_FLAG, &o.json, NULL, .help = "print JSON"},
  *     };
  *     const opt_cmd cmd = {"say", "says a thing", "-m FILE", "tessera say -m m.gguf",
  * OPT_TABLE(table)}; int status = opt_start(&cmd, argc, argv); if (status != OPT_GO) return status;
