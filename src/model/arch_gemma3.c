@@ -81,10 +81,10 @@ static void build(ts_builder *b, const ts_model *m)
     for (int64_t i = 0; i < hp->n_layer; i++) {
         const ts_layer *L = &m->layers[i];
         ts_build_layer(b, i);
-        ts_build_norm(b, xn, x, L->attn_norm);  /* [m][d]      */
-        ts_build_matmul(b, q, xn, L->wq, NULL); /* [m][h*hd]   */
-        ts_build_matmul(b, k, xn, L->wk, NULL); /* [m][hkv*hd] */
-        ts_build_matmul(b, v, xn, L->wv, NULL); /* [m][hkv*hd] */
+        ts_build_norm(b, xn, x, L->attn_norm); /* [m][d]      */
+        ts_build_matmul(b, q, xn, L->wq);      /* [m][h*hd]   */
+        ts_build_matmul(b, k, xn, L->wk);      /* [m][hkv*hd] */
+        ts_build_matmul(b, v, xn, L->wv);      /* [m][hkv*hd] */
         ts_build_head_norm(b, q, h, L->q_norm);
         ts_build_head_norm(b, k, hkv, L->k_norm);
         ts_build_rope(b, q, h, L->rope);
@@ -96,16 +96,16 @@ static void build(ts_builder *b, const ts_model *m)
             x = ts_build_select(b, x);
         }
         xn = ts_build_buf(b, "xn", d);
-        ts_build_matmul(b, xn, o, L->wo, NULL); /* [m][d]      */
+        ts_build_matmul(b, xn, o, L->wo); /* [m][d]      */
         ts_build_norm(b, xn, xn, L->attn_post_norm);
         ts_build_add(b, x, x, xn);
 
         ts_buf g = ts_build_buf(b, "gate", hp->n_ff), u = ts_build_buf(b, "up", hp->n_ff);
         ts_build_norm(b, xn, x, L->ffn_norm);
-        ts_build_matmul(b, g, xn, L->gate, NULL); /* [m][ff]     */
-        ts_build_matmul(b, u, xn, L->up, NULL);   /* [m][ff]     */
+        ts_build_matmul(b, g, xn, L->gate); /* [m][ff]     */
+        ts_build_matmul(b, u, xn, L->up);   /* [m][ff]     */
         ts_build_gelu(b, g, g, u);
-        ts_build_matmul(b, xn, g, L->down, NULL); /* [m][d]      */
+        ts_build_matmul(b, xn, g, L->down); /* [m][d]      */
         ts_build_norm(b, xn, xn, L->ffn_post_norm);
         ts_build_add(b, x, x, xn);
     }

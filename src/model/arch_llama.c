@@ -1,6 +1,7 @@
 /* arch_llama.c - Llama 2, 3.x, Mistral, SmolLM2 and kin (arXiv:2302.13971, arXiv:2407.21783).
  *
- * Pre-norm blocks, grouped-query attention with RoPE over adjacent pairs, SwiGLU. */
+ * Pre-norm blocks, grouped-query attention with RoPE, SwiGLU. Llama turns adjacent pairs and has no
+ * biases and no norms over heads; the kin that share this forward pass have them. */
 #include "plan/step.h"
 
 static void load(ts_loader *ld, ts_model *m)
@@ -12,7 +13,7 @@ static void load(ts_loader *ld, ts_model *m)
         ts_load_block(ld, i);
 }
 
-static void build(ts_builder *b, const ts_model *m)
+void ts_build_llama(ts_builder *b, const ts_model *m)
 {
     const ts_hparams *hp = &m->hp;
     int64_t d = hp->n_embd, h = hp->n_head, hkv = hp->n_head_kv, hd = hp->head_dim;
@@ -24,10 +25,15 @@ static void build(ts_builder *b, const ts_model *m)
     for (int64_t i = 0; i < hp->n_layer; i++) {
         const ts_layer *L = &m->layers[i];
         ts_build_layer(b, i);
-        ts_build_norm(b, xn, x, L->attn_norm);   /* [m][d]      */
-        ts_build_matmul(b, q, xn, L->wq, L->bq); /* [m][h*hd]   */
-        ts_build_matmul(b, k, xn, L->wk, L->bk); /* [m][hkv*hd] */
-        ts_build_matmul(b, v, xn, L->wv, L->bv); /* [m][hkv*hd] */
+        ts_build_norm(b, xn, x, L->attn_norm); /* [m][d]      */
+        ts_build_matmul(b, q, xn, L->wq);      /* [m][h*hd]   */
+        ts_build_matmul(b, k, xn, L->wk);      /* [m][hkv*hd] */
+        ts_build_matmul(b, v, xn, L->wv);      /* [m][hkv*hd] */
+        ts_build_bias(b, q, L->bq);
+        ts_build_bias(b, k, L->bk);
+        ts_build_bias(b, v, L->bv);
+        ts_build_head_norm(b, q, h, L->q_norm);
+        ts_build_head_norm(b, k, hkv, L->k_norm);
         ts_build_rope(b, q, h, L->rope);
         ts_build_rope(b, k, hkv, L->rope);
         ts_build_store(b, k, v);
@@ -37,18 +43,22 @@ static void build(ts_builder *b, const ts_model *m)
             x = ts_build_select(b, x);
         }
         xn = ts_build_buf(b, "xn", d);
-        ts_build_matmul(b, xn, o, L->wo, L->bo); /* [m][d]      */
+        ts_build_matmul(b, xn, o, L->wo); /* [m][d]      */
+        ts_build_bias(b, xn, L->bo);
         ts_build_add(b, x, x, xn);
 
         ts_buf g = ts_build_buf(b, "gate", hp->n_ff), u = ts_build_buf(b, "up", hp->n_ff);
         ts_build_norm(b, xn, x, L->ffn_norm);
-        ts_build_matmul(b, g, xn, L->gate, L->b_gate); /* [m][ff] */
-        ts_build_matmul(b, u, xn, L->up, L->b_up);     /* [m][ff] */
+        ts_build_matmul(b, g, xn, L->gate); /* [m][ff] */
+        ts_build_matmul(b, u, xn, L->up);   /* [m][ff] */
+        ts_build_bias(b, g, L->b_gate);
+        ts_build_bias(b, u, L->b_up);
         ts_build_silu(b, g, g, u);
-        ts_build_matmul(b, xn, g, L->down, L->b_down); /* [m][d]  */
+        ts_build_matmul(b, xn, g, L->down); /* [m][d] */
+        ts_build_bias(b, xn, L->b_down);
         ts_build_add(b, x, x, xn);
     }
     ts_build_logits(b, x);
 }
 
-const ts_arch ts_arch_llama = {"llama", load, build};
+const ts_arch ts_arch_llama = {"llama", load, ts_build_llama};

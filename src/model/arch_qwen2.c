@@ -12,9 +12,4 @@ static void load(ts_loader *ld, ts_model *m)
         ts_load_block(ld, i);
 }
 
-static void build(ts_builder *b, const ts_model *m)
-{
-    ts_arch_llama.build(b, m);
-}
-
-const ts_arch ts_arch_qwen2 = {"qwen2", load, build};
+const ts_arch ts_arch_qwen2 = {"qwen2", load, ts_build_llama};

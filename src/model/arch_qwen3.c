@@ -16,45 +16,4 @@ static void load(ts_loader *ld, ts_model *m)
     }
 }
 
-static void build(ts_builder *b, const ts_model *m)
-{
-    const ts_hparams *hp = &m->hp;
-    int64_t d = hp->n_embd, h = hp->n_head, hkv = hp->n_head_kv, hd = hp->head_dim;
-    ts_buf x = ts_build_buf(b, "x", d), xn = ts_build_buf(b, "xn", d);
-    ts_buf q = ts_build_buf(b, "q", h * hd), o = ts_build_buf(b, "o", h * hd);
-    ts_buf k = ts_build_buf(b, "k", hkv * hd), v = ts_build_buf(b, "v", hkv * hd);
-
-    ts_build_embed(b, x, m->token_embd, hp->embed_scale); /* [m][d] */
-    for (int64_t i = 0; i < hp->n_layer; i++) {
-        const ts_layer *L = &m->layers[i];
-        ts_build_layer(b, i);
-        ts_build_norm(b, xn, x, L->attn_norm);   /* [m][d]      */
-        ts_build_matmul(b, q, xn, L->wq, L->bq); /* [m][h*hd]   */
-        ts_build_matmul(b, k, xn, L->wk, L->bk); /* [m][hkv*hd] */
-        ts_build_matmul(b, v, xn, L->wv, L->bv); /* [m][hkv*hd] */
-        ts_build_head_norm(b, q, h, L->q_norm);
-        ts_build_head_norm(b, k, hkv, L->k_norm);
-        ts_build_rope(b, q, h, L->rope);
-        ts_build_rope(b, k, hkv, L->rope);
-        ts_build_store(b, k, v);
-        ts_build_attend(b, o, q, L->window); /* [m][h*hd]   */
-        if (i == hp->n_layer - 1) {
-            o = ts_build_select(b, o);
-            x = ts_build_select(b, x);
-        }
-        xn = ts_build_buf(b, "xn", d);
-        ts_build_matmul(b, xn, o, L->wo, L->bo); /* [m][d]      */
-        ts_build_add(b, x, x, xn);
-
-        ts_buf g = ts_build_buf(b, "gate", hp->n_ff), u = ts_build_buf(b, "up", hp->n_ff);
-        ts_build_norm(b, xn, x, L->ffn_norm);
-        ts_build_matmul(b, g, xn, L->gate, L->b_gate); /* [m][ff] */
-        ts_build_matmul(b, u, xn, L->up, L->b_up);     /* [m][ff] */
-        ts_build_silu(b, g, g, u);
-        ts_build_matmul(b, xn, g, L->down, L->b_down); /* [m][d]  */
-        ts_build_add(b, x, x, xn);
-    }
-    ts_build_logits(b, x);
-}
-
-const ts_arch ts_arch_qwen3 = {"qwen3", load, build};
+const ts_arch ts_arch_qwen3 = {"qwen3", load, ts_build_llama};

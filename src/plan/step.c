@@ -119,6 +119,8 @@ void ts_build_norm(ts_builder *b, ts_buf dst, ts_buf a, const float *vec)
 
 void ts_build_head_norm(ts_builder *b, ts_buf x, int64_t n_heads, const float *vec)
 {
+    if (!vec)
+        return;
     push(b, (ts_step){.op = TS_OP_NORM,
                       .by_row = true,
                       .dst = x,
@@ -151,18 +153,22 @@ static ts_buf prepare(ts_builder *b, ts_buf a, const ts_weight *w)
     return dst;
 }
 
-void ts_build_matmul(ts_builder *b, ts_buf dst, ts_buf a, const ts_weight *w, const float *bias)
+void ts_build_matmul(ts_builder *b, ts_buf dst, ts_buf a, const ts_weight *w)
 {
     ts_buf act = prepare(b, a, w);
     push(b, (ts_step){.op = TS_OP_MATMUL, .dst = dst, .a = act, .b = TS_NO_BUF, .d = w->n, .w = w});
-    if (bias)
+}
+
+void ts_build_bias(ts_builder *b, ts_buf x, const float *vec)
+{
+    if (vec)
         push(b, (ts_step){.op = TS_OP_BIAS,
                           .by_row = true,
-                          .dst = dst,
-                          .a = dst,
+                          .dst = x,
+                          .a = x,
                           .b = TS_NO_BUF,
-                          .d = w->n,
-                          .vec = bias});
+                          .d = width(b, x),
+                          .vec = vec});
 }
 
 void ts_build_rope(ts_builder *b, ts_buf x, int64_t n_heads, const ts_rope *r)
@@ -244,7 +250,7 @@ void ts_build_logits(ts_builder *b, ts_buf x)
     ts_build_layer(b, -1);
     ts_build_norm(b, x, x, m->output_norm);
     b->s->logits = ts_build_buf(b, "logits", m->hp.n_vocab);
-    ts_build_matmul(b, b->s->logits, x, m->output, NULL);
+    ts_build_matmul(b, b->s->logits, x, m->output);
     if (m->hp.logit_softcap > 0)
         push(b, (ts_step){.op = TS_OP_SOFTCAP,
                           .by_row = true,
@@ -253,11 +259,6 @@ void ts_build_logits(ts_builder *b, ts_buf x)
                           .b = TS_NO_BUF,
                           .d = m->hp.n_vocab,
                           .f = m->hp.logit_softcap});
-}
-
-const ts_model *ts_build_model(const ts_builder *b)
-{
-    return b->m;
 }
 
 /* --- barriers ------------------------------------------------------------- */

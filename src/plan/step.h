@@ -87,8 +87,12 @@ void ts_build_layer(ts_builder *b,
                     int64_t layer); /* the steps that follow belong to it; -1 = none */
 void ts_build_embed(ts_builder *b, ts_buf dst, const ts_weight *w, float scale);
 void ts_build_norm(ts_builder *b, ts_buf dst, ts_buf a, const float *vec);
+/* In place, over each head; nothing for a model without (vec NULL). */
 void ts_build_head_norm(ts_builder *b, ts_buf x, int64_t n_heads, const float *vec);
-void ts_build_matmul(ts_builder *b, ts_buf dst, ts_buf a, const ts_weight *w, const float *bias);
+void ts_build_matmul(ts_builder *b, ts_buf dst, ts_buf a, const ts_weight *w);
+/* In place; nothing for a model without (vec NULL). After all products of a group: a step by row
+ * between them would make the threads meet once more. */
+void ts_build_bias(ts_builder *b, ts_buf x, const float *vec);
 void ts_build_rope(ts_builder *b, ts_buf x, int64_t n_heads, const ts_rope *r);
 void ts_build_store(ts_builder *b, ts_buf k, ts_buf v);
 void ts_build_attend(ts_builder *b, ts_buf dst, ts_buf q, int64_t window);
@@ -96,14 +100,13 @@ void ts_build_add(ts_builder *b, ts_buf dst, ts_buf x, ts_buf y);
 void ts_build_silu(ts_builder *b, ts_buf dst, ts_buf gate, ts_buf up);
 void ts_build_gelu(ts_builder *b, ts_buf dst, ts_buf gate, ts_buf up);
 
+/* The whole forward pass of Llama and its kin (arch_llama.c). */
+void ts_build_llama(ts_builder *b, const ts_model *m);
+
 /* From here on only the rows whose logits are wanted: returns the buffer that holds x's. */
 ts_buf ts_build_select(ts_builder *b, ts_buf x);
 
 /* output_norm, the output matrix, soft-capping: the end of every model here. */
 void ts_build_logits(ts_builder *b, ts_buf x);
-
-/* The model and the buffers every transformer here uses, made on first use:
- * x the residual stream, t a temporary of its width. */
-const ts_model *ts_build_model(const ts_builder *b);
 
 #endif
