@@ -1,6 +1,7 @@
 /* gguf.h - GGUF v2 and v3 files, read only, memory-mapped, every length checked.
  *
- * Owns the mappings of all shards. Strings and arrays point into the mapping and are not
+ * Owns the mappings of all shards; a file that is truncated meanwhile ends the process with SIGBUS
+ * when its lost pages are read, so replace a model by renaming. Strings and arrays point into the mapping and are not
  * NUL-terminated; key and tensor names are copied and are. Immutable once open. */
 #ifndef TS_GGUF_H
 #define TS_GGUF_H
@@ -97,6 +98,9 @@ double ts_gguf_arr_float(const ts_gguf_arr *a, uint64_t i);
 
 /* All strings of a string array: out[a->n]. */
 void ts_gguf_arr_strs(const ts_gguf_arr *a, ts_str *out);
+
+/* The inner arrays of an array of arrays: out[a->n]. */
+void ts_gguf_arr_arrs(const ts_gguf_arr *a, ts_gguf_arr *out);
 
 /* Tells the kernel that these source bytes won't be read again soon: resident memory shrinks, the
  * bytes stay readable. */
