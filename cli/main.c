@@ -3,13 +3,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "command.h"
 #include "opt.h"
 #include "report.h"
 
-/* argv[0] is the subcommand's name; the value is the exit status. */
-typedef int command_fn(int argc, char **argv);
-
-command_fn cmd_run, cmd_tokenize, cmd_inspect, cmd_plan, cmd_bench, cmd_perplexity, cmd_synth;
 #pragma weak cmd_run
 #pragma weak cmd_tokenize
 #pragma weak cmd_inspect

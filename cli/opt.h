@@ -3,11 +3,9 @@
  *
  *     struct { const char *model; int64_t n; bool json; } o = {.n = 128};
  *     const opt table[] = {
- *         {"Model", "-m, --model", OPT_STR, &o.model, "FILE", .help = "GGUF file", .required =
- * true},
- *         {"Text", "-n, --predict", OPT_INT, &o.n, "N", .help = "tokens to make", .min = 1, .max =
- * 1e6},
- *         {"Output", "--json", OPT_FLAG, &o.json, NULL, .help = "print JSON"},
+ *         OPT("Model", "-m, --model", OPT_STR, &o.model, "FILE", "GGUF file", .required = true),
+ *         OPT("Text", "-n, --predict", OPT_INT, &o.n, "N", "tokens to make", .min = 1, .max = 1e6),
+ *         OPT("Output", "--json", OPT_FLAG, &o.json, NULL, "print JSON"),
  *     };
  *     const opt_cmd cmd = {"say", "says a thing", "-m FILE", "tessera say -m m.gguf",
  * OPT_TABLE(table)}; int status = opt_start(&cmd, argc, argv); if (status != OPT_GO) return status;
@@ -65,11 +63,16 @@ typedef struct opt_cmd {
     size_t n_opts;
 } opt_cmd;
 
+/* A row: section, names, kind, destination, argument, help, then whatever else by name. */
+#define OPT(section_, names_, kind_, dst_, arg_, ...)                                              \
+    {                                                                                              \
+        .section = section_, .names = names_, .kind = kind_, .dst = dst_, .arg = arg_,             \
+        .help = __VA_ARGS__                                                                        \
+    }
 #define OPT_TABLE(t) (t), sizeof(t) / sizeof *(t)
 
-/* argv[0] is the subcommand. Fills the destinations; *help is true (and nothing is required) when
- * -h or
- * --help was given. TS_BAD_ARG with a sentence, TS_NO_MEMORY. */
+/* argv[0] is the subcommand. Fills the destinations; *help is true, and nothing is required, when
+ * -h or --help was given. TS_BAD_ARG with a sentence, TS_NO_MEMORY. */
 ts_status opt_parse(const opt_cmd *c, int argc, char **argv, bool *help, ts_error *err);
 
 /* The help page. Allocated (free), NULL when memory is short. */
@@ -82,8 +85,8 @@ int opt_start(const opt_cmd *c, int argc, char **argv);
 
 void opt_strs_free(opt_strs *l);
 
-/* The word nearest to `word` by Damerau-Levenshtein distance, or NULL when none is close enough to
- * be meant. */
+/* The word nearest to `word` by Damerau-Levenshtein distance (the first of equals); NULL if there
+ * are no words. */
 const char *opt_nearest(const char *word, const char *const *words, size_t n);
 
 #endif

@@ -21,18 +21,18 @@ static bool help;
 static ts_error err;
 
 static const opt table[] = {
-    {"Model", "-m, --model", OPT_STR, &v.model, "FILE", .help = "GGUF file", .required = true},
-    {"Text", "-n, --predict, --n-predict", OPT_INT, &v.n, "N", .help = "tokens to make", .min = -1,
-     .max = 1000000},
-    {"Text", "-c, --ctx-size", OPT_INT, &v.ctx, "N", .help = "positions", .min = 1, .max = 4096},
-    {"Text", "--temp, --temperature", OPT_FLOAT, &v.temp, "T", .help = "temperature", .min = 0,
-     .max = 10},
-    {"Output", "--json", OPT_FLAG, &v.json, NULL, .help = "print JSON"},
-    {"Output", "-o, --output", OPT_CHOICE, &v.format, "md|json|csv", .help = "format",
-     .choices = "md|json|csv"},
-    {"Output", "--many", OPT_STRS, &v.many, "A,B", .help = "several words"},
-    {"Output", "-p, --n-prompt", OPT_INTS, &v.lens, "N,N", .help = "several numbers", .min = 0,
-     .max = 100000},
+    OPT("Model", "-m, --model", OPT_STR, &v.model, "FILE", "GGUF file", .required = true),
+    OPT("Text", "-n, --predict, --n-predict", OPT_INT, &v.n, "N", "tokens to make", .min = -1,
+        .max = 1000000),
+    OPT("Text", "-c, --ctx-size", OPT_INT, &v.ctx, "N", "positions", .min = 1, .max = 4096),
+    OPT("Text", "--temp, --temperature", OPT_FLOAT, &v.temp, "T", "temperature", .min = 0,
+        .max = 10),
+    OPT("Output", "--json", OPT_FLAG, &v.json, NULL, "print JSON"),
+    OPT("Output", "-o, --output", OPT_CHOICE, &v.format, "md|json|csv", "format",
+        .choices = "md|json|csv"),
+    OPT("Output", "--many", OPT_STRS, &v.many, "A,B", "several words"),
+    OPT("Output", "-p, --n-prompt", OPT_INTS, &v.lens, "N,N", "several numbers", .min = 0,
+        .max = 100000),
 };
 static const opt_cmd cmd = {
     "say", "says a thing", "-m FILE [options]", "tessera say -m m.gguf", OPT_TABLE(table),
@@ -166,8 +166,8 @@ static void test_list_is_bounded(void)
 static void test_positional(void)
 {
     static const opt one[] = {
-        {"Model", NULL, OPT_STR, &v.model, "MODEL", .help = "GGUF file", .required = true},
-        {"Output", "--json", OPT_FLAG, &v.json, NULL, .help = "print JSON"},
+        OPT("Model", NULL, OPT_STR, &v.model, "MODEL", "GGUF file", .required = true),
+        OPT("Output", "--json", OPT_FLAG, &v.json, NULL, "print JSON"),
     };
     static const opt_cmd show = {"show", "shows", "MODEL", "tessera show m.gguf", OPT_TABLE(one)};
 

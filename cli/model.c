@@ -1,0 +1,78 @@
+/* model.c - the options every command that opens a model has, and opening it. */
+#include "model.h"
+
+#include "base/cpu.h"
+#include "interrupt.h"
+
+static bool show(void *user, double done)
+{
+    model_opts *m = user;
+
+    cli_progress_show(&m->bar, done);
+    return !interrupt_caught();
+}
+
+ts_status model_open(ts_engine **out, model_opts *m, int64_t n_logits, bool plan_only,
+                     ts_error *err)
+{
+    ts_engine_options o;
+
+    ts_engine_options_init(&o);
+    o.n_threads = (int)m->threads;
+    o.n_ctx = m->ctx;
+    o.n_ubatch = m->ubatch;
+    o.n_logits = n_logits;
+    o.plan_only = plan_only;
+    if (m->isa && !ts_isa_parse(m->isa, &o.isa))
+        return ts_fail(err, TS_BAD_ARG, "'%s' is no kernel set", m->isa);
+    m->level = m->verbose ? TS_LOG_DEBUG : TS_LOG_WARN;
+    o.log = cli_log;
+    o.log_user = &m->level;
+    m->bar = (cli_progress){.label = "loading"};
+    o.progress = show;
+    o.progress_user = m;
+    ts_status st = ts_engine_open(out, m->path, &o, err);
+    cli_progress_end(&m->bar);
+    return st;
+}
+
+ts_status model_bos(const ts_engine *e, ts_token *bos, ts_error *err)
+{
+    ts_token *plain, *special;
+    size_t n_plain, n_special;
+
+    /* A letter with and without special tokens: what differs in front is BOS (an EOS would differ
+     * behind). */
+    ts_status st = ts_tokenize(e, "a", 1, 0, &plain, &n_plain, err);
+    if (st)
+        return st;
+    st = ts_tokenize(e, "a", 1, TS_TOK_ADD_SPECIAL, &special, &n_special, err);
+    if (!st) {
+        *bos = n_special > n_plain && n_plain && special[0] != plain[0] ? special[0] : -1;
+        ts_free(special);
+    }
+    ts_free(plain);
+    return st;
+}
+
+ts_status model_session(ts_session **out, ts_engine *e, ts_error *err)
+{
+    ts_status st = ts_session_open(out, e, err);
+
+    if (!st)
+        interrupt_session(*out);
+    return st;
+}
+
+void model_session_close(ts_session *s)
+{
+    interrupt_session(NULL);
+    ts_session_close(s);
+}
+
+int model_failed(const ts_error *err)
+{
+    if (err->code == TS_CANCELLED && interrupt_caught())
+        return CLI_INTERRUPTED;
+    return cli_fail(err);
+}

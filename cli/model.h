@@ -1,0 +1,47 @@
+/* model.h - the options every command that opens a model has, and opening it. */
+#ifndef TS_CLI_MODEL_H
+#define TS_CLI_MODEL_H
+
+#include "opt.h"
+#include "report.h"
+
+typedef struct model_opts {
+    const char *path, *isa;
+    int64_t threads, ctx, ubatch; /* 0: the library's choice */
+    bool verbose;
+    ts_log_level level; /* of the log; stays where it is while the engine is open */
+    cli_progress bar;
+} model_opts;
+
+/* Rows of an option table. */
+#define MODEL_OPTIONS(o)                                                                           \
+    OPT("Model", "-m, --model", OPT_STR, &(o)->path, "FILE",                                       \
+        "GGUF file; of a split one, any shard", .required = true),                                 \
+        OPT("Model", "--isa", OPT_CHOICE, &(o)->isa, NULL, "widest kernel set to use",             \
+            .choices = "auto|ref|avx2|avx512|amx", .def = "the best this machine has"),            \
+        OPT("Model", "-t, --threads", OPT_INT, &(o)->threads, "N", "compute threads", .min = 1,    \
+            .max = 1024, .def = "one for each CPU"),                                               \
+        OPT("Model", "-ub, --ubatch-size", OPT_INT, &(o)->ubatch, "N",                             \
+            "tokens computed together in prefill", .min = 1, .max = 65536, .def = "512"),          \
+        OPT("Model", "-v, --verbose", OPT_FLAG, &(o)->verbose, NULL,                               \
+            "print the library's log to stderr")
+#define CTX_OPTION(o, default_text)                                                                \
+    OPT("Model", "-c, --ctx-size", OPT_INT, &(o)->ctx, "N", "positions a session can hold",        \
+        .min = 1, .max = 2147483647, .def = default_text)
+
+/* Opens the engine; a bar is drawn on a terminal while it loads, and Ctrl-C ends that
+ * (TS_CANCELLED). n_logits as in ts_engine_options. */
+ts_status model_open(ts_engine **out, model_opts *m, int64_t n_logits, bool plan_only,
+                     ts_error *err);
+
+/* The token this model puts before a text by itself (BOS), or -1. */
+ts_status model_bos(const ts_engine *e, ts_token *bos, ts_error *err);
+
+/* Opens a session and makes it the one that Ctrl-C cancels. */
+ts_status model_session(ts_session **out, ts_engine *e, ts_error *err);
+void model_session_close(ts_session *s);
+
+/* The exit status of a failed call: CLI_INTERRUPTED without a word when Ctrl-C was the cause. */
+int model_failed(const ts_error *err);
+
+#endif
