@@ -1,4 +1,5 @@
-/* interrupt.c - Ctrl-C. Owns the program's only mutable globals: a signal handler has nothing else. */
+/* interrupt.c - Ctrl-C. Owns the program's only mutable globals: a signal handler has nothing else.
+ */
 #include "interrupt.h"
 
 #include <signal.h>

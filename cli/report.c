@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <time.h>
 #include <unistd.h>
 
 int cli_error(const char *fmt, ...)
@@ -87,6 +88,14 @@ void cli_progress_end(cli_progress *p)
     if (p->state == 2)
         fputs("\r\033[K", stderr); /* back to the line's start, erase to its end */
     p->state = 1;
+}
+
+double cli_now(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
 static const char *scaled(char buf[32], double x, double base, const char *const *units, int n)

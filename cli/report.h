@@ -40,6 +40,8 @@ typedef struct cli_progress {
 bool cli_progress_show(void *user, double done);
 void cli_progress_end(cli_progress *p); /* removes a bar that an error left behind */
 
+double cli_now(void); /* seconds of a clock that only goes forward */
+
 /* "87.5 MiB", "1.24 GiB": into buf, returned. */
 const char *cli_size(char buf[32], uint64_t bytes);
 

@@ -4,8 +4,8 @@
 
 #include "base/status.h"
 
-/* The bytes of a file, or of standard input for "-". *out is allocated (free), never NULL, and has a
- * NUL behind its *n bytes. TS_IO, TS_NO_MEMORY, TS_BAD_ARG (more than 1 GiB). */
+/* The bytes of a file, or of standard input for "-". *out is allocated (free), never NULL, and has
+ * a NUL behind its *n bytes. TS_IO, TS_NO_MEMORY, TS_BAD_ARG (more than 1 GiB). */
 ts_status text_read(const char *path, char **out, size_t *n, ts_error *err);
 
 #endif
