@@ -184,6 +184,14 @@ TS_API ts_status ts_session_rewind(ts_session *s, int64_t pos, ts_error *err);
 /* Ends a running eval at its next micro-batch. Async-signal-safe. */
 TS_API void ts_session_cancel(ts_session *s);
 
+/* Counts and times the work of every eval from here on (about 1 % of a small model's speed), from
+ * zero. */
+TS_API void ts_session_set_stats(ts_session *s, bool on);
+
+/* What was done since: for each kernel set weights, bytes, calls, FLOPs and seconds, for each other
+ * operation calls and seconds. Text or JSON (docs/CLI.md), allocated: ts_free. */
+TS_API ts_status ts_session_stats(const ts_session *s, bool json, char **out, ts_error *err);
+
 /* --- sampling ----------------------------------------------------------- */
 
 typedef struct ts_sampler ts_sampler;

@@ -1,0 +1,271 @@
+/* cpu.c - the CPU as a device: packed weights, a pool of threads, sessions' memory. */
+#include "exec/cpu.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/cpu.h"
+
+static void cpu_close(ts_device *d)
+{
+    if (!d)
+        return;
+    ts_pool_close(d->pool);
+    ts_unmap(d->packed, d->plan->packed);
+    free(d);
+}
+
+static ts_status cpu_open(ts_device **out, const ts_plan *plan, const ts_model *m, ts_error *err)
+{
+    ts_device *d = ts_calloc(1, sizeof *d);
+    if (!d)
+        return ts_fail(err, TS_NO_MEMORY, "no memory for the CPU device");
+    d->plan = plan;
+    d->m = m;
+    d->ops = ts_ops_get(plan->isa);
+    ts_status s = ts_pool_open(&d->pool, plan->n_threads, err);
+    if (s) {
+        free(d);
+        return s;
+    }
+    *out = d;
+    return TS_OK;
+}
+
+/* --- loading ---------------------------------------------------------------- */
+
+/* Rows of one weight, packed by all threads. */
+typedef struct pack_job {
+    const ts_weight *w;
+    void *dst;
+    int64_t row0, row1; /* of this job */
+    int64_t chunk;      /* rows a thread takes at once, a multiple of the kset's group */
+    atomic_int_fast64_t next;
+} pack_job;
+
+static void pack_rows(void *arg, int tid, int n)
+{
+    (void)tid, (void)n;
+    pack_job *j = arg;
+    const ts_weight *w = j->w;
+    for (;;) {
+        int64_t r0 = j->row0 + ts_claim(&j->next) * j->chunk;
+        if (r0 >= j->row1)
+            return;
+        int64_t r1 = r0 + j->chunk < j->row1 ? r0 + j->chunk : j->row1;
+        w->kset->pack(j->dst, w->source->data, w->n, w->k, r0, r1);
+    }
+}
+
+/* Packs in pieces of the source and lets each go when it is done: the two copies of a weight are
+ * never resident together. */
+#define PACK_PIECE ((size_t)32 << 20)
+#define PACK_CHUNK ((size_t)256 << 10)
+
+static void pack_weight(ts_device *d, ts_weight *w)
+{
+    size_t row = w->source->size / (size_t)w->n;
+    int64_t group = w->kset->group;
+    int64_t piece = (int64_t)(PACK_PIECE / (row + 1) + 1),
+            chunk = (int64_t)(PACK_CHUNK / (row + 1) + 1);
+    chunk = (chunk + group - 1) / group * group;
+    piece = (piece + chunk - 1) / chunk * chunk;
+    for (int64_t r = 0; r < w->n; r += piece) {
+        int64_t end = r + piece < w->n ? r + piece : w->n;
+        pack_job j = {.w = w, .dst = d->packed + w->offset, .row0 = r, .row1 = end, .chunk = chunk};
+        ts_pool_run(d->pool, pack_rows, &j);
+        ts_gguf_drop(d->m->g, (const uint8_t *)w->source->data + (size_t)r * row,
+                     (size_t)(end - r) * row);
+    }
+}
+
+static ts_status cpu_load(ts_device *d, ts_model *m, const ts_log *log,
+                          bool (*progress)(void *user, double done), void *user, ts_error *err)
+{
+    d->packed = ts_map(d->plan->packed);
+    if (!d->packed)
+        return ts_fail(err, TS_NO_MEMORY, "no memory for %zu bytes of packed weights",
+                       d->plan->packed);
+    size_t done = 0, all = d->plan->packed + d->plan->source;
+    for (size_t i = 0; i < m->n_weights; i++) {
+        ts_weight *w = &m->weights[i];
+        bool packs = w->kset && w->kset->packed_bytes;
+        if (packs)
+            pack_weight(d, w);
+        w->data = packs ? d->packed + w->offset : w->source->data;
+        ts_logf(log, TS_LOG_DEBUG, "%s: %s %lld x %lld, %s, %s, %zu bytes", w->source->name,
+                ts_type_get(w->source->type)->name, (long long)w->n, (long long)w->k,
+                w->kset ? ts_isa_name(w->kset->isa) : "lookup", packs ? w->kset->layout : "source",
+                w->bytes);
+        done += w->bytes;
+        if (progress && !progress(user, all ? (double)done / (double)all : 1))
+            return ts_fail(err, TS_CANCELLED, "loading was cancelled");
+    }
+    return TS_OK;
+}
+
+/* --- sessions --------------------------------------------------------------- */
+
+static void cpu_state_close(ts_state *s)
+{
+    if (!s)
+        return;
+    ts_unmap(s->mem, s->mem_bytes);
+    free(s->bufs);
+    free(s->next);
+    free(s->merged);
+    free(s->seconds);
+    free(s->calls);
+    free(s->rows);
+    free(s);
+}
+
+static size_t aligned(size_t n)
+{
+    return (n + 63) / 64 * 64;
+}
+
+static ts_status cpu_state_open(ts_state **out, ts_device *d, ts_error *err)
+{
+    const ts_plan *p = d->plan;
+    const ts_hparams *hp = &d->m->hp;
+    size_t n = p->steps.n;
+    ts_state *s = ts_calloc(1, sizeof *s);
+    if (!s)
+        return ts_fail(err, TS_NO_MEMORY, "no memory for a session");
+    s->d = d;
+    s->scratch_bytes = aligned(ts_attend_scratch(hp->n_head / hp->n_head_kv, hp->head_dim));
+    s->mem_bytes = aligned(p->kv) + p->buffers;
+    s->mem = ts_map(s->mem_bytes);
+    s->bufs = ts_calloc(p->steps.n_bufs, sizeof *s->bufs);
+    s->next = ts_calloc(n, sizeof *s->next);
+    s->merged = ts_calloc(n * (size_t)hp->n_head_kv, sizeof *s->merged);
+    s->seconds = ts_calloc(n, sizeof *s->seconds);
+    s->calls = ts_calloc(n, sizeof *s->calls);
+    s->rows = ts_calloc(n, sizeof *s->rows);
+    if (!s->mem || !s->bufs || !s->next || !s->merged || !s->seconds || !s->calls || !s->rows) {
+        cpu_state_close(s);
+        return ts_fail(err, TS_NO_MEMORY,
+                       "no memory for a session: %zu bytes of KV cache, %zu of buffers", p->kv,
+                       p->buffers);
+    }
+    s->kv = (uint16_t *)s->mem;
+    uint8_t *at = s->mem + aligned(p->kv);
+    for (size_t i = 0; i < p->steps.n_bufs; i++) {
+        s->bufs[i] = at;
+        at += ts_plan_buffer_bytes(p, (ts_buf)i);
+    }
+    /* parts: sums of head_dim floats first, then two floats each. */
+    s->part_sums = (float *)at;
+    s->part_max = s->part_sums +
+                  p->parts / (((size_t)hp->head_dim + 2) * sizeof(float)) * (size_t)hp->head_dim;
+    s->scratch = at + p->parts;
+    *out = s;
+    return TS_OK;
+}
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Every thread walks the whole list and does its share of each step. */
+static void run_steps(void *arg, int tid, int n)
+{
+    ts_state *s = arg;
+    const ts_steps *steps = &s->d->plan->steps;
+    bool timed = s->stats && tid == 0;
+    double t0 = timed ? now() : 0;
+    for (size_t i = 0; i < steps->n; i++) {
+        const ts_step *st = &steps->v[i];
+        int64_t rows = st->domain == TS_ALL_ROWS ? s->batch->m : s->batch->m_out;
+        if (rows == 0) /* and so are all steps from here on: no logits are wanted */
+            break;
+        if (st->barrier)
+            ts_pool_barrier(s->d->pool);
+        ts_cpu_step(s, i, tid, n);
+        if (timed) {
+            double t1 = now();
+            s->seconds[i] += t1 - t0;
+            s->calls[i]++;
+            s->rows[i] += rows;
+            t0 = t1;
+        }
+    }
+}
+
+static void cpu_run(ts_state *s, const ts_batch *b)
+{
+    size_t n = s->d->plan->steps.n;
+    for (size_t i = 0; i < n; i++)
+        atomic_store_explicit(&s->next[i], 0, memory_order_relaxed);
+    for (size_t i = 0; i < n * (size_t)s->d->m->hp.n_head_kv; i++)
+        atomic_store_explicit(&s->merged[i], 0, memory_order_relaxed);
+    s->batch = b;
+    ts_pool_run(s->d->pool, run_steps, s);
+}
+
+static float *cpu_logits(ts_state *s)
+{
+    return (float *)s->bufs[s->d->plan->steps.logits];
+}
+
+/* --- statistics ------------------------------------------------------------- */
+
+static void cpu_set_stats(ts_state *s, bool on)
+{
+    size_t n = s->d->plan->steps.n;
+    memset(s->seconds, 0, n * sizeof *s->seconds);
+    memset(s->calls, 0, n * sizeof *s->calls);
+    memset(s->rows, 0, n * sizeof *s->rows);
+    s->stats = on;
+}
+
+static ts_work *find_work(ts_work *out, size_t *n, const char *name)
+{
+    for (size_t i = 0; i < *n; i++)
+        if (strcmp(out[i].name, name) == 0)
+            return &out[i];
+    out[*n] = (ts_work){.name = name};
+    return &out[(*n)++];
+}
+
+static size_t cpu_stats(const ts_state *s, ts_work out[TS_MAX_WORK])
+{
+    const ts_steps *steps = &s->d->plan->steps;
+    size_t n = 0;
+    for (int matrix = 1; matrix >= 0; matrix--) /* the kernel sets first */
+        for (size_t i = 0; i < steps->n; i++) {
+            const ts_step *st = &steps->v[i];
+            if ((st->op == TS_OP_MATMUL) != matrix)
+                continue;
+            ts_work *w =
+                find_work(out, &n, matrix ? ts_isa_name(st->w->kset->isa) : ts_op_name(st->op));
+            w->calls += s->calls[i];
+            w->seconds += s->seconds[i];
+            w->matrix = matrix;
+            if (matrix) {
+                w->n_weights++;
+                w->weight_bytes += st->w->bytes;
+                w->bytes += (double)s->calls[i] * (double)st->w->bytes;
+                w->flops += 2.0 * (double)s->rows[i] * (double)st->w->n * (double)st->w->k;
+            }
+        }
+    return n;
+}
+
+const ts_backend ts_backend_cpu = {
+    .name = "CPU",
+    .open = cpu_open,
+    .close = cpu_close,
+    .load = cpu_load,
+    .state_open = cpu_state_open,
+    .state_close = cpu_state_close,
+    .run = cpu_run,
+    .logits = cpu_logits,
+    .set_stats = cpu_set_stats,
+    .stats = cpu_stats,
+};

@@ -1,0 +1,48 @@
+/* cpu.h - the CPU device's insides, shared by its two files: cpu.c owns memory and threads,
+ * cpu_steps.c does the work of each step. */
+#ifndef TS_EXEC_CPU_H
+#define TS_EXEC_CPU_H
+
+#include <stdatomic.h>
+
+#include "base/pool.h"
+#include "cpu/ops.h"
+#include "exec/backend.h"
+
+struct ts_device {
+    const ts_plan *plan;
+    const ts_model *m;
+    const ts_ops *ops;
+    ts_pool *pool;
+    uint8_t *packed; /* [plan->packed] all packed weights */
+};
+
+/* The memory of one session, one mapping:
+ *
+ *     kv       [2][layer][kv_head][pos][head_dim] F16: all K, then all V. Attention over
+ *              one head streams contiguous memory. Positions not yet stored are undefined.
+ *     buffers  one after the other, 64-byte aligned (ts_plan_buffer_bytes)
+ *     parts    sums and maxima of every segment of positions, for decode
+ *     scratch  of attention, one piece a thread */
+struct ts_state {
+    ts_device *d;
+    uint8_t *mem;
+    size_t mem_bytes;
+    uint16_t *kv;
+    uint8_t **bufs; /* [n_bufs] */
+    float *part_sums, *part_max;
+    uint8_t *scratch;
+    size_t scratch_bytes;        /* of one thread */
+    atomic_int_fast64_t *next;   /* [n_steps] chunks handed out                        */
+    atomic_int_fast64_t *merged; /* [n_steps * n_head_kv] finished parts of a KV head  */
+    const ts_batch *batch;
+    bool stats;
+    double *seconds; /* [n_steps] by the first thread */
+    int64_t *calls;  /* [n_steps] */
+    int64_t *rows;   /* [n_steps] */
+};
+
+/* Thread tid of n does its share of step i. */
+void ts_cpu_step(ts_state *s, size_t i, int tid, int n);
+
+#endif

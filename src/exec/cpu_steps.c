@@ -1,0 +1,282 @@
+/* cpu_steps.c - what each step of the forward pass does on the CPU, shared among n threads.
+ *
+ * By row: thread i of n takes the i-th part of the rows, cut at multiples of the plan's row_group,
+ * so that it meets its own rows again in the next such step. Freely: threads claim chunks. Either
+ * way a number computed for a row doesn't depend on who computes it. */
+#include "exec/cpu.h"
+
+#include <math.h>
+#include <string.h>
+
+typedef struct rows {
+    int64_t r0, r1;
+} rows;
+
+static rows share(const ts_state *s, int64_t m, int tid, int n)
+{
+    int64_t g = s->d->plan->steps.row_group, units = (m + g - 1) / g;
+    int64_t r1 = units * (tid + 1) / n * g;
+    return (rows){units * tid / n * g, r1 < m ? r1 : m};
+}
+
+/* Row r of a buffer of floats. */
+static float *row(const ts_state *s, ts_buf b, int64_t r)
+{
+    return (float *)s->bufs[b] + r * s->d->plan->steps.bufs[b].width;
+}
+
+static void embed(ts_state *s, const ts_step *st, rows r)
+{
+    const ts_type_info *t = ts_type_get(st->w->source->type);
+    size_t bytes = ts_row_bytes(t, st->w->k);
+    for (int64_t i = r.r0; i < r.r1; i++) {
+        const uint8_t *src = st->w->source->data;
+        float *dst = row(s, st->dst, i);
+        t->to_f32(dst, src + (size_t)s->batch->tokens[i] * bytes, st->w->k);
+        if (st->f != 1)
+            s->d->ops->scale(dst, dst, st->f, st->w->k);
+    }
+}
+
+/* The products are rounded to float as they would be in any engine that keeps angles in float. */
+static void angles(ts_state *s, const ts_step *st, rows r)
+{
+    const ts_rope *rope = st->rope;
+    for (int64_t i = r.r0; i < r.r1; i++) {
+        float *cs = row(s, st->dst, i), pos = (float)(s->batch->pos0 + i);
+        for (int64_t j = 0; j < rope->n_rot / 2; j++) {
+            float theta = pos * rope->freq[j];
+            cs[2 * j] = cosf(theta) * rope->mscale;
+            cs[2 * j + 1] = sinf(theta) * rope->mscale;
+        }
+    }
+}
+
+static void norm(ts_state *s, const ts_step *st, rows r)
+{
+    int64_t hd = st->d / st->n_heads;
+    for (int64_t i = r.r0; i < r.r1; i++)
+        for (int64_t h = 0; h < st->n_heads; h++)
+            s->d->ops->rms_norm(row(s, st->dst, i) + h * hd, row(s, st->a, i) + h * hd, st->vec, hd,
+                                s->d->m->hp.norm_eps);
+}
+
+static void rope(ts_state *s, const ts_step *st, rows r)
+{
+    int64_t hd = st->d / st->n_heads;
+    for (int64_t i = r.r0; i < r.r1; i++)
+        for (int64_t h = 0; h < st->n_heads; h++)
+            s->d->ops->rope(row(s, st->dst, i) + h * hd, row(s, st->a, i), st->rope->n_rot,
+                            st->rope->neox);
+}
+
+/* K (or V) of one head of one layer: [pos][head_dim] */
+static uint16_t *kv_head(const ts_state *s, bool v, int layer, int64_t head)
+{
+    const ts_hparams *hp = &s->d->m->hp;
+    int64_t heads = (v ? hp->n_layer * hp->n_head_kv : 0) + (int64_t)layer * hp->n_head_kv + head;
+    return s->kv + heads * s->d->plan->n_ctx * hp->head_dim;
+}
+
+static void store(ts_state *s, const ts_step *st, rows r)
+{
+    const ts_hparams *hp = &s->d->m->hp;
+    for (int64_t h = 0; h < hp->n_head_kv; h++) {
+        uint16_t *k = kv_head(s, false, st->layer, h), *v = kv_head(s, true, st->layer, h);
+        for (int64_t i = r.r0; i < r.r1; i++) {
+            int64_t at = (s->batch->pos0 + i) * hp->head_dim;
+            s->d->ops->to_f16(k + at, row(s, st->a, i) + h * hp->head_dim, hp->head_dim);
+            s->d->ops->to_f16(v + at, row(s, st->b, i) + h * hp->head_dim, hp->head_dim);
+        }
+    }
+}
+
+/* --- steps shared freely ---------------------------------------------------- */
+
+/* Rows of W a thread takes at once. With one token few large pieces stream best; with many the
+ * piece should stay in a core's cache while all tokens pass. */
+static int64_t matmul_chunk(const ts_step *st, int64_t m, int n)
+{
+    int64_t group = st->w->kset->group, chunk = (st->w->n + 4 * n - 1) / (4 * n);
+    if (m >= 8 && chunk > 64)
+        chunk = 64;
+    if (chunk < 16)
+        chunk = 16;
+    return (chunk + group - 1) / group * group;
+}
+
+static void matmul(ts_state *s, size_t i, int n)
+{
+    const ts_step *st = &s->d->plan->steps.v[i];
+    bool logits = st->dst == s->d->plan->steps.logits;
+    ts_mul mul = {.w = st->w->data,
+                  .x = s->bufs[st->a],
+                  .y = row(s, st->dst, logits ? s->batch->logits_row : 0),
+                  .m = st->domain == TS_ALL_ROWS ? s->batch->m : s->batch->m_out,
+                  .n = st->w->n,
+                  .k = st->w->k,
+                  .ldy = s->d->plan->steps.bufs[st->dst].width};
+    int64_t chunk = matmul_chunk(st, mul.m, n);
+    for (;;) {
+        mul.n0 = ts_claim(&s->next[i]) * chunk;
+        if (mul.n0 >= mul.n)
+            return;
+        mul.n1 = mul.n0 + chunk < mul.n ? mul.n0 + chunk : mul.n;
+        st->w->kset->mul(&mul);
+    }
+}
+
+static ts_attend attend_task(const ts_state *s, const ts_step *st, int64_t head, int64_t t0,
+                             int64_t tokens, int tid)
+{
+    const ts_hparams *hp = &s->d->m->hp;
+    int64_t group = hp->n_head / hp->n_head_kv, at = head * group * hp->head_dim;
+    return (ts_attend){.q = row(s, st->a, t0) + at,
+                       .o = row(s, st->dst, t0) + at,
+                       .k = kv_head(s, false, st->layer, head),
+                       .v = kv_head(s, true, st->layer, head),
+                       .ldq = s->d->plan->steps.bufs[st->a].width,
+                       .ldo = s->d->plan->steps.bufs[st->dst].width,
+                       .n_tokens = tokens,
+                       .n_group = group,
+                       .head_dim = hp->head_dim,
+                       .pos0 = s->batch->pos0 + t0,
+                       .k0 = 0,
+                       .k1 = s->batch->pos0 + t0 + tokens,
+                       .window = st->window,
+                       .scale = hp->attn_scale,
+                       .scratch = s->scratch + (size_t)tid * s->scratch_bytes};
+}
+
+/* Few tokens over many positions: one task for each KV head and segment. Whoever finishes the last
+ * segment of a head joins them, in the order of positions, so that threads don't matter. */
+static void attend_split(ts_state *s, size_t i, int tid, int64_t first, int64_t n_segments)
+{
+    const ts_step *st = &s->d->plan->steps.v[i];
+    const ts_hparams *hp = &s->d->m->hp;
+    int64_t m = s->batch->m, n_rows = m * (hp->n_head / hp->n_head_kv);
+    for (;;) {
+        int64_t task = ts_claim(&s->next[i]);
+        if (task >= hp->n_head_kv * n_segments)
+            return;
+        int64_t head = task / n_segments, seg = task % n_segments;
+        ts_attend a = attend_task(s, st, head, 0, m, tid);
+        float *whole = a.o, *sums = s->part_sums + head * n_segments * n_rows * hp->head_dim;
+        float *max = s->part_max + head * n_segments * n_rows * 2;
+        int64_t ldo = a.ldo, end = a.k1;
+        a.o = sums + seg * n_rows * hp->head_dim;
+        a.ldo = a.n_group * hp->head_dim;
+        a.part = max + seg * n_rows * 2;
+        a.k0 = (first + seg) * TS_ATTEND_SEGMENT;
+        a.k1 = a.k0 + TS_ATTEND_SEGMENT < end ? a.k0 + TS_ATTEND_SEGMENT : end;
+        s->d->ops->attend(&a);
+        atomic_int_fast64_t *done = &s->merged[(int64_t)i * hp->n_head_kv + head];
+        if (atomic_fetch_add_explicit(done, 1, memory_order_acq_rel) == n_segments - 1)
+            ts_attend_merge(whole, ldo, sums, max, n_segments, m, a.n_group, hp->head_dim);
+    }
+}
+
+static void attend(ts_state *s, size_t i, int tid)
+{
+    const ts_step *st = &s->d->plan->steps.v[i];
+    const ts_batch *b = s->batch;
+    int64_t heads = s->d->m->hp.n_head_kv;
+    int64_t lowest = st->window && b->pos0 + 1 > st->window ? b->pos0 + 1 - st->window : 0;
+    int64_t first = lowest / TS_ATTEND_SEGMENT;
+    int64_t n_segments = (b->pos0 + b->m - 1) / TS_ATTEND_SEGMENT - first + 1;
+    if (b->m <= TS_SPLIT_TOKENS && n_segments > 1) {
+        attend_split(s, i, tid, first, n_segments);
+        return;
+    }
+    /* The last tokens see most positions: handing them out first evens out the end. */
+    int64_t blocks = (b->m + TS_ATTEND_TOKENS - 1) / TS_ATTEND_TOKENS;
+    for (;;) {
+        int64_t task = ts_claim(&s->next[i]);
+        if (task >= heads * blocks)
+            return;
+        int64_t t0 = (blocks - 1 - task / heads) * TS_ATTEND_TOKENS;
+        int64_t tokens = b->m - t0 < TS_ATTEND_TOKENS ? b->m - t0 : TS_ATTEND_TOKENS;
+        ts_attend a = attend_task(s, st, task % heads, t0, tokens, tid);
+        s->d->ops->attend(&a);
+    }
+}
+
+static void select_rows(ts_state *s, const ts_step *st, int tid, int n)
+{
+    int64_t m_out = s->batch->m_out, skip = s->batch->m - m_out;
+    for (int64_t i = m_out * tid / n; i < m_out * (tid + 1) / n; i++)
+        memcpy(row(s, st->dst, i), row(s, st->a, skip + i), (size_t)st->d * sizeof(float));
+}
+
+static void softcap(ts_state *s, const ts_step *st, rows r)
+{
+    for (int64_t i = r.r0; i < r.r1; i++) {
+        float *x = row(s, st->dst, s->batch->logits_row + i);
+        for (int64_t j = 0; j < st->d; j++)
+            x[j] = st->f * tanhf(x[j] / st->f);
+    }
+}
+
+static void binary(ts_state *s, const ts_step *st, rows r,
+                   void (*f)(float *, const float *, const float *, int64_t))
+{
+    for (int64_t i = r.r0; i < r.r1; i++)
+        f(row(s, st->dst, i), row(s, st->a, i), row(s, st->b, i), st->d);
+}
+
+void ts_cpu_step(ts_state *s, size_t i, int tid, int n)
+{
+    const ts_step *st = &s->d->plan->steps.v[i];
+    const ts_ops *ops = s->d->ops;
+    int64_t m = st->domain == TS_ALL_ROWS ? s->batch->m : s->batch->m_out;
+    rows r = share(s, m, tid, n);
+    switch (st->op) {
+    case TS_OP_EMBED:
+        embed(s, st, r);
+        break;
+    case TS_OP_ANGLES:
+        angles(s, st, r);
+        break;
+    case TS_OP_NORM:
+        norm(s, st, r);
+        break;
+    case TS_OP_PREP:
+        if (r.r0 < r.r1)
+            st->prep->run(s->bufs[st->dst], row(s, st->a, 0), s->d->plan->steps.bufs[st->a].width,
+                          m, st->d, r.r0, r.r1);
+        break;
+    case TS_OP_MATMUL:
+        matmul(s, i, n);
+        break;
+    case TS_OP_BIAS:
+        for (int64_t j = r.r0; j < r.r1; j++)
+            ops->add(row(s, st->dst, j), row(s, st->dst, j), st->vec, st->d);
+        break;
+    case TS_OP_ROPE:
+        rope(s, st, r);
+        break;
+    case TS_OP_STORE:
+        store(s, st, r);
+        break;
+    case TS_OP_ATTEND:
+        attend(s, i, tid);
+        break;
+    case TS_OP_ADD:
+        binary(s, st, r, ops->add);
+        break;
+    case TS_OP_SILU:
+        binary(s, st, r, ops->silu_mul);
+        break;
+    case TS_OP_GELU:
+        binary(s, st, r, ops->gelu_mul);
+        break;
+    case TS_OP_SELECT:
+        select_rows(s, st, tid, n);
+        break;
+    case TS_OP_SOFTCAP:
+        softcap(s, st, r);
+        break;
+    case TS_OP_COUNT:
+        break;
+    }
+}

@@ -1,0 +1,56 @@
+/* plan.h - where every weight goes and how large everything is, before anything is allocated.
+ *
+ * The plan is made once a load and is the only place that decides where something runs: it writes
+ * each weight's kernel set, layout, size, place in the packed arena and reason into its handle,
+ * lists the steps of the forward pass, and refuses with numbers what doesn't fit the machine. */
+#ifndef TS_PLAN_H
+#define TS_PLAN_H
+
+#include "base/mem.h"
+#include "plan/step.h"
+
+/* Query rows that are split over positions: a decode step of up to this many tokens. */
+#define TS_SPLIT_TOKENS 4
+
+typedef struct ts_plan {
+    ts_isa isa;
+    int n_threads;
+    int64_t n_ctx;    /* positions of a session's KV cache          */
+    int64_t n_ubatch; /* tokens computed together                   */
+    int64_t n_logits; /* rows of logits one eval can return         */
+    ts_steps steps;
+    /* bytes */
+    size_t packed;       /* the arena of packed weights, one an engine                     */
+    size_t source;       /* weights that are read in the mapped file                       */
+    size_t kv;           /* KV cache of a session                                          */
+    size_t buffers;      /* activations, logits and attention scratch of a session         */
+    size_t parts;        /* of them: partial attention sums of a decode step               */
+    size_t step_weights; /* read from memory by one decode step                            */
+    double step_flops;   /* of matrix products, for one token with logits                  */
+} ts_plan;
+
+typedef struct ts_plan_options {
+    ts_isa isa;                        /* resolved                         */
+    int n_threads;                     /* 0 = one for each CPU             */
+    int64_t n_ctx, n_ubatch, n_logits; /* 0 = the default */
+} ts_plan_options;
+
+/* What the machine was measured to do, for predictions. 0 = unknown. */
+typedef struct ts_rates {
+    double read_gbs;  /* memory read by all threads, GB/s                        */
+    double peak_gops; /* multiply-adds of the widest kernel sets, GOP/s          */
+} ts_rates;
+
+/* Places m's weights. TS_BAD_ARG, TS_NO_MEMORY (the sentence gives the sizes). */
+ts_status ts_plan_make(ts_plan *out, ts_model *m, const ts_plan_options *opt, const ts_log *log,
+                       ts_error *err);
+void ts_plan_free(ts_plan *p);
+
+/* Bytes of one buffer of a session. */
+size_t ts_plan_buffer_bytes(const ts_plan *p, ts_buf buf);
+
+/* The plan for people and for programs. */
+void ts_plan_text(const ts_plan *p, const ts_model *m, const ts_rates *r, ts_sb *out);
+void ts_plan_json(const ts_plan *p, const ts_model *m, const ts_rates *r, ts_sb *out);
+
+#endif

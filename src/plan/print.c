@@ -1,0 +1,132 @@
+/* print.c - the plan as text and as JSON. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/cpu.h"
+#include "plan/plan.h"
+
+/* What real models reach of the measured limits, from docs/BENCHMARKS.md: one token streams weights
+ * at this share of the read bandwidth; a micro-batch computes at this share of the kernels' peak.
+ */
+#define DECODE_SHARE   0.80
+#define PREFILL_SHARE  0.55
+#define PREFILL_TOKENS 512
+
+typedef struct speeds {
+    double prefill_tps, decode_tps;
+} speeds;
+
+/* Decode is bound by reading every weight once a token; prefill by computing. Attention is small
+ * beside both at the context lengths predicted for. */
+static speeds predict(const ts_plan *p, const ts_model *m, const ts_rates *r)
+{
+    speeds s = {0};
+    double gbs = r->read_gbs * DECODE_SHARE, gops = r->peak_gops * PREFILL_SHARE;
+    if (p->isa == TS_ISA_REF)
+        gbs = gops = 0; /* the oracle's speed isn't worth a prediction */
+    double head = 2.0 * (double)m->output->n * (double)m->output->k; /* for the last token only */
+    double flops = (p->step_flops - head) + head / PREFILL_TOKENS;
+    if (gops > 0)
+        s.prefill_tps = gops * 1e9 / flops;
+    if (gbs > 0)
+        s.decode_tps = gbs * 1e9 / (double)p->step_weights;
+    return s;
+}
+
+static const char *kset_name(const ts_weight *w)
+{
+    return w->kset ? ts_isa_name(w->kset->isa) : "lookup";
+}
+
+static const char *layout_name(const ts_weight *w)
+{
+    return w->kset && w->kset->packed_bytes ? w->kset->layout : "source";
+}
+
+static double mib(size_t n)
+{
+    return (double)n / (1 << 20);
+}
+
+void ts_plan_text(const ts_plan *p, const ts_model *m, const ts_rates *r, ts_sb *out)
+{
+    char desc[96];
+    ts_model_describe(m, desc, sizeof desc);
+    ts_sb_printf(out, "%s, %d threads, kernel sets up to %s\n\n", desc, p->n_threads,
+                 ts_isa_name(p->isa));
+    ts_sb_printf(out, "%-28s %-6s %15s %-6s %-6s %-10s %10s  %s\n", "weight", "type", "shape",
+                 "device", "kernel", "layout", "MiB", "reason");
+    for (size_t i = 0; i < m->n_weights; i++) {
+        const ts_weight *w = &m->weights[i];
+        char shape[48];
+        snprintf(shape, sizeof shape, "%lld x %lld", (long long)w->n, (long long)w->k);
+        ts_sb_printf(out, "%-28s %-6s %15s %-6s %-6s %-10s %10.2f  %s\n", w->source->name,
+                     ts_type_get(w->source->type)->name, shape, "CPU", kset_name(w), layout_name(w),
+                     mib(w->bytes), w->reason);
+    }
+    ts_sb_printf(out, "\n%-34s %12s\n", "memory", "MiB");
+    ts_sb_printf(out, "%-34s %12.2f\n", "packed weights", mib(p->packed));
+    ts_sb_printf(out, "%-34s %12.2f\n", "read in the mapped file", mib(p->source));
+    ts_sb_printf(out, "KV cache, %-7lld positions, F16     %12.2f\n", (long long)p->n_ctx,
+                 mib(p->kv));
+    for (size_t i = 0; i < p->steps.n_bufs; i++) {
+        char name[64];
+        const ts_buffer *b = &p->steps.bufs[i];
+        snprintf(name, sizeof name, "buffer %s%s%s", b->name,
+                 b->domain == TS_OUT_ROWS ? ", wanted rows" : "", b->prep ? ", prepared" : "");
+        ts_sb_printf(out, "%-34s %12.2f\n", name, mib(ts_plan_buffer_bytes(p, (ts_buf)i)));
+    }
+    ts_sb_printf(out, "%-34s %12.2f\n", "all buffers and scratch", mib(p->buffers));
+    size_t barriers = 0;
+    for (size_t i = 0; i < p->steps.n; i++)
+        barriers += p->steps.v[i].barrier;
+    ts_sb_printf(out, "\n%zu steps, %zu barriers, micro-batch %lld\n", p->steps.n, barriers,
+                 (long long)p->n_ubatch);
+    speeds s = predict(p, m, r);
+    if (s.decode_tps > 0 && s.prefill_tps > 0)
+        ts_sb_printf(
+            out,
+            "predicted: prefill of %d tokens %.1f tok/s (%.0f GOP/s measured), decode %.1f "
+            "tok/s (%.1f MiB a token at %.1f GB/s measured)\n",
+            PREFILL_TOKENS, s.prefill_tps, r->peak_gops, s.decode_tps, mib(p->step_weights),
+            r->read_gbs);
+    else
+        ts_sb_str(out, "predicted: nothing for the ref kernel sets, which are there to be right\n");
+}
+
+void ts_plan_json(const ts_plan *p, const ts_model *m, const ts_rates *r, ts_sb *out)
+{
+    ts_sb_str(out, "{\"weights\":[");
+    for (size_t i = 0; i < m->n_weights; i++) {
+        const ts_weight *w = &m->weights[i];
+        ts_sb_str(out, i ? ",\n{\"name\":" : "\n{\"name\":");
+        ts_sb_json_str(out, w->source->name, strlen(w->source->name));
+        ts_sb_printf(
+            out,
+            ",\"type\":\"%s\",\"shape\":[%lld,%lld],\"device\":\"CPU\",\"kernel_set\":\"%s\","
+            "\"layout\":\"%s\",\"bytes\":%zu,\"reason\":",
+            ts_type_get(w->source->type)->name, (long long)w->n, (long long)w->k, kset_name(w),
+            layout_name(w), w->bytes);
+        ts_sb_json_str(out, w->reason, strlen(w->reason));
+        ts_sb_str(out, "}");
+    }
+    ts_sb_printf(out,
+                 "],\n\"buffers\":{\"packed_bytes\":%zu,\"source_bytes\":%zu,\"session_bytes\":%zu,"
+                 "\"list\":[",
+                 p->packed, p->source, p->buffers);
+    for (size_t i = 0; i < p->steps.n_bufs; i++) {
+        const ts_buffer *b = &p->steps.bufs[i];
+        ts_sb_printf(out, "%s\n{\"name\":\"%s\",\"rows\":\"%s\",\"prepared\":%s,\"bytes\":%zu}",
+                     i ? "," : "", b->name, b->domain == TS_OUT_ROWS ? "wanted" : "all",
+                     b->prep ? "true" : "false", ts_plan_buffer_bytes(p, (ts_buf)i));
+    }
+    speeds s = predict(p, m, r);
+    ts_sb_printf(out,
+                 "]},\n\"kv\":{\"type\":\"F16\",\"n_ctx\":%lld,\"bytes\":%zu},\n\"n_threads\":%d,"
+                 "\"n_ubatch\":%lld,\"isa\":\"%s\",\"steps\":%zu,\n"
+                 "\"predicted\":{\"prefill_tps\":%.2f,\"decode_tps\":%.2f,\"read_gbs\":%.2f,"
+                 "\"peak_gops\":%.1f}}\n",
+                 (long long)p->n_ctx, p->kv, p->n_threads, (long long)p->n_ubatch,
+                 ts_isa_name(p->isa), p->steps.n, s.prefill_tps, s.decode_tps, r->read_gbs,
+                 r->peak_gops);
+}

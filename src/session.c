@@ -1,0 +1,174 @@
+/* session.c - one timeline: tokens in, logits out, a micro-batch at a time. */
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "engine.h"
+
+struct ts_session {
+    ts_engine *e;
+    ts_state *state;
+    int64_t pos;      /* tokens in the timeline           */
+    int64_t n_logits; /* rows of logits of the last eval  */
+    atomic_bool cancel;
+};
+
+ts_status ts_session_open(ts_session **out, ts_engine *e, ts_error *err)
+{
+    if (!e->dev)
+        return ts_fail(err, TS_BAD_ARG,
+                       "the engine was opened without its weights: it can't evaluate");
+    ts_session *s = ts_calloc(1, sizeof *s);
+    if (!s)
+        return ts_fail(err, TS_NO_MEMORY, "no memory for a session");
+    s->e = e;
+    ts_status st = e->be->state_open(&s->state, e->dev, err);
+    if (st) {
+        free(s);
+        return st;
+    }
+    *out = s;
+    return TS_OK;
+}
+
+void ts_session_close(ts_session *s)
+{
+    if (!s)
+        return;
+    s->e->be->state_close(s->state);
+    free(s);
+}
+
+static ts_status check_eval(const ts_session *s, const ts_token *tokens, size_t n, size_t n_logits,
+                            ts_error *err)
+{
+    const ts_plan *p = &s->e->plan;
+    int64_t n_vocab = s->e->m->hp.n_vocab;
+    if (n < 1)
+        return ts_fail(err, TS_BAD_ARG, "an eval needs at least one token");
+    if (n_logits < 1 || n_logits > n || n_logits > (size_t)p->n_logits)
+        return ts_fail(
+            err, TS_BAD_ARG,
+            "%zu rows of logits asked for; it must be 1 to %zu (the tokens given, and the "
+            "n_logits of the engine)",
+            n_logits, n < (size_t)p->n_logits ? n : (size_t)p->n_logits);
+    for (size_t i = 0; i < n; i++)
+        if (tokens[i] < 0 || tokens[i] >= n_vocab)
+            return ts_fail(err, TS_BAD_ARG, "token %zu is %d; the vocabulary has ids 0 to %lld", i,
+                           tokens[i], (long long)n_vocab - 1);
+    if (n > (size_t)(p->n_ctx - s->pos))
+        return ts_fail(err, TS_FULL,
+                       "%zu more tokens don't fit: %lld of the context's %lld positions are taken",
+                       n, (long long)s->pos, (long long)p->n_ctx);
+    return TS_OK;
+}
+
+ts_status ts_session_eval(ts_session *s, const ts_token *tokens, size_t n, size_t n_logits,
+                          ts_error *err)
+{
+    ts_status st = check_eval(s, tokens, n, n_logits, err);
+    if (st)
+        return st;
+    int64_t left = (int64_t)n, want = (int64_t)n_logits, ubatch = s->e->plan.n_ubatch, row = 0;
+    s->n_logits = 0;
+    while (left > 0) {
+        if (atomic_exchange(&s->cancel, false))
+            return ts_fail(err, TS_CANCELLED, "evaluation was cancelled after %lld of %zu tokens",
+                           (long long)((int64_t)n - left), n);
+        ts_batch b = {.tokens = tokens + ((int64_t)n - left), .pos0 = s->pos, .logits_row = row};
+        b.m = left < ubatch ? left : ubatch;
+        left -= b.m;
+        b.m_out = want - left < 0 ? 0 : want - left < b.m ? want - left : b.m;
+        want -= b.m_out;
+        s->e->be->run(s->state, &b);
+        s->pos += b.m;
+        row += b.m_out;
+    }
+    s->n_logits = row;
+    return TS_OK;
+}
+
+float *ts_session_logits(ts_session *s, size_t i)
+{
+    if (i >= (size_t)s->n_logits)
+        return NULL;
+    return s->e->be->logits(s->state) + i * (size_t)s->e->m->hp.n_vocab;
+}
+
+int64_t ts_session_pos(const ts_session *s)
+{
+    return s->pos;
+}
+
+ts_status ts_session_rewind(ts_session *s, int64_t pos, ts_error *err)
+{
+    if (pos < 0 || pos > s->pos)
+        return ts_fail(err, TS_BAD_ARG,
+                       "can't rewind to position %lld: the timeline has %lld tokens",
+                       (long long)pos, (long long)s->pos);
+    s->pos = pos;
+    s->n_logits = 0;
+    return TS_OK;
+}
+
+void ts_session_cancel(ts_session *s)
+{
+    atomic_store(&s->cancel, true);
+}
+
+/* --- statistics ------------------------------------------------------------- */
+
+void ts_session_set_stats(ts_session *s, bool on)
+{
+    s->e->be->set_stats(s->state, on);
+}
+
+static void stats_json(const ts_work *w, size_t n, ts_sb *out)
+{
+    ts_sb_str(out, "{\"work\":[");
+    for (size_t i = 0; i < n; i++) {
+        ts_sb_printf(out, "%s{\"name\":\"%s\",\"matrix\":%s,\"calls\":%lld,\"seconds\":%.6f",
+                     i ? "," : "", w[i].name, w[i].matrix ? "true" : "false", (long long)w[i].calls,
+                     w[i].seconds);
+        if (w[i].matrix)
+            ts_sb_printf(out,
+                         ",\"weights\":%lld,\"weight_bytes\":%llu,\"bytes\":%.0f,\"flops\":%.0f",
+                         (long long)w[i].n_weights, (unsigned long long)w[i].weight_bytes,
+                         w[i].bytes, w[i].flops);
+        ts_sb_str(out, "}");
+    }
+    ts_sb_str(out, "]}");
+}
+
+static void stats_text(const ts_work *w, size_t n, ts_sb *out)
+{
+    double all = 0;
+    for (size_t i = 0; i < n; i++)
+        all += w[i].seconds;
+    ts_sb_printf(out, "%-10s %8s %10s %6s   %s\n", "work", "calls", "seconds", "share", "");
+    for (size_t i = 0; i < n; i++) {
+        ts_sb_printf(out, "%-10s %8lld %10.4f %5.1f%%", w[i].name, (long long)w[i].calls,
+                     w[i].seconds, all > 0 ? 100 * w[i].seconds / all : 0);
+        if (w[i].matrix && w[i].seconds > 0)
+            ts_sb_printf(out, "   %lld weights, %.1f MB, %.1f GB/s, %.1f GFLOP/s",
+                         (long long)w[i].n_weights, (double)w[i].weight_bytes / 1e6,
+                         w[i].bytes / w[i].seconds / 1e9, w[i].flops / w[i].seconds / 1e9);
+        ts_sb_str(out, "\n");
+    }
+}
+
+ts_status ts_session_stats(const ts_session *s, bool json, char **out, ts_error *err)
+{
+    ts_work work[TS_MAX_WORK];
+    size_t n = s->e->be->stats(s->state, work);
+    ts_sb sb = {0};
+    (json ? stats_json : stats_text)(work, n, &sb);
+    if (sb.failed) {
+        ts_sb_free(&sb);
+        return ts_fail(err, TS_NO_MEMORY, "no memory for the statistics");
+    }
+    *out = sb.s;
+    return TS_OK;
+}
