@@ -32,8 +32,27 @@ typedef struct ts_attend {
 /* Tokens one task should take (the blocking the kernels are made for). */
 #define TS_ATTEND_TOKENS 16
 
+/* Positions are summed in segments of this many (numbered from position 0), and the sums of the
+ * segments are folded together from the first to the last by the arithmetic of ts_attend_merge.
+ *
+ * What is guaranteed, for finite q, k and v and within one ISA: the result of a query row depends
+ * on that row, the positions it sees and k0..k1 alone - the same bits come out whichever tokens and
+ * heads share its task. And a row that is cut into parts of one segment each (k0 and k1 multiples
+ * of TS_ATTEND_SEGMENT, k1 - k0 equal to it) and merged has the bits of the uncut row: prefill,
+ * decode and any number of threads agree. Parts cut elsewhere agree to rounding only. */
+#define TS_ATTEND_SEGMENT 512
+
 /* Bytes of scratch for one task of n_tokens <= TS_ATTEND_TOKENS; doesn't depend on the context. */
 size_t ts_attend_scratch(int64_t n_group, int64_t head_dim);
+
+/* Joins n_parts parts of the same rows, part 0 (the lowest positions) first. A row that saw nothing
+ * in any part is zero, as one is that sees nothing in a whole task.
+ *
+ *   po   [n_parts][rows][head_dim]: what attend wrote to o with ldo = n_group * head_dim
+ *   part [n_parts][rows][2]: what it wrote to part
+ *   o    as in ts_attend, row stride ldo; must not overlap po */
+void ts_attend_merge(float *o, int64_t ldo, const float *po, const float *part, int64_t n_parts,
+                     int64_t n_tokens, int64_t n_group, int64_t head_dim);
 
 typedef struct ts_ops {
     ts_isa isa;
@@ -52,6 +71,7 @@ typedef struct ts_ops {
     void (*attend)(const ts_attend *p);
 } ts_ops;
 
-const ts_ops *ts_ops_get(ts_isa isa); /* the widest not wider than isa */
+/* The widest table not wider than isa, which ts_isa_resolve has made one this machine has. */
+const ts_ops *ts_ops_get(ts_isa isa);
 
 #endif

@@ -1,0 +1,47 @@
+/* attend.h - what the attention kernels of every ISA share: the walk over segments and blocks of
+ * positions, the running sums, the last division. An ISA brings the function for one block.
+ *
+ * Online softmax (arXiv:1805.02867) in the blocking of FlashAttention (arXiv:2205.14135). Each row
+ * holds the maximum m of the scores seen, l = sum exp(s - m) and acc = sum exp(s - m) * v; a block
+ * that raises m scales l and acc by exp(m_old - m). */
+#ifndef TS_ATTEND_H
+#define TS_ATTEND_H
+
+#include "cpu/ops.h"
+
+#define ATTEND_BLOCK 64
+
+typedef struct attend_walk {
+    const ts_attend *p;
+    int64_t rows; /* n_tokens * n_group                                                   */
+    int64_t lda;  /* row stride of acc: head_dim rounded up to 16                         */
+    float *acc;   /* [rows][lda] of the segment being summed                              */
+    float *ml;    /* [rows][2] m and l of it                                              */
+    float *q;     /* [rows][head_dim] scale * q                                           */
+    float *s;     /* [rows][ATTEND_BLOCK] scores of a block                               */
+    float *f;     /* [rows] what the sums of a row are multiplied by before a block is added */
+    float *kf;    /* [head_dim][ATTEND_BLOCK] or the other way round: K                    */
+    float *vf;    /* [ATTEND_BLOCK][lda] V                                                 */
+    uint16_t *kh; /* [head_dim][ATTEND_BLOCK] K transposed in F16                          */
+} attend_walk;
+
+/* Adds positions b + j0 .. b + j1 (0 <= j0 < j1 <= ATTEND_BLOCK, b a multiple of it) to tokens
+ * t0..t1, each of which sees at least one of them. The task's other tokens see none. */
+typedef void attend_block(const attend_walk *w, int64_t b, int64_t j0, int64_t j1, int64_t t0,
+                          int64_t t1);
+
+void ts_attend_run(const ts_attend *p, attend_block *block);
+
+/* The positions of the block at b that token t sees, out of j0..j1: *lo .. *hi, block-relative. */
+static inline void attend_visible(const ts_attend *p, int64_t b, int64_t t, int64_t j0, int64_t j1,
+                                  int64_t *lo, int64_t *hi)
+{
+    int64_t pos = p->pos0 + t - b;
+    *hi = pos + 1 < j1 ? pos + 1 : j1;
+    *lo = p->window > 0 && p->window <= pos - j0 ? pos - p->window + 1 : j0;
+}
+
+void attend_ref(const ts_attend *p);
+void attend_avx2(const ts_attend *p);
+
+#endif
