@@ -44,7 +44,12 @@ def quote(s):
 
 def put(f, key, values, form="%d", per_line=16):
     """key COUNT, then the values, wrapped."""
-    f.write(f"{key} {len(values)}\n")
+    f.write(key + " ")
+    put_values(f, values, form, per_line)
+
+
+def put_values(f, values, form="%d", per_line=16):
+    f.write(f"{len(values)}\n")
     for i in range(0, len(values), per_line):
         f.write(" ".join(form % v for v in values[i:i + per_line]) + "\n")
 
@@ -80,10 +85,12 @@ def main():
         o.clear()
         for pos, row in zip(ROWS, o.eval(piece, ROWS)):
             put_logits(f, pos, row, STRIDE)
-        chunks, ppl = o.perplexity(ids, PPL_CTX)
-        f.write(f"perplexity {PPL_CTX} {len(ids)} {chunks} {ppl:.5f}\n")
-        print("perplexity", ppl, "over", chunks, "windows")
+        ppl = o.perplexity(ids, PPL_CTX)
+        f.write(f"perplexity {PPL_CTX} {len(ids)} ")
+        put_values(f, ppl, "%.5f")
+        print("perplexity", ppl[-1], "over", len(ppl), "windows")
     o.close()
 
 
-main()
+if __name__ == "__main__":
+    main()

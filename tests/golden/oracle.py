@@ -110,20 +110,19 @@ class Oracle:
         return out, gaps
 
     def perplexity(self, ids, n_ctx):
-        """(chunks, perplexity): windows of n_ctx, the second half of each scored, BOS put first where
-        the model wants one: what llama-perplexity does."""
+        """Perplexity over the windows up to each: windows of n_ctx, the second half of each scored, BOS
+        put first where the model wants one: what llama-perplexity does."""
         first = n_ctx // 2
-        nll, count, chunks = 0.0, 0, len(ids) // n_ctx
-        for c in range(chunks):
+        nll, count, out = 0.0, 0, []
+        for c in range(len(ids) // n_ctx):
             window = list(ids[c * n_ctx:(c + 1) * n_ctx])
             fed = list(window)
             if self.bos() is not None:
                 fed[0] = self.bos()
             self.clear()
-            logits = self.eval(fed, list(range(first, n_ctx - 1))).astype(np.float64)
-            top = logits.max(axis=1)
-            norm = top + np.log(np.exp(logits - top[:, None]).sum(axis=1))
-            want = np.array(window[first + 1:])
-            nll += float((norm - logits[np.arange(len(want)), want]).sum())
-            count += len(want)
-        return chunks, float(np.exp(nll / count))
+            for row, want in zip(self.eval(fed, list(range(first, n_ctx - 1))), window[first + 1:]):
+                top = row.max()
+                nll += float(top - row[want]) + float(np.log(np.exp(row - top).sum(dtype=np.float64)))
+                count += 1
+            out.append(float(np.exp(nll / count)))
+        return out

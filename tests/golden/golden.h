@@ -1,0 +1,405 @@
+/* golden.h - reads a .golden file (README.md beside it has the grammar) and compares an engine with
+ * it.
+ *
+ * Shared by test_golden.c and test_golden_models.c. Everything here goes through tessera.h only. */
+#ifndef TS_GOLDEN_H
+#define TS_GOLDEN_H
+
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "tessera.h"
+
+#if defined(__SANITIZE_ADDRESS__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#ifndef SANITIZED
+#define SANITIZED                                                                                  \
+    0 /* sanitizers make everything ten times slower: shorter runs of the same checks */
+#endif
+
+enum { GOLDEN_MAX_PROMPTS = 8, GOLDEN_MAX_ROWS = 8 };
+
+typedef struct golden_prompt {
+    char *text; /* NULL where the model has no vocabulary worth asking */
+    size_t text_len;
+    int32_t *ids, *greedy; /* [n_ids], [n_greedy]                        */
+    float *gap;            /* [n_greedy] distance of the two best logits */
+    size_t n_ids, n_greedy;
+} golden_prompt;
+
+typedef struct golden_row {
+    size_t pos, stride; /* logits of position pos, every stride-th of them */
+    float *logits;      /* [n]     */
+    int32_t *top;       /* [n_top] ids of the largest, best first */
+    float *top_logits;  /* [n_top] */
+    size_t n, n_top;
+} golden_row;
+
+typedef struct golden {
+    char file[256],
+        synth[256]; /* the model's file name; or the options tessera synth makes it with */
+    uint64_t fnv;   /* of a synth model's bytes */
+    int64_t n_vocab;
+    golden_prompt prompts[GOLDEN_MAX_PROMPTS];
+    size_t n_prompts;
+    int32_t *text; /* [n_text] what the rows and nothing else are about */
+    size_t n_text;
+    golden_row rows[GOLDEN_MAX_ROWS];
+    size_t n_rows;
+    size_t ppl_ctx, ppl_ids, n_windows;
+    float *ppl; /* [n_windows] perplexity over the windows so far */
+} golden;
+
+/* --- reading ------------------------------------------------------------ */
+
+static inline void *golden_list(FILE *f, bool real, size_t *n)
+{
+    REQUIRE(fscanf(f, "%zu", n) == 1 && *n < 10000000);
+    void *v = calloc(*n + 1, 4);
+    REQUIRE(v);
+    for (size_t i = 0; i < *n; i++)
+        REQUIRE((real ? fscanf(f, "%f", (float *)v + i) : fscanf(f, "%d", (int32_t *)v + i)) == 1);
+    return v;
+}
+
+/* "..." with \" \\ and \xHH */
+static inline char *golden_string(FILE *f, size_t *len)
+{
+    char *s = malloc(65536);
+    size_t n = 0;
+    int c;
+    REQUIRE(s && fscanf(f, " \"") == 0);
+    while ((c = fgetc(f)) != '"' && c != EOF && n < 65535) {
+        unsigned hex;
+        if (c == '\\' && (c = fgetc(f)) == 'x') {
+            REQUIRE(fscanf(f, "%2x", &hex) == 1);
+            c = (int)hex;
+        }
+        s[n++] = (char)c;
+    }
+    s[n] = 0;
+    *len = n;
+    return s;
+}
+
+static inline void golden_read(golden *g, const char *name)
+{
+    char path[512], key[64];
+    snprintf(path, sizeof path, "%s/golden/%s.golden", TS_TEST_DIR, name);
+    FILE *f = fopen(path, "r");
+    REQUIRE(f && fscanf(f, "tessera-golden %63s", key) == 1 && !strcmp(key, "1"));
+    memset(g, 0, sizeof *g);
+    golden_prompt *p = NULL;
+    golden_row *r = NULL;
+    size_t n;
+    while (fscanf(f, "%63s", key) == 1) {
+        if (!strcmp(key, "file")) {
+            REQUIRE(fscanf(f, "%255s", g->file) == 1);
+        } else if (!strcmp(key, "synth")) {
+            REQUIRE(fscanf(f, " %255[^\n]", g->synth) == 1);
+        } else if (!strcmp(key, "sha256")) {
+            REQUIRE(fscanf(f, "%*s") == 0); /* for people and for the fetching script */
+        } else if (!strcmp(key, "fnv")) {
+            REQUIRE(fscanf(f, "%" SCNx64, &g->fnv) == 1);
+        } else if (!strcmp(key, "vocab")) {
+            REQUIRE(fscanf(f, "%" SCNd64, &g->n_vocab) == 1);
+        } else if (!strcmp(key, "prompt")) {
+            REQUIRE(g->n_prompts < GOLDEN_MAX_PROMPTS);
+            p = &g->prompts[g->n_prompts++];
+            p->text = golden_string(f, &p->text_len);
+        } else if (!strcmp(key, "ids")) {
+            if (!p || p->ids) {
+                REQUIRE(g->n_prompts < GOLDEN_MAX_PROMPTS);
+                p = &g->prompts[g->n_prompts++];
+            }
+            p->ids = golden_list(f, false, &p->n_ids);
+        } else if (!strcmp(key, "greedy")) {
+            REQUIRE(p);
+            p->greedy = golden_list(f, false, &p->n_greedy);
+        } else if (!strcmp(key, "gap")) {
+            REQUIRE(p);
+            p->gap = golden_list(f, true, &n);
+            REQUIRE(n == p->n_greedy);
+        } else if (!strcmp(key, "text")) {
+            g->text = golden_list(f, false, &g->n_text);
+        } else if (!strcmp(key, "row")) {
+            REQUIRE(g->n_rows < GOLDEN_MAX_ROWS);
+            r = &g->rows[g->n_rows++];
+            REQUIRE(fscanf(f, "%zu %zu", &r->pos, &r->stride) == 2 && r->stride);
+        } else if (!strcmp(key, "logits")) {
+            REQUIRE(r);
+            r->logits = golden_list(f, true, &r->n);
+        } else if (!strcmp(key, "top")) {
+            REQUIRE(r);
+            r->top = golden_list(f, false, &r->n_top);
+        } else if (!strcmp(key, "toplogits")) {
+            REQUIRE(r);
+            r->top_logits = golden_list(f, true, &n);
+            REQUIRE(n == r->n_top);
+        } else if (!strcmp(key, "perplexity")) {
+            REQUIRE(fscanf(f, "%zu %zu", &g->ppl_ctx, &g->ppl_ids) == 2);
+            g->ppl = golden_list(f, true, &g->n_windows);
+        } else {
+            CHECK_MSG(false, "%s: unknown key '%s'", path, key);
+            REQUIRE(false);
+        }
+    }
+    fclose(f);
+}
+
+static inline void golden_free(golden *g)
+{
+    for (size_t i = 0; i < g->n_prompts; i++) {
+        free(g->prompts[i].text);
+        free(g->prompts[i].ids);
+        free(g->prompts[i].greedy);
+        free(g->prompts[i].gap);
+    }
+    for (size_t i = 0; i < g->n_rows; i++) {
+        free(g->rows[i].logits);
+        free(g->rows[i].top);
+        free(g->rows[i].top_logits);
+    }
+    free(g->text);
+    free(g->ppl);
+    memset(g, 0, sizeof *g);
+}
+
+/* --- models ------------------------------------------------------------- */
+
+/* Path of a fetched model. False: it isn't here and needn't be. A name in TS_TEST_MODELS must be
+ * here; the others count only if `optional`. */
+static inline bool golden_model(const char *name, const char *file, bool optional, char *path,
+                                size_t n)
+{
+    const char *wanted = getenv("TS_TEST_MODELS"), *cache = getenv("XDG_CACHE_HOME");
+    bool must = wanted && strstr(wanted, name);
+    if (!must && !optional)
+        return false;
+    if (cache && *cache)
+        snprintf(path, n, "%s/tessera/models/%s", cache, file);
+    else
+        snprintf(path, n, "%s/.cache/tessera/models/%s", getenv("HOME") ? getenv("HOME") : "",
+                 file);
+    bool here = access(path, R_OK) == 0;
+    if (must)
+        CHECK_MSG(here, "TS_TEST_MODELS wants %s", path);
+    return here;
+}
+
+/* Opens with n_logits rows; NULL and a failed check if that doesn't work. isa AVX2 on a machine
+ * without it gives NULL alone. */
+static inline ts_engine *golden_open(const char *path, ts_isa isa, int threads, int64_t n_ctx,
+                                     int64_t n_ubatch, int64_t n_logits)
+{
+    ts_engine_options o;
+    ts_engine_options_init(&o);
+    o.isa = isa;
+    o.n_threads = threads;
+    o.n_ctx = n_ctx;
+    o.n_ubatch = n_ubatch;
+    o.n_logits = n_logits;
+    ts_engine *e = NULL;
+    ts_error err = {0};
+    ts_status st = ts_engine_open(&e, path, &o, &err);
+    bool absent = isa == TS_ISA_AVX2 && st == TS_UNSUPPORTED && !__builtin_cpu_supports("avx2");
+    CHECK_MSG(st == TS_OK || absent, "%s", err.msg);
+    return e;
+}
+
+static inline ts_session *golden_session(ts_engine *e)
+{
+    ts_session *s = NULL;
+    ts_error err = {0};
+    ts_status st = ts_session_open(&s, e, &err);
+    CHECK_MSG(st == TS_OK, "%s", err.msg);
+    REQUIRE(s);
+    return s;
+}
+
+static inline bool golden_eval(ts_session *s, const int32_t *ids, size_t n, size_t n_logits)
+{
+    ts_error err = {0};
+    ts_status st = ts_session_eval(s, ids, n, n_logits, &err);
+    CHECK_MSG(st == TS_OK, "%s", err.msg);
+    return st == TS_OK;
+}
+
+/* --- comparing ---------------------------------------------------------- */
+
+/* Ids of every prompt, special tokens parsed. */
+static inline void golden_check_ids(const golden *g, const ts_engine *e)
+{
+    for (size_t i = 0; i < g->n_prompts; i++) {
+        const golden_prompt *p = &g->prompts[i];
+        ts_token *ids = NULL;
+        size_t n = 0;
+        ts_error err = {0};
+        if (!p->text)
+            continue;
+        ts_status st = ts_tokenize(e, p->text, p->text_len,
+                                   TS_TOK_ADD_SPECIAL | TS_TOK_PARSE_SPECIAL, &ids, &n, &err);
+        CHECK_MSG(st == TS_OK, "%s", err.msg);
+        bool same = st == TS_OK && n == p->n_ids && !memcmp(ids, p->ids, n * sizeof *ids);
+        CHECK_MSG(same, "%s: ids of prompt %zu", g->file, i);
+        ts_free(ids);
+    }
+}
+
+static inline size_t argmax(const float *v, size_t n)
+{
+    size_t best = 0;
+    for (size_t i = 1; i < n; i++)
+        if (v[i] > v[best])
+            best = i;
+    return best;
+}
+
+/* The best token after each prefix of the golden continuation. Where llama.cpp's two best were
+ * closer than 0.05 either may win; the golden token goes on, so that every step counts. */
+static inline void golden_check_greedy(const golden *g, ts_engine *e, size_t n_steps,
+                                       const char *label)
+{
+    ts_session *s = golden_session(e);
+    size_t same = 0, close = 0, steps = 0;
+    for (size_t i = 0; i < g->n_prompts; i++) {
+        const golden_prompt *p = &g->prompts[i];
+        CHECK(ts_session_rewind(s, 0, NULL) == TS_OK);
+        if (!golden_eval(s, p->ids, p->n_ids, 1))
+            break;
+        for (size_t k = 0; k < p->n_greedy && k < n_steps; k++, steps++) {
+            int32_t got = (int32_t)argmax(ts_session_logits(s, 0), (size_t)g->n_vocab);
+            bool tie = p->gap[k] < 0.05f;
+            CHECK_MSG(got == p->greedy[k] || tie,
+                      "%s %s: prompt %zu step %zu: %d, not %d (gap %.3f)", g->file, label, i, k,
+                      got, p->greedy[k], (double)p->gap[k]);
+            same += got == p->greedy[k];
+            close += got != p->greedy[k] && tie;
+            if (!golden_eval(s, &p->greedy[k], 1, 1))
+                break;
+        }
+    }
+    printf("%s %s: %zu of %zu greedy tokens equal, %zu differ at a near tie\n", g->file, label,
+           same, steps, close);
+    ts_session_close(s);
+}
+
+/* Logits at the golden positions up to max_pos, reached in pieces that end there. */
+static inline void golden_check_rows(const golden *g, ts_engine *e, size_t max_pos, double limit,
+                                     const char *label)
+{
+    ts_session *s = golden_session(e);
+    size_t at = 0;
+    float *got = malloc(sizeof(float) * (size_t)g->n_vocab);
+    REQUIRE(got);
+    for (size_t i = 0; i < g->n_rows; i++) {
+        const golden_row *r = &g->rows[i];
+        if (r->pos > max_pos || !golden_eval(s, g->text + at, r->pos + 1 - at, 1))
+            break;
+        at = r->pos + 1;
+        const float *row = ts_session_logits(s, 0);
+        for (size_t k = 0; k < r->n; k++)
+            got[k] = row[k * r->stride];
+        double d = nmse(r->logits, got, r->n);
+        CHECK_MSG(d <= limit, "%s %s: position %zu: NMSE %.3g", g->file, label, r->pos, d);
+        for (size_t k = 0; k < r->n_top; k++)
+            got[k] = row[r->top[k]];
+        double dt = nmse(r->top_logits, got, r->n_top);
+        CHECK_MSG(dt <= limit, "%s %s: position %zu: NMSE of the best %zu: %.3g", g->file, label,
+                  r->pos, r->n_top, dt);
+        printf("%s %s: position %zu: NMSE %.2e, of the best %zu %.2e\n", g->file, label, r->pos, d,
+               r->n_top, dt);
+    }
+    free(got);
+    ts_session_close(s);
+}
+
+/* All logits of text[0 .. n) in one eval each: b against a. */
+static inline void golden_check_pair(const golden *g, ts_engine *a, ts_engine *b, size_t n,
+                                     double limit, const char *label)
+{
+    ts_session *sa = golden_session(a), *sb = golden_session(b);
+    double worst = 0;
+    if (golden_eval(sa, g->text, n, n) && golden_eval(sb, g->text, n, n)) {
+        for (size_t i = 0; i < n; i++) {
+            double d = nmse(ts_session_logits(sa, i), ts_session_logits(sb, i), (size_t)g->n_vocab);
+            worst = d > worst ? d : worst;
+        }
+        CHECK_MSG(worst <= limit, "%s %s: NMSE %.3g", g->file, label, worst);
+        printf("%s %s: worst NMSE over %zu positions %.2e\n", g->file, label, n, worst);
+    }
+    ts_session_close(sa);
+    ts_session_close(sb);
+}
+
+static inline double log_likelihood(const float *row, size_t n, int32_t id)
+{
+    float top = row[argmax(row, n)];
+    double sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += (double)expf(row[i] - top);
+    return (double)(row[id] - top) - log(sum);
+}
+
+/* Perplexity of alice.txt in windows of ppl_ctx: the second half of each is scored. The engine
+ * must give ppl_ctx / 2 rows of logits. */
+static inline void golden_check_perplexity(const golden *g, ts_engine *e, size_t max_windows,
+                                           double limit)
+{
+    char path[512];
+    snprintf(path, sizeof path, "%s/golden/alice.txt", TS_TEST_DIR);
+    FILE *f = fopen(path, "rb");
+    REQUIRE(f);
+    char *text = malloc(1 << 20);
+    size_t n = fread(text, 1, 1 << 20, f), n_ids = 0, half = g->ppl_ctx / 2, counted = 0;
+    fclose(f);
+    ts_token *ids = NULL;
+    CHECK(ts_tokenize(e, text, n, TS_TOK_ADD_SPECIAL, &ids, &n_ids, NULL) == TS_OK);
+    CHECK_MSG(n_ids == g->ppl_ids, "%s: alice.txt is %zu tokens, not %zu", g->file, n_ids,
+              g->ppl_ids);
+    free(text);
+    ts_session *s = golden_session(e);
+    double nll = 0;
+    /* The first id of the text is the BOS where the model wants one: every window starts with it.
+     */
+    bool bos = false;
+    ts_token *none = NULL;
+    size_t n_none = 0;
+    CHECK(ts_tokenize(e, "", 0, TS_TOK_ADD_SPECIAL, &none, &n_none, NULL) == TS_OK);
+    bos = n_none > 0;
+    size_t windows = g->n_windows < max_windows ? g->n_windows : max_windows;
+    for (size_t w = 0; w < windows && n_ids == g->ppl_ids; w++) {
+        ts_token *window = ids + w * g->ppl_ctx;
+        ts_token first = window[0];
+        CHECK(ts_session_rewind(s, 0, NULL) == TS_OK);
+        window[0] = bos ? none[0] : first;
+        if (!golden_eval(s, window, g->ppl_ctx, half))
+            break;
+        window[0] = first;
+        for (size_t i = 0; i + 1 < half; i++, counted++)
+            nll -=
+                log_likelihood(ts_session_logits(s, i), (size_t)g->n_vocab, window[half + i + 1]);
+        double ppl = exp(nll / (double)counted), want = (double)g->ppl[w];
+        if (w + 1 == windows) {
+            CHECK_MSG(fabs(ppl / want - 1) <= limit, "%s: perplexity %.4f, not %.4f", g->file, ppl,
+                      want);
+            printf("%s: perplexity over %zu windows %.4f, llama.cpp %.4f (%+.3f %%)\n", g->file,
+                   windows, ppl, want, 100 * (ppl / want - 1));
+        }
+    }
+    ts_free(none);
+    ts_free(ids);
+    ts_session_close(s);
+}
+
+#endif

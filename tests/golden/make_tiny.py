@@ -1,0 +1,81 @@
+"""make_tiny.py - golden values of tiny synth models, from llama.cpp: tiny-*.golden.
+
+    python make_tiny.py path/to/tessera
+
+A tiny model has random weights, so its tokens are random ids and its continuation means nothing: what
+counts is that every number of every architecture's forward pass agrees.
+"""
+import hashlib
+import os
+import random
+import subprocess
+import sys
+import tempfile
+
+from make_golden import HERE, put, put_logits
+from oracle import Oracle
+
+SEED = 1
+N_GREEDY = 32
+ROWS = [0, 30, 127, 449]
+
+# name: architecture, type, pure, RoPE scaling
+MODELS = {
+    "tiny-llama-q4_0": ("llama", "Q4_0", False, "default"),
+    "tiny-llama-yarn-q8_0": ("llama", "Q8_0", False, "yarn"),
+    "tiny-qwen2-q4_k_m": ("qwen2", "Q4_K_M", False, "default"),
+    "tiny-qwen3-q5_1": ("qwen3", "Q5_1", False, "default"),
+    "tiny-gemma3-q6_k": ("gemma3", "Q6_K", False, "default"),
+}
+
+
+def fnv1a(data):
+    h = 0xCBF29CE484222325
+    for b in data:
+        h = (h ^ b) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
+    return h
+
+
+def make(tessera, name, arch, kind, pure, rope, folder):
+    path = os.path.join(folder, name + ".gguf")
+    command = [tessera, "synth", "--preset", "tiny", "--arch", arch, "--type", kind, "--seed", str(SEED),
+               "-o", path]
+    if pure:
+        command.append("--pure")
+    if rope != "default":
+        command += ["--rope-scaling", rope]
+    subprocess.run(command, check=True)
+    with open(path, "rb") as f:
+        data = f.read()
+    o = Oracle(path)
+    rng = random.Random(name)
+    with open(os.path.join(HERE, name + ".golden"), "w", encoding="ascii") as f:
+        f.write("tessera-golden 1\n")
+        f.write(f"synth {arch} {kind} {int(pure)} {rope} {SEED}\n")
+        f.write(f"sha256 {hashlib.sha256(data).hexdigest()}\nfnv {fnv1a(data):016x}\nvocab {o.n_vocab}\n")
+        close = 0
+        for _ in range(3):
+            ids = [rng.randrange(o.n_vocab) for _ in range(rng.randrange(5, 40))]
+            out, gaps = o.greedy(ids, N_GREEDY)
+            close += sum(g < 0.05 for g in gaps)
+            put(f, "ids", ids)
+            put(f, "greedy", out)
+            put(f, "gap", gaps, "%.4f")
+        text = [rng.randrange(o.n_vocab) for _ in range(ROWS[-1] + 1)]
+        put(f, "text", text)
+        o.clear()
+        rows = o.eval(text, ROWS)
+        for pos, row in zip(ROWS, rows):
+            put_logits(f, pos, row, max(1, o.n_vocab // 512))
+    print(f"{name}: {len(data)} bytes, {o.n_vocab} tokens, {close} close calls, logits "
+          f"{rows.min():.2f} .. {rows.max():.2f}, deviation {rows.std():.2f}")
+    o.close()
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        for name, options in MODELS.items():
+            make(os.path.abspath(sys.argv[1]), name, *options, folder)
+
+
+main()

@@ -1,0 +1,159 @@
+/* test_golden.c - the engine against llama.cpp's values: SmolLM2, and a tiny synth model of every
+ * architecture. Then against itself: kernel sets, ways to cut a prompt, thread counts. */
+#include "gguf/synth.h"
+#include "golden/golden.h"
+
+#define NMSE_ORACLE 1e-4 /* ref against llama.cpp, which quantises its activations */
+#define NMSE_SETS   1e-6 /* avx2 against ref */
+#define PPL_LIMIT   0.003
+
+enum { PAIR = 67 }; /* positions compared between two engines: odd, and more than one block of 64 */
+
+static uint64_t fnv1a(const char *path)
+{
+    uint64_t h = 0xcbf29ce484222325u;
+    unsigned char block[65536];
+    size_t n;
+    FILE *f = fopen(path, "rb");
+    REQUIRE(f);
+    while ((n = fread(block, 1, sizeof block, f)) > 0)
+        for (size_t i = 0; i < n; i++)
+            h = (h ^ block[i]) * 0x100000001b3u;
+    fclose(f);
+    return h;
+}
+
+/* Row i of a [PAIR][n_vocab] evaluation, fed `step` tokens at a time; every row is kept. */
+static float *eval_rows(const golden *g, ts_engine *e, size_t step)
+{
+    size_t nv = (size_t)g->n_vocab;
+    float *out = malloc(PAIR * nv * sizeof *out);
+    ts_session *s = golden_session(e);
+    REQUIRE(out);
+    for (size_t at = 0; at < PAIR; at += step) {
+        size_t m = PAIR - at < step ? PAIR - at : step;
+        REQUIRE(golden_eval(s, g->text + at, m, m));
+        for (size_t i = 0; i < m; i++)
+            memcpy(out + (at + i) * nv, ts_session_logits(s, i), nv * sizeof *out);
+    }
+    ts_session_close(s);
+    return out;
+}
+
+/* A prompt in one piece, cut by micro-batches of any size, or token by token gives the same logits;
+ * any number of threads gives the same bits. */
+static void check_ways(const golden *g, const char *path, ts_isa isa, const char *label)
+{
+    static const struct {
+        int threads;
+        int64_t ubatch;
+        size_t step;
+    } ways[] = {{2, 512, PAIR}, {1, 512, PAIR}, {3, 512, PAIR}, {2, 512, 1},
+                {2, 7, PAIR},   {2, 33, PAIR},  {2, 64, 13}};
+    size_t n = PAIR * (size_t)g->n_vocab;
+    float *first = NULL;
+    for (size_t w = 0; w < sizeof ways / sizeof *ways; w++) {
+        ts_engine *e = golden_open(path, isa, ways[w].threads, 1024, ways[w].ubatch, PAIR);
+        if (!e)
+            break;
+        float *got = eval_rows(g, e, ways[w].step);
+        ts_engine_close(e);
+        if (!first) {
+            first = got;
+            continue;
+        }
+        bool bits = !memcmp(first, got, n * sizeof *got);
+        double worst = 0;
+        for (size_t i = 0; i < n; i += (size_t)g->n_vocab) {
+            double d = nmse(first + i, got + i, (size_t)g->n_vocab);
+            worst = d > worst ? d : worst;
+        }
+        CHECK_MSG(bits || (ways[w].threads == 2 && worst <= NMSE_SETS),
+                  "%s %s: %d threads, micro-batch %d, %zu at a time: NMSE %.3g", g->file, label,
+                  ways[w].threads, (int)ways[w].ubatch, ways[w].step, worst);
+        printf("%s %s: %d threads, micro-batch %d, %zu at a time: %s %.2e\n", g->file, label,
+               ways[w].threads, (int)ways[w].ubatch, ways[w].step, bits ? "same bits" : "NMSE",
+               worst);
+        free(got);
+    }
+    free(first);
+}
+
+static void check_sets(const golden *g, const char *path, size_t ref_max_pos, size_t avx2_steps,
+                       size_t ref_steps)
+{
+    ts_engine *ref = golden_open(path, TS_ISA_REF, 2, 1024, 0, PAIR);
+    ts_engine *avx2 = golden_open(path, TS_ISA_AVX2, 2, 1024, 0, PAIR);
+    if (ref) {
+        golden_check_rows(g, ref, ref_max_pos, NMSE_ORACLE, "ref");
+        golden_check_greedy(g, ref, ref_steps, "ref");
+    }
+    if (avx2) {
+        golden_check_rows(g, avx2, SIZE_MAX, NMSE_ORACLE, "avx2");
+        golden_check_greedy(g, avx2, avx2_steps, "avx2");
+    }
+    if (ref && avx2)
+        golden_check_pair(g, ref, avx2, SANITIZED ? 5 : PAIR, NMSE_SETS, "avx2 against ref");
+    ts_engine_close(ref);
+    ts_engine_close(avx2);
+}
+
+static void test_smollm2(void)
+{
+    char path[512];
+    golden g;
+    golden_read(&g, "smollm2");
+    if (!golden_model("smollm2", g.file, true, path, sizeof path)) {
+        printf("%s isn't in the cache: run scripts/setup.sh\n", g.file);
+        golden_free(&g);
+        return;
+    }
+    ts_engine *e = golden_open(path, TS_ISA_AUTO, 2, 512, 0, 256);
+    if (e) {
+        golden_check_ids(&g, e);
+        golden_check_perplexity(&g, e, SANITIZED ? 1 : SIZE_MAX, PPL_LIMIT);
+    }
+    ts_engine_close(e);
+    check_sets(&g, path, SANITIZED ? 0 : 63, SANITIZED ? 4 : SIZE_MAX, SANITIZED ? 0 : 4);
+    if (!SANITIZED)
+        check_ways(&g, path, TS_ISA_AUTO, "auto");
+    golden_free(&g);
+}
+
+/* NAME.golden says which options make the model; its bytes must be those llama.cpp saw. */
+static void test_tiny(const char *name)
+{
+    char path[64], arch[32], type[32], rope[32];
+    golden g;
+    golden_read(&g, name);
+    ts_synth_options o = {.preset = "tiny", .n_threads = 1, .arch = arch, .type = type};
+    int pure = 0;
+    REQUIRE(sscanf(g.synth, "%31s %31s %d %31s %" SCNu64, arch, type, &pure, rope, &o.seed) == 5);
+    o.pure = pure;
+    o.rope_scaling = strcmp(rope, "default") ? rope : NULL;
+    snprintf(g.file, sizeof g.file, "%s", name);
+    snprintf(path, sizeof path, "golden-%d.gguf", (int)getpid());
+    ts_error err = {0};
+    ts_status st = ts_synth_write(path, &o, NULL, &err);
+    CHECK_MSG(st == TS_OK, "%s", err.msg);
+    if (st != TS_OK || fnv1a(path) != g.fnv) {
+        CHECK_MSG(false, "%s: synth makes another model now: run golden/make_tiny.py again", name);
+    } else {
+        check_sets(&g, path, SIZE_MAX, SIZE_MAX, SIZE_MAX);
+        check_ways(&g, path, TS_ISA_REF, "ref");
+        check_ways(&g, path, TS_ISA_AUTO, "auto");
+    }
+    unlink(path);
+    golden_free(&g);
+}
+
+int main(void)
+{
+    static const char *tiny[] = {"tiny-llama-q4_0", "tiny-llama-yarn-q8_0", "tiny-qwen2-q4_k_m",
+                                 "tiny-qwen3-q5_1", "tiny-gemma3-q6_k"};
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    for (size_t i = 0; i < sizeof tiny / sizeof *tiny; i++)
+        test_tiny(tiny[i]);
+    test_smollm2();
+    return check_done("golden");
+}

@@ -1,0 +1,38 @@
+/* test_golden_models.c - the larger real models against llama.cpp's values: Gemma 3 270M and
+ * Qwen2.5-Coder 1.5B. Runs those that TS_TEST_MODELS names (scripts/test.sh --models). */
+#include "golden/golden.h"
+
+static bool test_model(const char *name)
+{
+    char path[512];
+    golden g;
+    golden_read(&g, name);
+    bool runs = golden_model(name, g.file, false, path, sizeof path) && !check_failed;
+    if (runs) {
+        ts_engine *e = golden_open(path, TS_ISA_AUTO, 2, 1024, 0, 256);
+        if (e) {
+            golden_check_ids(&g, e);
+            golden_check_rows(&g, e, SIZE_MAX, 1e-4, "auto");
+            golden_check_greedy(&g, e, SANITIZED ? 4 : SIZE_MAX, "auto");
+            golden_check_perplexity(&g, e, SANITIZED ? 1 : SIZE_MAX, 0.003);
+        }
+        ts_engine_close(e);
+        e = golden_open(path, TS_ISA_REF, 2, 64, 0, 1);
+        if (e && !SANITIZED)
+            golden_check_rows(&g, e, 63, 1e-4, "ref");
+        ts_engine_close(e);
+    }
+    golden_free(&g);
+    return runs;
+}
+
+int main(void)
+{
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    bool gemma3 = test_model("gemma3"), qwen2 = test_model("qwen2");
+    if (!gemma3 && !qwen2 && !check_failed) {
+        printf("no larger model is asked for: scripts/test.sh --models runs them\n");
+        return 77;
+    }
+    return check_done("golden_models");
+}
