@@ -15,4 +15,7 @@
 /* ref: float [m][k] of q * d (or x itself), so that one loop serves every type. */
 extern const ts_prep ts_prep_f32_ref, ts_prep_q8_32_ref, ts_prep_q8_256_ref;
 
+/* avx2: float rows, or the blocks of prep_x8.h. */
+extern const ts_prep ts_prep_f32_avx2, ts_prep_q8_32_avx2, ts_prep_q8_256_avx2;
+
 #endif

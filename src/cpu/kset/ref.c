@@ -12,8 +12,9 @@ static double dot(const float *a, const float *b, int64_t k)
     int64_t i = 0;
     for (; i + 32 <= k; i += 32) {
         float part[8] = {0};
-        for (int j = 0; j < 32; j++)
-            part[j % 8] += a[i + j] * b[i + j];
+        for (int64_t l = i; l < i + 32; l += 8)
+            for (int j = 0; j < 8; j++)
+                part[j] += a[l + j] * b[l + j];
         for (int j = 0; j < 8; j++)
             sum += part[j];
     }
