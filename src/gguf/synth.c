@@ -1,0 +1,349 @@
+/* synth.c - writes a model of random weights.
+ *
+ * The file's tensors are cut into chunks, which threads claim, fill and write on their own: a
+ * block depends on the seed, its tensor and its place alone, so any number of threads
+ * gives the same file. Nothing larger than the metadata and a chunk per thread is in memory. */
+#include "gguf/synth.h"
+
+#include <math.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cpu.h"
+#include "base/mem.h"
+#include "base/pool.h"
+#include "gguf/synth_impl.h"
+
+/* Bytes of a chunk: fits a core's L2 beside what the kernel needs to copy it. */
+enum { CHUNK = 256 * 1024 };
+
+typedef enum content { WEIGHTS, AROUND_ONE, FREQS } content;
+
+typedef struct item {
+    ts_type type;
+    content content;
+    float scale;      /* standard deviation                              */
+    int64_t n_blocks; /* of the whole tensor                             */
+    int64_t step;     /* blocks of a chunk, a multiple of 8              */
+    int64_t chunk0;   /* number of the tensor's first chunk in the file  */
+} item;
+
+typedef struct job {
+    const ts_synth_options *opt;
+    synth_shape s;
+    const synth_mix *mix;
+    ts_writer *w;
+    item *items;
+    size_t n_items, cap;
+    int64_t n_params, n_chunks;
+    bool no_memory; /* while declaring tensors */
+
+    /* shared by the threads */
+    uint8_t *buf; /* [n_threads][CHUNK]                                    */
+    atomic_int_fast64_t next, done;
+    atomic_bool stop;
+    atomic_flag failed; /* whoever sets it first writes status and error   */
+    ts_status status;
+    ts_error error;
+} job;
+
+/* --- metadata ----------------------------------------------------------- */
+
+static void put_arch_u32(job *j, const char *key, int64_t v)
+{
+    char k[96];
+    snprintf(k, sizeof k, "%s.%s", synth_arch_name(j->s.arch), key);
+    ts_writer_u32(j->w, k, (uint32_t)v);
+}
+
+static void put_arch_f32(job *j, const char *key, float v)
+{
+    char k[96];
+    snprintf(k, sizeof k, "%s.%s", synth_arch_name(j->s.arch), key);
+    ts_writer_f32(j->w, k, v);
+}
+
+static void put_rope(job *j)
+{
+    const synth_shape *s = &j->s;
+    char k[96];
+    put_arch_f32(j, "rope.freq_base", s->rope_base);
+    if (s->rope != ROPE_LINEAR && s->rope != ROPE_YARN)
+        return;
+    snprintf(k, sizeof k, "%s.rope.scaling.type", synth_arch_name(s->arch));
+    ts_writer_str(j->w, k, s->rope == ROPE_YARN ? "yarn" : "linear");
+    put_arch_f32(j, "rope.scaling.factor", s->rope_factor);
+    if (s->rope == ROPE_YARN)
+        put_arch_u32(j, "rope.scaling.original_context_length", s->rope_orig);
+}
+
+static void put_metadata(job *j)
+{
+    const synth_shape *s = &j->s;
+    char name[64];
+    snprintf(name, sizeof name, "Random weights in the shape of %s", s->name);
+    ts_writer_str(j->w, "general.architecture", synth_arch_name(s->arch));
+    ts_writer_str(j->w, "general.type", "model");
+    ts_writer_str(j->w, "general.name", name);
+    ts_writer_u32(j->w, "general.quantization_version", 2);
+    ts_writer_u32(j->w, "general.file_type", j->mix->file_type);
+    put_arch_u32(j, "block_count", s->n_layer);
+    put_arch_u32(j, "context_length", s->n_ctx);
+    put_arch_u32(j, "embedding_length", s->d);
+    put_arch_u32(j, "feed_forward_length", s->ff);
+    put_arch_u32(j, "attention.head_count", s->n_head);
+    put_arch_u32(j, "attention.head_count_kv", s->n_kv);
+    put_arch_u32(j, "attention.key_length", s->hd);
+    put_arch_u32(j, "attention.value_length", s->hd);
+    put_arch_f32(j, "attention.layer_norm_rms_epsilon", s->eps);
+    if (s->arch == SYNTH_LLAMA) {
+        put_arch_u32(j, "vocab_size", s->n_vocab);
+        put_arch_u32(j, "rope.dimension_count", s->hd);
+    }
+    if (s->window)
+        put_arch_u32(j, "attention.sliding_window", s->window);
+    if (s->window && s->window_every != 6)
+        put_arch_u32(j, "attention.sliding_window_pattern", s->window_every);
+    put_rope(j);
+}
+
+/* --- tensors ------------------------------------------------------------ */
+
+static void declare(job *j, const char *name, content c, ts_type type, int64_t k, int64_t n,
+                    float scale)
+{
+    if (j->n_items == j->cap) {
+        size_t cap = j->cap ? 2 * j->cap : 512;
+        item *p = realloc(j->items, cap * sizeof *p);
+        if (!p) {
+            j->no_memory = true;
+            return;
+        }
+        j->items = p;
+        j->cap = cap;
+    }
+    const ts_type_info *t = ts_type_get(type);
+    item it = {.type = type, .content = c, .scale = scale, .chunk0 = j->n_chunks};
+    it.n_blocks = k / t->block * n;
+    it.step = CHUNK / t->bytes / 8 * 8;
+    j->n_chunks += (it.n_blocks + it.step - 1) / it.step;
+    j->n_params += k * n;
+    j->items[j->n_items++] = it;
+    ts_writer_tensor(j->w, name, type, n > 1 ? 2 : 1, (int64_t[]){k, n});
+}
+
+/* Layer -1 stands for the model itself. */
+static const char *tensor_name(char buf[64], int layer, const char *what)
+{
+    if (layer < 0)
+        snprintf(buf, 64, "%s", what);
+    else
+        snprintf(buf, 64, "blk.%d.%s", layer, what);
+    return buf;
+}
+
+/* A vector near 1, as norm weights are. */
+static void norm(job *j, int layer, const char *what, int64_t k)
+{
+    char buf[64];
+    declare(j, tensor_name(buf, layer, what), AROUND_ONE, TS_TYPE_F32, k, 1, 0.1f);
+}
+
+/* W[n][k]; weights of spread gain / sqrt(k) make outputs of spread `gain` from inputs of spread 1.
+ */
+static void matrix(job *j, int layer, const char *what, synth_role role, int64_t k, int64_t n,
+                   float gain)
+{
+    char buf[64];
+    ts_type type = synth_mix_type(j->mix, j->opt->pure, &j->s, role, layer, k);
+    declare(j, tensor_name(buf, layer, what), WEIGHTS, type, k, n, gain / sqrtf((float)k));
+}
+
+static void bias(job *j, int layer, const char *what, int64_t n)
+{
+    char buf[64];
+    declare(j, tensor_name(buf, layer, what), WEIGHTS, TS_TYPE_F32, n, 1, 0.5f);
+}
+
+static void declare_layer(job *j, int l)
+{
+    const synth_shape *s = &j->s;
+    int64_t d = s->d, q = (int64_t)s->n_head * s->hd, kv = (int64_t)s->n_kv * s->hd;
+    bool gemma = s->arch == SYNTH_GEMMA3;
+
+    norm(j, l, "attn_norm.weight", d);
+    matrix(j, l, "attn_q.weight", ROLE_Q, d, q, 1);
+    matrix(j, l, "attn_k.weight", ROLE_K, d, kv, 1);
+    matrix(j, l, "attn_v.weight", ROLE_V, d, kv, 1);
+    if (s->arch == SYNTH_QWEN2) {
+        bias(j, l, "attn_q.bias", q);
+        bias(j, l, "attn_k.bias", kv);
+        bias(j, l, "attn_v.bias", kv);
+    }
+    if (gemma || s->arch == SYNTH_QWEN3) {
+        norm(j, l, "attn_q_norm.weight", s->hd);
+        norm(j, l, "attn_k_norm.weight", s->hd);
+    }
+    matrix(j, l, "attn_output.weight", ROLE_O, q, d, 1);
+    if (gemma)
+        norm(j, l, "post_attention_norm.weight", d);
+    norm(j, l, "ffn_norm.weight", d);
+    matrix(j, l, "ffn_gate.weight", ROLE_GATE, d, s->ff, 1);
+    matrix(j, l, "ffn_up.weight", ROLE_UP, d, s->ff, 1);
+    matrix(j, l, "ffn_down.weight", ROLE_DOWN, s->ff, d, 1);
+    if (gemma)
+        norm(j, l, "post_ffw_norm.weight", d);
+}
+
+static void declare_tensors(job *j)
+{
+    const synth_shape *s = &j->s;
+    /* Logits of spread 3: the best token stands clear of the next among 100,000. */
+    matrix(j, -1, "token_embd.weight", ROLE_EMBD, s->d, s->n_vocab, 3);
+    norm(j, -1, "output_norm.weight", s->d);
+    if (!s->tied)
+        matrix(j, -1, "output.weight", ROLE_OUTPUT, s->d, s->n_vocab, 3);
+    if (s->rope == ROPE_LLAMA3)
+        declare(j, "rope_freqs.weight", FREQS, TS_TYPE_F32, s->hd / 2, 1, 0);
+    for (int l = 0; l < s->n_layer; l++)
+        declare_layer(j, l);
+}
+
+/* Llama 3's scaling, as divisors of the rotation's frequencies: wavelengths under a quarter of the
+ * original context stay, those longer than it are stretched by `factor`, between them 1 / divisor
+ * goes linearly with the number of turns in the original context from 1 to 4. */
+static void rope_freqs(const synth_shape *s, float *out)
+{
+    for (int i = 0; i < s->hd / 2; i++) {
+        double wave = 6.283185307179586 * pow((double)s->rope_base, 2.0 * i / s->hd);
+        double turns = s->rope_orig / wave;
+        double t = turns < 1 ? 0 : turns > 4 ? 1 : (turns - 1) / 3;
+        out[i] = (float)(1 / ((1 - t) / (double)s->rope_factor + t));
+    }
+}
+
+/* --- filling ------------------------------------------------------------ */
+
+static void fail(job *j, ts_status status, const ts_error *error)
+{
+    if (!atomic_flag_test_and_set(&j->failed)) {
+        j->status = status;
+        j->error = *error;
+    }
+    atomic_store(&j->stop, true);
+}
+
+/* The tensor that chunk c belongs to; chunks are claimed in rising order, so look on from `at`. */
+static size_t item_of(const job *j, size_t at, int64_t c)
+{
+    while (at + 1 < j->n_items && j->items[at + 1].chunk0 <= c)
+        at++;
+    return at;
+}
+
+static ts_status write_chunk(job *j, size_t number, int64_t c, uint8_t *buf, ts_error *err)
+{
+    const item *it = &j->items[number];
+    size_t bytes = (size_t)ts_type_get(it->type)->bytes;
+    int64_t first = (c - it->chunk0) * it->step;
+    int64_t n = it->n_blocks - first < it->step ? it->n_blocks - first : it->step;
+    if (it->content == FREQS) {
+        rope_freqs(&j->s, (float *)buf);
+    } else {
+        /* Seeds of neighbouring models and tensors must not share a stream. */
+        uint64_t seed = j->opt->seed * 0xd1342543de82ef95u + (uint64_t)number * 0x2545f4914f6cdd1du;
+        ts_synth_range(it->type, buf, first, n, seed, it->scale);
+    }
+    if (it->content == AROUND_ONE)
+        for (int64_t i = 0; i < n; i++)
+            ((float *)buf)[i] += 1;
+    return ts_writer_data(j->w, number, (uint64_t)first * bytes, buf, (size_t)n * bytes, err);
+}
+
+static void work(void *arg, int tid, int n_threads)
+{
+    (void)n_threads;
+    job *j = arg;
+    uint8_t *buf = j->buf + (size_t)tid * CHUNK;
+    const ts_synth_options *o = j->opt;
+    size_t at = 0;
+    for (int64_t c; (c = ts_claim(&j->next)) < j->n_chunks && !atomic_load(&j->stop);) {
+        ts_error err = {0};
+        at = item_of(j, at, c);
+        ts_status st = write_chunk(j, at, c, buf, &err);
+        int64_t done = atomic_fetch_add(&j->done, 1) + 1;
+        if (st == TS_OK && tid == 0 && o->progress &&
+            !o->progress(o->progress_user, (double)done / (double)j->n_chunks))
+            st = ts_fail(&err, TS_CANCELLED, "cancelled");
+        if (st != TS_OK)
+            fail(j, st, &err);
+    }
+}
+
+static ts_status fill(job *j, ts_error *err)
+{
+    ts_pool *pool = NULL;
+    int n = j->opt->n_threads > 0 ? j->opt->n_threads : ts_cpu_get()->n_cpus;
+    size_t size = (size_t)n * CHUNK;
+    j->buf = aligned_alloc(64, size);
+    if (!j->buf)
+        return ts_fail(err, TS_NO_MEMORY, "no memory for buffers of %zu bytes", size);
+    ts_status st = ts_pool_open(&pool, n, err);
+    if (st != TS_OK)
+        return st;
+    ts_pool_run(pool, work, j);
+    ts_pool_close(pool);
+    if (j->status != TS_OK && err)
+        *err = j->error;
+    return j->status;
+}
+
+/* ------------------------------------------------------------------------ */
+
+static ts_status write_model(job *j, const char *path, ts_error *err)
+{
+    ts_status st = ts_writer_open(&j->w, path, err);
+    if (st != TS_OK)
+        return st;
+    put_metadata(j);
+    st = synth_vocab_put(j->w, &j->s, err);
+    if (st != TS_OK)
+        return st;
+    declare_tensors(j);
+    if (j->no_memory)
+        return ts_fail(err, TS_NO_MEMORY, "%s: no memory for the list of tensors", path);
+    st = ts_writer_begin(j->w, err);
+    if (st == TS_OK)
+        st = fill(j, err);
+    return st == TS_OK ? ts_writer_finish(j->w, err) : st;
+}
+
+ts_status ts_synth_write(const char *path, const ts_synth_options *opt, ts_synth_result *result,
+                         ts_error *err)
+{
+    job j = {.opt = opt, .failed = ATOMIC_FLAG_INIT};
+    ts_status st = synth_mix_find(&j.mix, opt->type, err);
+    if (st == TS_OK)
+        st = synth_shape_find(&j.s, opt, j.mix, err);
+    if (st == TS_OK)
+        st = write_model(&j, path, err);
+    if (st == TS_OK && result) {
+        *result = (ts_synth_result){.file_bytes = ts_writer_file_bytes(j.w),
+                                    .n_params = j.n_params,
+                                    .n_tensors = (int64_t)j.n_items};
+    }
+    ts_writer_close(j.w);
+    free(j.items);
+    free(j.buf);
+    return st;
+}
+
+ts_status ts_synth_tiny(const char *path, const char *arch, const char *type, bool pure,
+                        ts_error *err)
+{
+    ts_synth_options o = {
+        .arch = arch, .preset = "tiny", .type = type, .pure = pure, .seed = 1, .n_threads = 1};
+    return ts_synth_write(path, &o, NULL, err);
+}

@@ -1,0 +1,63 @@
+/* synth_impl.h - what the files of the synthetic model writer share: shapes, type mixes,
+ * vocabularies. */
+#ifndef TS_SYNTH_IMPL_H
+#define TS_SYNTH_IMPL_H
+
+#include "gguf/synth.h"
+#include "gguf/writer.h"
+
+typedef enum synth_arch { SYNTH_LLAMA, SYNTH_QWEN2, SYNTH_QWEN3, SYNTH_GEMMA3 } synth_arch;
+
+typedef enum synth_rope { ROPE_NONE, ROPE_LINEAR, ROPE_YARN, ROPE_LLAMA3 } synth_rope;
+
+typedef struct synth_shape {
+    synth_arch arch;
+    const char *preset;
+    const char *name; /* the real model of this shape                                       */
+    int32_t n_layer, d, ff;
+    int32_t n_head, n_kv, hd; /* query heads, KV heads, elements of a head                  */
+    int32_t n_vocab, n_ctx;   /* tokens; positions trained for                              */
+    bool tied;                /* the output head is the token embedding                     */
+    float eps, rope_base;
+    synth_rope rope;
+    float rope_factor;    /* of the scaling                                                 */
+    int32_t rope_orig;    /* positions before scaling (yarn, llama3)                        */
+    int32_t window;       /* of sliding layers; 0 = all layers see everything               */
+    int32_t window_every; /* layer i sees everything when i % this is the last remainder; 6 is what
+                             readers assume, anything else is written to the file           */
+} synth_shape;
+
+/* How the tensors of a model get their types. */
+typedef struct synth_mix {
+    const char *name;   /* "Q4_K_M"                        */
+    uint32_t file_type; /* general.file_type               */
+    ts_type base;       /* of what no rule picks out       */
+} synth_mix;
+
+typedef enum synth_role {
+    ROLE_EMBD,
+    ROLE_OUTPUT,
+    ROLE_Q,
+    ROLE_K,
+    ROLE_V,
+    ROLE_O,
+    ROLE_GATE,
+    ROLE_UP,
+    ROLE_DOWN,
+} synth_role;
+
+const char *synth_arch_name(synth_arch a);
+
+/* The shape of a preset; tiny ones come in two widths, chosen by the type. */
+ts_status synth_shape_find(synth_shape *out, const ts_synth_options *opt, const synth_mix *mix,
+                           ts_error *err);
+ts_status synth_mix_find(const synth_mix **out, const char *name, ts_error *err);
+
+/* The type of a matrix with rows of k elements. */
+ts_type synth_mix_type(const synth_mix *mix, bool pure, const synth_shape *s, synth_role role,
+                       int layer, int64_t k);
+
+/* Puts the tokenizer's keys. */
+ts_status synth_vocab_put(ts_writer *w, const synth_shape *s, ts_error *err);
+
+#endif

@@ -1,0 +1,289 @@
+/* synth_shape.c - the shapes of real models, and which type each of their matrices gets. */
+#include "gguf/synth_impl.h"
+
+#include <string.h>
+#include <strings.h>
+
+#define LLAMA  SYNTH_LLAMA
+#define QWEN2  SYNTH_QWEN2
+#define QWEN3  SYNTH_QWEN3
+#define GEMMA3 SYNTH_GEMMA3
+
+/* Column by column as in synth_shape. The tiny ones have head counts, vocabularies and
+ * windows that leave remainders everywhere; "tiny-narrow" is for types of two bytes and more. */
+static const synth_shape shapes[] = {
+    {LLAMA, "1b", "Llama 3.2 1B", 16, 2048, 8192, 32, 8, 64, 128256, 131072, true, 1e-5f, 500000,
+     ROPE_LLAMA3, 32, 8192, 0, 0},
+    {LLAMA, "8b", "Llama 3.1 8B", 32, 4096, 14336, 32, 8, 128, 128256, 131072, false, 1e-5f, 500000,
+     ROPE_LLAMA3, 8, 8192, 0, 0},
+    {QWEN2, "1b", "Qwen2.5 1.5B", 28, 1536, 8960, 12, 2, 128, 151936, 32768, true, 1e-6f, 1e6f,
+     ROPE_NONE, 1, 0, 0, 0},
+    {QWEN2, "8b", "Qwen2.5 7B", 28, 3584, 18944, 28, 4, 128, 152064, 32768, false, 1e-6f, 1e6f,
+     ROPE_NONE, 1, 0, 0, 0},
+    {QWEN3, "1b", "Qwen3 1.7B", 28, 2048, 6144, 16, 8, 128, 151936, 40960, true, 1e-6f, 1e6f,
+     ROPE_NONE, 1, 0, 0, 0},
+    {QWEN3, "8b", "Qwen3 8B", 36, 4096, 12288, 32, 8, 128, 151936, 40960, false, 1e-6f, 1e6f,
+     ROPE_NONE, 1, 0, 0, 0},
+    {GEMMA3, "1b", "Gemma 3 1B", 26, 1152, 6912, 4, 1, 256, 262144, 32768, true, 1e-6f, 1e6f,
+     ROPE_NONE, 1, 0, 512, 6},
+    {GEMMA3, "8b", "Gemma 3 12B", 48, 3840, 15360, 16, 8, 256, 262144, 131072, true, 1e-6f, 1e6f,
+     ROPE_LINEAR, 8, 0, 1024, 6},
+    {LLAMA, "tiny", "tiny Llama", 2, 256, 512, 4, 2, 64, 389, 2048, false, 1e-5f, 500000,
+     ROPE_LLAMA3, 8, 256, 0, 0},
+    {LLAMA, "tiny-narrow", "tiny Llama", 2, 128, 256, 4, 2, 32, 389, 2048, false, 1e-5f, 500000,
+     ROPE_LLAMA3, 8, 256, 0, 0},
+    {QWEN2, "tiny", "tiny Qwen2", 2, 256, 512, 4, 1, 64, 391, 2048, true, 1e-6f, 1e6f, ROPE_NONE, 1,
+     0, 0, 0},
+    {QWEN2, "tiny-narrow", "tiny Qwen2", 2, 128, 256, 4, 1, 32, 391, 2048, true, 1e-6f, 1e6f,
+     ROPE_NONE, 1, 0, 0, 0},
+    {QWEN3, "tiny", "tiny Qwen3", 2, 256, 256, 4, 2, 128, 393, 2048, false, 1e-6f, 1e6f, ROPE_NONE,
+     1, 0, 0, 0},
+    {QWEN3, "tiny-narrow", "tiny Qwen3", 2, 128, 128, 4, 2, 64, 393, 2048, false, 1e-6f, 1e6f,
+     ROPE_NONE, 1, 0, 0, 0},
+    {GEMMA3, "tiny", "tiny Gemma 3", 4, 256, 256, 4, 1, 64, 509, 2048, true, 1e-6f, 1e6f, ROPE_NONE,
+     1, 0, 20, 3},
+    {GEMMA3, "tiny-narrow", "tiny Gemma 3", 4, 128, 128, 4, 1, 32, 509, 2048, true, 1e-6f, 1e6f,
+     ROPE_NONE, 1, 0, 20, 3},
+};
+
+enum { N_SHAPES = sizeof shapes / sizeof *shapes };
+
+const char *synth_arch_name(synth_arch a)
+{
+    static const char *const names[] = {"llama", "qwen2", "qwen3", "gemma3"};
+    return names[a];
+}
+
+const char *ts_synth_archs(void)
+{
+    return "llama|qwen2|qwen3|gemma3";
+}
+
+const char *ts_synth_presets(void)
+{
+    return "tiny|1b|8b";
+}
+
+static ts_status set_rope(synth_shape *s, const char *kind, ts_error *err)
+{
+    static const char *const kinds[] = {"none", "linear", "yarn", "llama3"};
+    int i = 0;
+    while (i < 4 && strcmp(kind, kinds[i]) != 0)
+        i++;
+    if (i == 4)
+        return ts_fail(err, TS_BAD_ARG,
+                       "RoPE scaling '%s' is not one of none, linear, yarn, llama3", kind);
+    if (i == ROPE_LLAMA3 && s->arch != SYNTH_LLAMA)
+        return ts_fail(err, TS_BAD_ARG, "RoPE scaling llama3 belongs to architecture llama, not %s",
+                       synth_arch_name(s->arch));
+    if (s->rope != (synth_rope)i) {
+        s->rope = (synth_rope)i;
+        s->rope_factor = i == ROPE_NONE ? 1 : 4;
+        s->rope_orig = s->n_ctx / 4;
+    }
+    return TS_OK;
+}
+
+ts_status synth_shape_find(synth_shape *out, const ts_synth_options *opt, const synth_mix *mix,
+                           ts_error *err)
+{
+    const char *preset = opt->preset;
+    bool arch_known = false;
+    if (strcmp(preset, "tiny") == 0 && ts_type_get(mix->base)->block == 1)
+        preset = "tiny-narrow";
+    else if (strcmp(preset, "tiny-narrow") == 0)
+        preset = "";
+    for (int i = 0; i < N_SHAPES; i++) {
+        if (strcmp(synth_arch_name(shapes[i].arch), opt->arch) != 0)
+            continue;
+        arch_known = true;
+        if (strcmp(shapes[i].preset, preset) != 0)
+            continue;
+        *out = shapes[i];
+        return opt->rope_scaling ? set_rope(out, opt->rope_scaling, err) : TS_OK;
+    }
+    if (!arch_known)
+        return ts_fail(err, TS_BAD_ARG,
+                       "architecture '%s' is not one of llama, qwen2, qwen3, gemma3", opt->arch);
+    return ts_fail(err, TS_BAD_ARG, "preset '%s' is not one of tiny, 1b, 8b", opt->preset);
+}
+
+/* --- mixes -------------------------------------------------------------- */
+
+/* llama.cpp's names and numbers. There MXFP4 is for experts and leaves dense models in Q8_0; here
+ * it is for every matrix but the embedding and the head. */
+enum {
+    F32 = 0,
+    F16 = 1,
+    Q4_0 = 2,
+    Q4_1 = 3,
+    Q8_0 = 7,
+    Q5_0 = 8,
+    Q5_1 = 9,
+    Q2_K = 10,
+    Q3_K_S = 11,
+    Q3_K_M = 12,
+    Q3_K_L = 13,
+    Q4_K_S = 14,
+    Q4_K_M = 15,
+    Q5_K_S = 16,
+    Q5_K_M = 17,
+    Q6_K = 18,
+    Q2_K_S = 21,
+    IQ4_NL = 25,
+    IQ4_XS = 30,
+    BF16 = 32,
+    MXFP4 = 38,
+};
+
+#define MIX_NAMES                                                                                  \
+    "F32|F16|BF16|Q4_0|Q4_1|Q5_0|Q5_1|Q8_0|Q2_K|Q2_K_S|Q3_K|Q3_K_S|Q3_K_M|Q3_K_L|Q4_K|Q4_K_S|"     \
+    "Q4_K_M|Q5_K|Q5_K_S|Q5_K_M|Q6_K|IQ4_NL|IQ4_XS|MXFP4"
+
+static const synth_mix mixes[] = {
+    {"F32", F32, TS_TYPE_F32},          {"F16", F16, TS_TYPE_F16},
+    {"BF16", BF16, TS_TYPE_BF16},       {"Q4_0", Q4_0, TS_TYPE_Q4_0},
+    {"Q4_1", Q4_1, TS_TYPE_Q4_1},       {"Q5_0", Q5_0, TS_TYPE_Q5_0},
+    {"Q5_1", Q5_1, TS_TYPE_Q5_1},       {"Q8_0", Q8_0, TS_TYPE_Q8_0},
+    {"Q2_K", Q2_K, TS_TYPE_Q2_K},       {"Q2_K_S", Q2_K_S, TS_TYPE_Q2_K},
+    {"Q3_K", Q3_K_M, TS_TYPE_Q3_K},     {"Q3_K_S", Q3_K_S, TS_TYPE_Q3_K},
+    {"Q3_K_M", Q3_K_M, TS_TYPE_Q3_K},   {"Q3_K_L", Q3_K_L, TS_TYPE_Q3_K},
+    {"Q4_K", Q4_K_M, TS_TYPE_Q4_K},     {"Q4_K_S", Q4_K_S, TS_TYPE_Q4_K},
+    {"Q4_K_M", Q4_K_M, TS_TYPE_Q4_K},   {"Q5_K", Q5_K_M, TS_TYPE_Q5_K},
+    {"Q5_K_S", Q5_K_S, TS_TYPE_Q5_K},   {"Q5_K_M", Q5_K_M, TS_TYPE_Q5_K},
+    {"Q6_K", Q6_K, TS_TYPE_Q6_K},       {"IQ4_NL", IQ4_NL, TS_TYPE_IQ4_NL},
+    {"IQ4_XS", IQ4_XS, TS_TYPE_IQ4_XS}, {"MXFP4", MXFP4, TS_TYPE_MXFP4},
+};
+
+const char *ts_synth_types(void)
+{
+    return MIX_NAMES;
+}
+
+ts_status synth_mix_find(const synth_mix **out, const char *name, ts_error *err)
+{
+    for (size_t i = 0; i < sizeof mixes / sizeof *mixes; i++) {
+        if (strcasecmp(mixes[i].name, name) == 0) {
+            *out = &mixes[i];
+            return TS_OK;
+        }
+    }
+    return ts_fail(err, TS_BAD_ARG, "type '%s' is not one of %s", name, MIX_NAMES);
+}
+
+/* The layers that a "medium" mix spends more bits on: the first and last eighth, and every third
+ * between. */
+static bool favoured(int layer, int n)
+{
+    return layer < n / 8 || layer >= 7 * n / 8 || (layer - n / 8) % 3 == 2;
+}
+
+static ts_type value_type(const synth_mix *mix, const synth_shape *s, int layer)
+{
+    bool shared = s->n_head / s->n_kv >= 4; /* V is small then: bits are cheap */
+    switch (mix->file_type) {
+    case Q2_K:
+        return shared ? TS_TYPE_Q4_K : TS_TYPE_Q3_K;
+    case Q2_K_S:
+        return shared ? TS_TYPE_Q4_K : mix->base;
+    case Q3_K_M:
+        return layer < 2 ? TS_TYPE_Q5_K : TS_TYPE_Q4_K;
+    case Q3_K_L:
+        return TS_TYPE_Q5_K;
+    case Q4_K_S:
+        return layer < 4 ? TS_TYPE_Q5_K : mix->base;
+    case Q4_K_M:
+    case Q5_K_M:
+        return favoured(layer, s->n_layer) ? TS_TYPE_Q6_K : mix->base;
+    case IQ4_NL:
+    case IQ4_XS:
+        return shared ? TS_TYPE_Q5_K : mix->base;
+    default:
+        return mix->base;
+    }
+}
+
+static ts_type down_type(const synth_mix *mix, const synth_shape *s, int layer)
+{
+    bool first = layer < s->n_layer / 8;
+    switch (mix->file_type) {
+    case Q2_K:
+        return TS_TYPE_Q3_K;
+    case Q2_K_S:
+        return first ? TS_TYPE_Q4_K : mix->base;
+    case Q3_K_M:
+        return layer < s->n_layer / 16 ? TS_TYPE_Q5_K : TS_TYPE_Q4_K;
+    case Q3_K_L:
+        return TS_TYPE_Q5_K;
+    case Q4_K_M:
+    case Q5_K_M:
+        return favoured(layer, s->n_layer) ? TS_TYPE_Q6_K : mix->base;
+    case Q4_K_S:
+    case IQ4_NL:
+    case IQ4_XS:
+        return first ? TS_TYPE_Q5_K : mix->base;
+    default:
+        return mix->base;
+    }
+}
+
+static ts_type attn_output_type(const synth_mix *mix)
+{
+    switch (mix->file_type) {
+    case Q2_K:
+        return TS_TYPE_Q3_K;
+    case Q3_K_M:
+        return TS_TYPE_Q4_K;
+    case Q3_K_L:
+        return TS_TYPE_Q5_K;
+    default:
+        return mix->base;
+    }
+}
+
+static ts_type head_type(const synth_mix *mix, int64_t k)
+{
+    const ts_type_info *t = ts_type_get(mix->base);
+    if (t->block == 1)
+        return mix->base;
+    if (mix->base == TS_TYPE_MXFP4 || mix->base == TS_TYPE_Q8_0 || k % t->block != 0)
+        return TS_TYPE_Q8_0;
+    return TS_TYPE_Q6_K;
+}
+
+/* A row that isn't whole blocks of 256 takes a type with blocks of 32, of as many bits or the next
+ * more. */
+static ts_type fitting(ts_type t, int64_t k)
+{
+    if (k % ts_type_get(t)->block == 0)
+        return t;
+    switch (t) {
+    case TS_TYPE_IQ4_XS:
+        return TS_TYPE_IQ4_NL;
+    case TS_TYPE_Q4_K:
+        return TS_TYPE_Q5_0;
+    case TS_TYPE_Q5_K:
+        return TS_TYPE_Q5_1;
+    case TS_TYPE_Q6_K:
+        return TS_TYPE_Q8_0;
+    default: /* Q2_K, Q3_K */
+        return TS_TYPE_Q4_0;
+    }
+}
+
+ts_type synth_mix_type(const synth_mix *mix, bool pure, const synth_shape *s, synth_role role,
+                       int layer, int64_t k)
+{
+    ts_type t = mix->base;
+    if (pure)
+        return fitting(t, k);
+    if (role == ROLE_OUTPUT || (role == ROLE_EMBD && (s->tied || t == TS_TYPE_MXFP4)))
+        t = head_type(mix, k);
+    else if (role == ROLE_V)
+        t = value_type(mix, s, layer);
+    else if (role == ROLE_DOWN)
+        t = down_type(mix, s, layer);
+    else if (role == ROLE_O)
+        t = attn_output_type(mix);
+    return fitting(t, k);
+}
