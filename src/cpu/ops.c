@@ -140,7 +140,7 @@ void ts_attend_run(const ts_attend *task, attend_block *block)
 
     clear(sum[0], ml[0], w.rows, w.lda);
     int64_t first = lo / TS_ATTEND_SEGMENT;
-    for (int64_t seg = first; seg * TS_ATTEND_SEGMENT < hi; seg++) {
+    for (int64_t seg = first; lo < hi && seg * TS_ATTEND_SEGMENT < hi; seg++) {
         int64_t s0 = seg * TS_ATTEND_SEGMENT, s1 = s0 + TS_ATTEND_SEGMENT;
         int i = seg > first; /* the first segment needs no folding */
         w.acc = sum[i];
