@@ -55,16 +55,16 @@ int cmd_synth(int argc, char **argv)
     const char *path = NULL;
     int64_t seed = 1, threads = 0;
     const opt table[] = {
-        OPT("Model", "--arch", OPT_CHOICE, &o.arch, "NAME", "architecture",
+        OPT("Model", "--arch", OPT_CHOICE, &o.arch, ts_synth_archs(), "architecture",
             .choices = ts_synth_archs()),
-        OPT("Model", "--preset", OPT_CHOICE, &o.preset, "SIZE",
+        OPT("Model", "--preset", OPT_CHOICE, &o.preset, ts_synth_presets(),
             "tiny (under 2 MB), or the shape of the real model nearest to 1b or 8b",
             .choices = ts_synth_presets()),
         OPT("Model", "--type", OPT_STR, &o.type, "TYPE",
             "type or mix of types as llama.cpp's quantizer names it: Q4_0, Q4_K_M, ..."),
         OPT("Model", "--pure", OPT_FLAG, &o.pure, NULL, "every matrix in TYPE, no mix"),
-        OPT("Model", "--rope-scaling", OPT_CHOICE, &o.rope_scaling, "KIND", "scaling of RoPE",
-            .choices = "none|linear|yarn|llama3", .def = "the real model's"),
+        OPT("Model", "--rope-scaling", OPT_CHOICE, &o.rope_scaling, "none|linear|yarn|llama3",
+            "scaling of RoPE", .choices = "none|linear|yarn|llama3", .def = "the real model's"),
         OPT("Model", "-s, --seed", OPT_INT, &seed, "S", "the same seed gives the same file",
             .min = 0, .max = 4294967295),
         OPT("Output", "-o, --output", OPT_STR, &path, "FILE", "file to write", .required = true),

@@ -19,15 +19,15 @@
 /* Bytes of a chunk: fits a core's L2 beside what the kernel needs to copy it. */
 enum { CHUNK = 256 * 1024 };
 
-typedef enum content { WEIGHTS, AROUND_ONE, FREQS } content;
+typedef enum content { WEIGHTS, FREQS } content;
 
 typedef struct item {
     ts_type type;
     content content;
-    float scale;      /* standard deviation                              */
-    int64_t n_blocks; /* of the whole tensor                             */
-    int64_t step;     /* blocks of a chunk, a multiple of 8              */
-    int64_t chunk0;   /* number of the tensor's first chunk in the file  */
+    float scale, mean; /* standard deviation; what is added to F32 values */
+    int64_t n_blocks;  /* of the whole tensor                             */
+    int64_t step;      /* blocks of a chunk, a multiple of 8              */
+    int64_t chunk0;    /* number of the tensor's first chunk in the file  */
 } item;
 
 typedef struct job {
@@ -112,7 +112,7 @@ static void put_metadata(job *j)
 /* --- tensors ------------------------------------------------------------ */
 
 static void declare(job *j, const char *name, content c, ts_type type, int64_t k, int64_t n,
-                    float scale)
+                    float scale, float mean)
 {
     if (j->n_items == j->cap) {
         size_t cap = j->cap ? 2 * j->cap : 512;
@@ -125,7 +125,7 @@ static void declare(job *j, const char *name, content c, ts_type type, int64_t k
         j->cap = cap;
     }
     const ts_type_info *t = ts_type_get(type);
-    item it = {.type = type, .content = c, .scale = scale, .chunk0 = j->n_chunks};
+    item it = {.type = type, .content = c, .scale = scale, .mean = mean, .chunk0 = j->n_chunks};
     it.n_blocks = k / t->block * n;
     it.step = CHUNK / t->bytes / 8 * 8;
     j->n_chunks += (it.n_blocks + it.step - 1) / it.step;
@@ -144,11 +144,16 @@ static const char *tensor_name(char buf[64], int layer, const char *what)
     return buf;
 }
 
-/* A vector near 1, as norm weights are. */
-static void norm(job *j, int layer, const char *what, int64_t k)
+/* A norm's weights, near `mean`. */
+static void norm_near(job *j, int layer, const char *what, int64_t k, float mean)
 {
     char buf[64];
-    declare(j, tensor_name(buf, layer, what), AROUND_ONE, TS_TYPE_F32, k, 1, 0.1f);
+    declare(j, tensor_name(buf, layer, what), WEIGHTS, TS_TYPE_F32, k, 1, 0.1f * mean, mean);
+}
+
+static void norm(job *j, int layer, const char *what, int64_t k)
+{
+    norm_near(j, layer, what, k, 1);
 }
 
 /* W[n][k]; weights of spread gain / sqrt(k) make outputs of spread `gain` from inputs of spread 1.
@@ -158,13 +163,13 @@ static void matrix(job *j, int layer, const char *what, synth_role role, int64_t
 {
     char buf[64];
     ts_type type = synth_mix_type(j->mix, j->opt->pure, &j->s, role, layer, k);
-    declare(j, tensor_name(buf, layer, what), WEIGHTS, type, k, n, gain / sqrtf((float)k));
+    declare(j, tensor_name(buf, layer, what), WEIGHTS, type, k, n, gain / sqrtf((float)k), 0);
 }
 
 static void bias(job *j, int layer, const char *what, int64_t n)
 {
     char buf[64];
-    declare(j, tensor_name(buf, layer, what), WEIGHTS, TS_TYPE_F32, n, 1, 0.5f);
+    declare(j, tensor_name(buf, layer, what), WEIGHTS, TS_TYPE_F32, n, 1, 0.2f, 0);
 }
 
 static void declare_layer(job *j, int l)
@@ -200,13 +205,16 @@ static void declare_layer(job *j, int l)
 static void declare_tensors(job *j)
 {
     const synth_shape *s = &j->s;
-    /* Logits of spread 3: the best token stands clear of the next among 100,000. */
-    matrix(j, -1, "token_embd.weight", ROLE_EMBD, s->d, s->n_vocab, 3);
-    norm(j, -1, "output_norm.weight", s->d);
+    /* Logits of spread 3, so that the best token stands clear of the next among 100,000. A tied
+     * embedding must be small against what the layers add, or every token predicts itself; gemma
+     * multiplies it by sqrt(d), so there the last norm makes up for it. */
+    float embd = s->arch == SYNTH_GEMMA3 ? 0.3f : s->tied ? 3 : sqrtf((float)s->d);
+    matrix(j, -1, "token_embd.weight", ROLE_EMBD, s->d, s->n_vocab, embd);
+    norm_near(j, -1, "output_norm.weight", s->d, s->arch == SYNTH_GEMMA3 ? 10 : 1);
     if (!s->tied)
         matrix(j, -1, "output.weight", ROLE_OUTPUT, s->d, s->n_vocab, 3);
     if (s->rope == ROPE_LLAMA3)
-        declare(j, "rope_freqs.weight", FREQS, TS_TYPE_F32, s->hd / 2, 1, 0);
+        declare(j, "rope_freqs.weight", FREQS, TS_TYPE_F32, s->hd / 2, 1, 0, 0);
     for (int l = 0; l < s->n_layer; l++)
         declare_layer(j, l);
 }
@@ -256,9 +264,9 @@ static ts_status write_chunk(job *j, size_t number, int64_t c, uint8_t *buf, ts_
         uint64_t seed = j->opt->seed * 0xd1342543de82ef95u + (uint64_t)number * 0x2545f4914f6cdd1du;
         ts_synth_range(it->type, buf, first, n, seed, it->scale);
     }
-    if (it->content == AROUND_ONE)
+    if (it->mean != 0)
         for (int64_t i = 0; i < n; i++)
-            ((float *)buf)[i] += 1;
+            ((float *)buf)[i] += it->mean;
     return ts_writer_data(j->w, number, (uint64_t)first * bytes, buf, (size_t)n * bytes, err);
 }
 
