@@ -1,0 +1,21 @@
+/* probe.h - what this machine can do at best: the yardsticks of `tessera bench`.
+ *
+ * Measured with the widest instructions of this CPU that Tessera has kernels for, by n_threads
+ * pinned threads at once: the best of several short runs, so that other load on the machine
+ * disturbs little. */
+#ifndef TS_PROBE_H
+#define TS_PROBE_H
+
+#include "base/status.h"
+
+typedef struct ts_probe {
+    double read; /* bytes/s read from memory: one stream a thread, far larger than the caches */
+    double fma;  /* float operations/s in registers; a multiply-add is two                   */
+    double int8; /* int8 operations/s in registers: products of 8-bit integers summed to 32 bits;
+                    a product and its sum are two                                           */
+} ts_probe;
+
+/* About a third of a second. TS_NO_MEMORY, TS_BAD_ARG (number of threads). */
+ts_status ts_probe_run(int n_threads, ts_probe *out, ts_error *err);
+
+#endif
