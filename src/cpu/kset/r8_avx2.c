@@ -62,7 +62,7 @@ void ts_r8_mul(const ts_r8_kernels *f, const ts_mul *p)
         return;
     }
     int64_t nb = p->k / f->layout->block;
-    int64_t step = PANEL_BYTES / (int64_t)f->panel_bytes;
+    int64_t step = PANEL_BYTES / (int64_t)f->panel_bytes();
     if (step > CHUNK / f->layout->block)
         step = CHUNK / f->layout->block;
     for (int64_t m = 0; m < p->m; m += BLOCK_TOKENS)

@@ -36,8 +36,8 @@ typedef void ts_r8_tile(const uint8_t *w, const uint8_t *x, size_t ldx, int64_t 
 
 typedef struct ts_r8_kernels {
     const ts_r8_layout *layout;
-    size_t x_bytes;     /* activations of one token and block   */
-    size_t panel_bytes; /* of a block of 8 rows                 */
+    size_t x_bytes;              /* activations of one token and block   */
+    size_t (*panel_bytes)(void); /* of a block of 8 rows                 */
     void (*panel)(uint8_t *dst, const uint8_t *w, int64_t nb);
     ts_r8_tile *direct[TS_R8_TOKENS]; /* [tokens - 1]           */
     ts_r8_tile *tile[TS_R8_TOKENS];

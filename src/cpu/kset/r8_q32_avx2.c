@@ -231,6 +231,10 @@ TS_INLINE void make_panel(ts_type type, uint8_t *dst, const uint8_t *w, int64_t 
     static const ts_r8_layout layout_##T = {32, source_bytes, {__VA_ARGS__}};                      \
     TILES(T, direct, false)                                                                        \
     TILES(T, tile, true)                                                                           \
+    static size_t panel_bytes_##T(void)                                                            \
+    {                                                                                              \
+        return panel_bytes(TS_TYPE_##T);                                                           \
+    }                                                                                              \
     static void panel_##T(uint8_t *dst, const uint8_t *w, int64_t nb)                              \
     {                                                                                              \
         make_panel(TS_TYPE_##T, dst, w, nb);                                                       \
@@ -238,8 +242,7 @@ TS_INLINE void make_panel(ts_type type, uint8_t *dst, const uint8_t *w, int64_t 
     static const ts_r8_kernels kernels_##T = {                                                     \
         &layout_##T,                                                                               \
         sizeof(ts_x32),                                                                            \
-        (TS_TYPE_##T == TS_TYPE_Q8_0 || TS_TYPE_##T == TS_TYPE_IQ4_NL ? 512 : 256) +               \
-            (TS_TYPE_##T == TS_TYPE_Q4_1 || TS_TYPE_##T == TS_TYPE_Q5_1 ? 64 : 32),                \
+        panel_bytes_##T,                                                                           \
         panel_##T,                                                                                 \
         {direct1_##T, direct2_##T, direct3_##T, direct4_##T},                                      \
         {tile1_##T, tile2_##T, tile3_##T, tile4_##T},                                              \
