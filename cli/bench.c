@@ -1,0 +1,338 @@
+/* bench.c - tessera bench: the speed of prefill and decode, as llama-bench measures it.
+ *
+ * Every test runs once to warm up, then `reps` times from the same position with random tokens.
+ * Just before it the machine is probed with the same number of threads; the best figures so far for
+ * that number are what the results are compared with. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/mem.h"
+#include "bench.h"
+#include "command.h"
+#include "gguf/gguf.h"
+#include "interrupt.h"
+#include "model.h"
+
+typedef struct bench_opts {
+    opt_strs models;
+    opt_ints prompts, gens, pairs, depths, threads;
+    int64_t batch, reps;
+    const char *format;
+    bool no_warmup;
+    model_opts model; /* of the engine that is open */
+} bench_opts;
+
+typedef struct bench {
+    bench_opts *o;
+    bench_printer out;
+    ts_engine *engine; /* of one model and one number of threads */
+    ts_session *session;
+    ts_token bos; /* -1 = none */
+    uint64_t rng;
+    ts_token *ids; /* [batch] */
+    bench_result r;
+} bench;
+
+/* --- what a token costs ------------------------------------------------- */
+
+static ts_status count_work(const char *path, bench_work *w, ts_error *err)
+{
+    ts_gguf *g;
+    ts_status st = ts_gguf_open(&g, path, err);
+
+    if (st)
+        return st;
+    const ts_tensor *embd = ts_gguf_tensor(g, "token_embd.weight");
+    const ts_tensor *head = ts_gguf_tensor(g, "output.weight");
+    uint64_t int8_params = 0;
+    if (!head)
+        head = embd; /* tied: the embedding is the output matrix too */
+    *w = (bench_work){0};
+    for (size_t i = 0; i < ts_gguf_n_tensors(g); i++) {
+        const ts_tensor *t = ts_gguf_tensor_at(g, i);
+        uint64_t n = (uint64_t)t->ne[0] * (uint64_t)t->ne[1];
+        if (t->n_dims != 2 || (t == embd && t != head)) /* of the embedding one row is read */
+            continue;
+        w->weight_bytes += t->size;
+        if (t == head)
+            w->head_params = n;
+        else
+            w->body_params += n;
+        if (ts_type_get(t->type)->act != TS_ACT_F32)
+            int8_params += n;
+    }
+    w->int8 = int8_params > (w->body_params + w->head_params) / 2;
+    ts_gguf_close(g);
+    return TS_OK;
+}
+
+/* --- running ------------------------------------------------------------ */
+
+/* splitmix64 */
+static ts_token random_token(bench *b)
+{
+    uint64_t z = (b->rng += 0x9e3779b97f4a7c15u);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return (ts_token)((z >> 32) % (uint64_t)b->r.info.n_vocab);
+}
+
+static ts_status run_prompt(bench *b, int64_t n, ts_error *err)
+{
+    for (int64_t done = 0; done < n;) {
+        int64_t m = n - done < b->o->batch ? n - done : b->o->batch;
+        for (int64_t i = 0; i < m; i++)
+            b->ids[i] = random_token(b);
+        if (done == 0 && b->bos >= 0)
+            b->ids[0] = b->bos;
+        ts_status st = ts_session_eval(b->session, b->ids, (size_t)m, 1, err);
+        if (st)
+            return st;
+        done += m;
+    }
+    return TS_OK;
+}
+
+static ts_status run_gen(bench *b, int64_t n, ts_error *err)
+{
+    ts_token id = b->bos >= 0 ? b->bos : random_token(b);
+
+    for (int64_t i = 0; i < n; i++) {
+        ts_status st = ts_session_eval(b->session, &id, 1, 1, err);
+        if (st)
+            return st;
+        id = random_token(b);
+    }
+    return TS_OK;
+}
+
+static ts_status warm_up(bench *b, ts_error *err)
+{
+    ts_status st = run_prompt(b, b->r.n_prompt, err);
+
+    if (!st && b->r.n_gen)
+        st = run_gen(b, 1, err);
+    return st;
+}
+
+static ts_status probe(bench *b, ts_error *err)
+{
+    ts_probe now, *peak = &b->r.peak;
+    ts_status st = ts_probe_run(b->r.info.n_threads, &now, err);
+
+    if (st)
+        return st;
+    peak->read = now.read > peak->read ? now.read : peak->read;
+    peak->fma = now.fma > peak->fma ? now.fma : peak->fma;
+    peak->int8 = now.int8 > peak->int8 ? now.int8 : peak->int8;
+    return TS_OK;
+}
+
+static ts_status time_reps(bench *b, ts_error *err)
+{
+    bench_result *r = &b->r;
+
+    for (r->n_reps = 0; r->n_reps < b->o->reps; r->n_reps++) {
+        ts_status st = ts_session_rewind(b->session, r->n_depth, err);
+        double start = cli_now();
+        if (!st)
+            st = run_prompt(b, r->n_prompt, err);
+        if (!st)
+            st = run_gen(b, r->n_gen, err);
+        if (st)
+            return st;
+        if (interrupt_caught())
+            return ts_fail(err, TS_CANCELLED, "interrupted");
+        uint64_t ns = (uint64_t)(1e9 * (cli_now() - start));
+        r->ns[r->n_reps] = ns ? ns : 1;
+    }
+    return TS_OK;
+}
+
+static ts_status run_test(bench *b, int64_t n_prompt, int64_t n_gen, int64_t n_depth, ts_error *err)
+{
+    bench_result *r = &b->r;
+    time_t t = time(NULL);
+    struct tm tm;
+
+    if (n_prompt + n_gen == 0)
+        return TS_OK;
+    r->n_prompt = n_prompt;
+    r->n_gen = n_gen;
+    r->n_depth = n_depth;
+    strftime(r->time, sizeof r->time, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&t, &tm));
+    ts_status st = probe(b, err);
+    if (!st)
+        st = ts_session_rewind(b->session, 0, err);
+    if (!st)
+        st = run_prompt(b, n_depth, err);
+    if (!st && !b->o->no_warmup)
+        st = warm_up(b, err);
+    if (!st)
+        st = time_reps(b, err);
+    return st ? st : bench_print(&b->out, r, err);
+}
+
+static ts_status run_tests(bench *b, ts_error *err)
+{
+    const bench_opts *o = b->o;
+    ts_status st = TS_OK;
+
+    for (size_t d = 0; d < o->depths.n; d++) {
+        for (size_t i = 0; i < o->prompts.n && !st && !cli_stdout_failed(); i++)
+            st = run_test(b, o->prompts.v[i], 0, o->depths.v[d], err);
+        for (size_t i = 0; i < o->gens.n && !st && !cli_stdout_failed(); i++)
+            st = run_test(b, 0, o->gens.v[i], o->depths.v[d], err);
+        for (size_t i = 0; i + 1 < o->pairs.n && !st && !cli_stdout_failed(); i += 2)
+            st = run_test(b, o->pairs.v[i], o->pairs.v[i + 1], o->depths.v[d], err);
+    }
+    return st;
+}
+
+/* --- models and threads ------------------------------------------------- */
+
+static int64_t largest(const opt_ints *l)
+{
+    int64_t most = 0;
+
+    for (size_t i = 0; i < l->n; i++)
+        most = l->v[i] > most ? l->v[i] : most;
+    return most;
+}
+
+/* Positions the longest test needs. */
+static int64_t context_needed(const bench_opts *o)
+{
+    int64_t n = largest(&o->prompts), gen = largest(&o->gens);
+
+    n = gen > n ? gen : n;
+    for (size_t i = 0; i + 1 < o->pairs.n; i += 2)
+        if (o->pairs.v[i] + o->pairs.v[i + 1] > n)
+            n = o->pairs.v[i] + o->pairs.v[i + 1];
+    /* the warm-up makes one token behind the prompt */
+    return largest(&o->depths) + n + 1;
+}
+
+static ts_status run_model(bench *b, const char *path, int64_t threads, ts_error *err)
+{
+    model_opts *m = &b->o->model;
+    ts_status st = count_work(path, &b->r.work, err);
+
+    if (st)
+        return st;
+    m->path = b->r.path = path;
+    m->threads = threads;
+    m->ctx = context_needed(b->o);
+    st = model_open(&b->engine, m, 1, false, err);
+    if (st)
+        return st;
+    ts_engine_get_info(b->engine, &b->r.info);
+    b->r.peak = (ts_probe){0};
+    b->r.n_batch = b->o->batch;
+    st = model_bos(b->engine, &b->bos, err);
+    if (!st)
+        st = model_session(&b->session, b->engine, err);
+    if (!st)
+        st = run_tests(b, err);
+    model_session_close(b->session);
+    ts_engine_close(b->engine);
+    b->session = NULL;
+    b->engine = NULL;
+    return st;
+}
+
+static ts_status check(const bench_opts *o, ts_error *err)
+{
+    if (o->pairs.n % 2)
+        return ts_fail(err, TS_BAD_ARG, "-pg takes pairs of numbers, not %zu of them", o->pairs.n);
+    if (largest(&o->prompts) + largest(&o->gens) + largest(&o->pairs) == 0)
+        return ts_fail(err, TS_BAD_ARG, "nothing to measure: -p, -n and -pg are all 0");
+    return TS_OK;
+}
+
+static ts_status run_all(bench *b, ts_error *err)
+{
+    const bench_opts *o = b->o;
+    ts_status st = check(o, err);
+
+    if (st)
+        return st;
+    b->ids = ts_calloc((size_t)o->batch, sizeof *b->ids);
+    if (!b->ids)
+        return ts_fail(err, TS_NO_MEMORY, "no memory for a batch of %lld tokens",
+                       (long long)o->batch);
+    for (size_t i = 0; i < o->models.n; i++)
+        for (size_t t = 0; t < o->threads.n && !st && !cli_stdout_failed(); t++)
+            st = run_model(b, o->models.v[i], o->threads.v[t], err);
+    bench_print_footer(&b->out);
+    return st;
+}
+
+static int bench_with(bench_opts *o)
+{
+    bench b = {.o = o, .rng = 1};
+    ts_error err = {0};
+
+    b.out.format = !strcmp(o->format, "md")     ? BENCH_MD
+                   : !strcmp(o->format, "json") ? BENCH_JSON
+                                                : BENCH_CSV;
+    b.out.show_batch = o->batch != 2048;
+    b.out.show_ubatch = o->model.ubatch != 0;
+    interrupt_catch();
+    ts_status st = run_all(&b, &err);
+    free(b.ids);
+    opt_strs_free(&o->models);
+    return st ? model_failed(&err) : CLI_OK;
+}
+
+int cmd_bench(int argc, char **argv)
+{
+    bench_opts o = {
+        .prompts = {1, {512}},
+        .gens = {1, {128}},
+        .depths = {1, {0}},
+        .threads = {1, {0}},
+        .batch = 2048,
+        .reps = 5,
+        .format = "md",
+    };
+    const opt table[] = {
+        OPT("Model", "-m, --model", OPT_STRS, &o.models, "FILE[,FILE]",
+            "GGUF files; the option may be repeated", .required = true),
+        OPT("Model", "--isa", OPT_CHOICE, &o.model.isa, NULL, "widest kernel set to use",
+            .choices = "auto|ref|avx2|avx512|amx", .def = "the best this machine has"),
+        OPT("Model", "-t, --threads", OPT_INTS, &o.threads, "N[,N]", "compute threads", .min = 1,
+            .max = 1024, .def = "one for each CPU"),
+        OPT("Model", "-b, --batch-size", OPT_INT, &o.batch, "N",
+            "tokens of a prompt handed over at once", .min = 1, .max = 1048576),
+        OPT("Model", "-ub, --ubatch-size", OPT_INT, &o.model.ubatch, "N",
+            "tokens computed together in prefill", .min = 1, .max = 65536, .def = "512"),
+        OPT("Model", "-v, --verbose", OPT_FLAG, &o.model.verbose, NULL,
+            "print the library's log to stderr"),
+        OPT("Tests", "-p, --n-prompt", OPT_INTS, &o.prompts, "N[,N]",
+            "prefill this many tokens; 0: no such test", .min = 0, .max = 1048576),
+        OPT("Tests", "-n, --n-gen", OPT_INTS, &o.gens, "N[,N]",
+            "decode this many tokens; 0: no such test", .min = 0, .max = 1048576),
+        OPT("Tests", "-pg", OPT_INTS, &o.pairs, "P,N",
+            "prefill P tokens, then decode N, as one test", .min = 0, .max = 1048576),
+        OPT("Tests", "-d, --n-depth", OPT_INTS, &o.depths, "N[,N]",
+            "tokens already in the context when a test begins", .min = 0, .max = 1048576),
+        OPT("Tests", "-r, --repetitions", OPT_INT, &o.reps, "N", "times each test is run", .min = 1,
+            .max = BENCH_MAX_REPS),
+        OPT("Tests", "--no-warmup", OPT_FLAG, &o.no_warmup, NULL,
+            "don't run each test once before it counts"),
+        OPT("Output", "-o, --output", OPT_CHOICE, &o.format, NULL, "format of the results",
+            .choices = "md|json|csv"),
+    };
+    const opt_cmd cmd = {
+        .name = "bench",
+        .purpose = "speed of prefill and decode, beside what this machine can do",
+        .usage = "-m MODEL[,MODEL...] [options]",
+        .example = "tessera bench -m model.gguf -p 512 -n 128 -t 2 -r 5",
+        OPT_TABLE(table),
+    };
+    int status = opt_start(&cmd, argc, argv);
+    return status == OPT_GO ? bench_with(&o) : status;
+}
