@@ -8,18 +8,12 @@ enum {
     BLOCK_TOKENS = 256,      /* whose activations of a chunk stay in half of a 512 KB L2         */
 };
 
-static __m256i lanes(int64_t n)
-{
-    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n < 8 ? (int)n : 8),
-                              _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-}
-
-/* Tiles of 8 rows over all tokens. */
-static void tokens(ts_r8_tile *const tile[], const uint8_t *w, const uint8_t *x, size_t ldx,
-                   int64_t nb, int64_t m, ts_r8_out out)
+/* Tiles of one group of rows over m tokens. */
+static void tokens(const ts_r8_kernels *f, ts_r8_tile *const tile[], const uint8_t *w,
+                   const uint8_t *x, size_t ldx, int64_t nb, int64_t m, ts_r8_out out)
 {
     while (m > 0) {
-        int64_t t = m < TS_R8_TOKENS ? m : TS_R8_TOKENS;
+        int64_t t = m < f->tokens ? m : f->tokens;
         tile[t - 1](w, x, ldx, nb, &out);
         m -= t;
         x += (size_t)t * ldx;
@@ -27,46 +21,40 @@ static void tokens(ts_r8_tile *const tile[], const uint8_t *w, const uint8_t *x,
     }
 }
 
-static void direct(const ts_r8_kernels *f, const ts_mul *p)
+static int64_t smaller(int64_t a, int64_t b)
 {
-    int64_t nb = p->k / f->layout->block;
-    size_t row = (size_t)nb * (size_t)f->layout->bytes;
-    for (int64_t n = p->n0; n < p->n1; n += 8) {
-        ts_r8_out out = {p->y + n, p->ldy, lanes(p->n1 - n), false};
-        tokens(f->direct, (const uint8_t *)p->w + (size_t)n * row, p->x, (size_t)nb * f->x_bytes,
-               nb, p->m, out);
-    }
+    return a < b ? a : b;
 }
 
-/* Rows n0..n1, tokens m0..m1, k blocks b0..b1. */
-static void chunk(const ts_r8_kernels *f, const ts_mul *p, int64_t m0, int64_t m1, int64_t b0,
-                  int64_t b1)
+/* All rows of p, tokens m0..m1, k blocks b0..b1; through a panel or not. */
+static void chunk(const ts_r8_kernels *f, const ts_mul *p, bool by_panel, int64_t m0, int64_t m1,
+                  int64_t b0, int64_t b1)
 {
     _Alignas(64) uint8_t panel[PANEL_BYTES];
-    int64_t nb = p->k / f->layout->block;
-    size_t row = (size_t)nb * (size_t)f->layout->bytes;
-    size_t ldx = (size_t)nb * f->x_bytes;
+    int64_t nb = p->k / f->block;
+    size_t row = (size_t)nb * f->bytes, ldx = (size_t)nb * f->x_bytes;
     const uint8_t *x = (const uint8_t *)p->x + (size_t)m0 * ldx + (size_t)b0 * f->x_bytes;
-    const uint8_t *w = (const uint8_t *)p->w + (size_t)b0 * 8 * (size_t)f->layout->bytes;
-    for (int64_t n = p->n0; n < p->n1; n += 8) {
-        f->panel(panel, w + (size_t)n * row, b1 - b0);
-        ts_r8_out out = {p->y + m0 * p->ldy + n, p->ldy, lanes(p->n1 - n), b0 > 0};
-        tokens(f->tile, panel, x, ldx, b1 - b0, m1 - m0, out);
+    const uint8_t *w0 = (const uint8_t *)p->w + (size_t)b0 * (size_t)f->rows * f->bytes;
+    for (int64_t n = p->n0; n < p->n1; n += f->rows) {
+        const uint8_t *w = w0 + (size_t)n * row;
+        ts_r8_out out = {p->y + m0 * p->ldy + n, p->ldy, smaller(p->n1 - n, f->rows), b0 > 0};
+        if (by_panel && f->panel) {
+            f->panel(panel, w, b1 - b0);
+            w = panel;
+        }
+        tokens(f, by_panel ? f->tile : f->direct, w, x, ldx, b1 - b0, m1 - m0, out);
     }
 }
 
 void ts_r8_mul(const ts_r8_kernels *f, const ts_mul *p)
 {
+    int64_t nb = p->k / f->block;
     if (p->m <= DIRECT_MAX) {
-        direct(f, p);
+        chunk(f, p, false, 0, p->m, 0, nb);
         return;
     }
-    int64_t nb = p->k / f->layout->block;
-    int64_t step = PANEL_BYTES / (int64_t)f->panel_bytes();
-    if (step > CHUNK / f->layout->block)
-        step = CHUNK / f->layout->block;
+    int64_t step = smaller(PANEL_BYTES / (int64_t)f->panel_bytes(), CHUNK / f->block);
     for (int64_t m = 0; m < p->m; m += BLOCK_TOKENS)
         for (int64_t b = 0; b < nb; b += step)
-            chunk(f, p, m, m + BLOCK_TOKENS < p->m ? m + BLOCK_TOKENS : p->m, b,
-                  b + step < nb ? b + step : nb);
+            chunk(f, p, true, m, smaller(m + BLOCK_TOKENS, p->m), b, smaller(b + step, nb));
 }

@@ -1,9 +1,9 @@
-/* r8_avx2.h - the product over packed groups of 8 rows: the blocking around a type's tiles.
+/* r8_avx2.h - the product over packed groups of rows: the blocking around a type's tiles.
  *
- * A tile multiplies 8 rows by 1..TS_R8_TOKENS tokens over a run of k blocks; one accumulator
- * register is 8 rows of one token, so no sum goes across lanes. It comes in two forms that share
+ * A tile multiplies one group of rows by 1..`tokens` tokens over a run of k blocks. An accumulator
+ * register is 8 rows of one token, so no sum goes across lanes. Tiles come in two forms that share
  * their body: direct   decodes the packed block in registers      few tokens: each weight is
- * decoded once panel    reads codes that were decoded into L1       many tokens: decoded once for
+ * decoded once panel    reads what was decoded into L1              many tokens: decoded once for
  * all of them */
 #ifndef TS_KSET_R8_AVX2_H
 #define TS_KSET_R8_AVX2_H
@@ -20,14 +20,14 @@
 #define TS_UNROLL _Pragma("GCC unroll 16")
 #endif
 
-enum { TS_R8_TOKENS = 4 };
+enum { TS_R8_TOKENS = 4, TS_TILE_TOKENS = 6 }; /* of the quantised types; of any type */
 
-/* Where a tile leaves y[tokens][8]. */
+/* Where a tile leaves y[tokens][rows]. */
 typedef struct ts_r8_out {
     float *y;
     int64_t ldy;
-    __m256i mask; /* lanes that are rows of the matrix */
-    bool add;     /* add to what is there              */
+    int64_t rows; /* of the group that are rows of the matrix */
+    bool add;     /* add to what is there                     */
 } ts_r8_out;
 
 /* w: nb blocks, packed or panel. x: the first token's block, tokens ldx bytes apart. */
@@ -35,12 +35,16 @@ typedef void ts_r8_tile(const uint8_t *w, const uint8_t *x, size_t ldx, int64_t 
                         const ts_r8_out *out);
 
 typedef struct ts_r8_kernels {
-    const ts_r8_layout *layout;
-    size_t x_bytes;              /* activations of one token and block   */
-    size_t (*panel_bytes)(void); /* of a block of 8 rows                 */
+    int rows;       /* of a group                                                            */
+    int block;      /* elements of k                                                         */
+    size_t bytes;   /* of a block in a source row; times rows, of a packed block             */
+    size_t x_bytes; /* activations of one token and block                                   */
+    /* A panel block of a group; panel is NULL where the packed block will do.             */
+    size_t (*panel_bytes)(void);
     void (*panel)(uint8_t *dst, const uint8_t *w, int64_t nb);
-    ts_r8_tile *direct[TS_R8_TOKENS]; /* [tokens - 1]           */
-    ts_r8_tile *tile[TS_R8_TOKENS];
+    int tokens;                         /* a tile takes at most */
+    ts_r8_tile *direct[TS_TILE_TOKENS]; /* [tokens - 1]           */
+    ts_r8_tile *tile[TS_TILE_TOKENS];
 } ts_r8_kernels;
 
 void ts_r8_mul(const ts_r8_kernels *f, const ts_mul *p);
@@ -63,18 +67,53 @@ TS_INLINE __m256 ts_halves(const uint8_t *p)
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
 }
 
-TS_INLINE void ts_r8_store(const ts_r8_out *out, int tokens, const __m256 *acc)
+/* Transposes 4 dwords of rows r and r + 4 (halves of v[r]): v[i] becomes dword i of rows 0..7. It
+ * is its own inverse. */
+TS_INLINE void ts_transpose(__m256i v[4])
 {
+    __m256i a = _mm256_unpacklo_epi32(v[0], v[1]), b = _mm256_unpackhi_epi32(v[0], v[1]);
+    __m256i c = _mm256_unpacklo_epi32(v[2], v[3]), d = _mm256_unpackhi_epi32(v[2], v[3]);
+    v[0] = _mm256_unpacklo_epi64(a, c);
+    v[1] = _mm256_unpackhi_epi64(a, c);
+    v[2] = _mm256_unpacklo_epi64(b, d);
+    v[3] = _mm256_unpackhi_epi64(b, d);
+}
+
+/* acc: rows r..r + 7 of all tokens, `step` registers apart. */
+TS_INLINE void ts_r8_store(const ts_r8_out *out, int tokens, int r, const __m256 *acc, int step)
+{
+    __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32((int)out->rows - r),
+                                      _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    TS_UNROLL
     for (int t = 0; t < tokens; t++) {
-        float *y = out->y + t * out->ldy;
-        __m256 v = acc[t];
+        float *y = out->y + t * out->ldy + r;
+        __m256 v = acc[t * step];
         if (out->add)
-            v = _mm256_add_ps(v, _mm256_maskload_ps(y, out->mask));
-        _mm256_maskstore_ps(y, out->mask, v);
+            v = _mm256_add_ps(v, _mm256_maskload_ps(y, mask));
+        _mm256_maskstore_ps(y, mask, v);
     }
 }
 
-/* The ts_kset of a type, from its `layout_TYPE`, `kernels_TYPE`. */
+/* The ts_kset of a type, from its bytes_T, pack_T, unpack_T and kernels_T. */
+#define TS_KSET_AVX2(T, name, rows_, act)                                                          \
+    static void mul_##T(const ts_mul *p)                                                           \
+    {                                                                                              \
+        ts_r8_mul(&kernels_##T, p);                                                                \
+    }                                                                                              \
+    extern const ts_kset ts_kset_##T##_avx2;                                                       \
+    const ts_kset ts_kset_##T##_avx2 = {                                                           \
+        .type = TS_TYPE_##T,                                                                       \
+        .isa = TS_ISA_AVX2,                                                                        \
+        .layout = name,                                                                            \
+        .prep = &ts_prep_##act##_avx2,                                                             \
+        .group = rows_,                                                                            \
+        .packed_bytes = bytes_##T,                                                                 \
+        .pack = pack_##T,                                                                          \
+        .unpack = unpack_##T,                                                                      \
+        .mul = mul_##T,                                                                            \
+    };
+
+/* The same for a type with a layout_T. */
 #define TS_R8_KSET(T, name, act)                                                                   \
     static size_t bytes_##T(int64_t n, int64_t k)                                                  \
     {                                                                                              \
@@ -90,21 +129,6 @@ TS_INLINE void ts_r8_store(const ts_r8_out *out, int tokens, const __m256 *acc)
     {                                                                                              \
         ts_r8_unpack(&layout_##T, src, packed, n, k, n0, n1);                                      \
     }                                                                                              \
-    static void mul_##T(const ts_mul *p)                                                           \
-    {                                                                                              \
-        ts_r8_mul(&kernels_##T, p);                                                                \
-    }                                                                                              \
-    extern const ts_kset ts_kset_##T##_avx2;                                                       \
-    const ts_kset ts_kset_##T##_avx2 = {                                                           \
-        .type = TS_TYPE_##T,                                                                       \
-        .isa = TS_ISA_AVX2,                                                                        \
-        .layout = name,                                                                            \
-        .prep = &ts_prep_##act##_avx2,                                                             \
-        .group = TS_R8_ROWS,                                                                       \
-        .packed_bytes = bytes_##T,                                                                 \
-        .pack = pack_##T,                                                                          \
-        .unpack = unpack_##T,                                                                      \
-        .mul = mul_##T,                                                                            \
-    };
+    TS_KSET_AVX2(T, name, TS_R8_ROWS, act)
 
 #endif

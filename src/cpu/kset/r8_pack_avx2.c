@@ -1,8 +1,7 @@
 /* r8_pack_avx2.c - packing 8 rows together and taking them apart again (the layout is told in
  * r8.h). */
-#include "cpu/kset/r8.h"
+#include "cpu/kset/r8_avx2.h"
 
-#include <immintrin.h>
 #include <string.h>
 
 enum { MAX_BLOCK = 256 }; /* bytes, more than the largest source block */
@@ -35,18 +34,6 @@ static inline __m256i bits_from_planes(__m256i v)
     return swap_places(v, 14, 0x0000cccc);
 }
 
-/* Transposes 4 dwords of rows r and r + 4 (halves of v[r]): v[i] becomes dword i of rows 0..7. It
- * is its own inverse. */
-static inline void transpose(__m256i v[4])
-{
-    __m256i a = _mm256_unpacklo_epi32(v[0], v[1]), b = _mm256_unpackhi_epi32(v[0], v[1]);
-    __m256i c = _mm256_unpacklo_epi32(v[2], v[3]), d = _mm256_unpackhi_epi32(v[2], v[3]);
-    v[0] = _mm256_unpacklo_epi64(a, c);
-    v[1] = _mm256_unpackhi_epi64(a, c);
-    v[2] = _mm256_unpacklo_epi64(b, d);
-    v[3] = _mm256_unpackhi_epi64(b, d);
-}
-
 static inline void pack_dwords(uint8_t *dst, const uint8_t *const row[8], const ts_r8_field *f)
 {
     int i = 0;
@@ -55,7 +42,7 @@ static inline void pack_dwords(uint8_t *dst, const uint8_t *const row[8], const 
         for (int r = 0; r < 4; r++)
             v[r] = _mm256_loadu2_m128i((const __m128i *)(row[r + 4] + f->at + 4 * i),
                                        (const __m128i *)(row[r] + f->at + 4 * i));
-        transpose(v);
+        ts_transpose(v);
         for (int j = 0; j < 4; j++)
             _mm256_storeu_si256((__m256i *)(dst + (size_t)(i + j) * 32), v[j]);
     }
@@ -81,7 +68,7 @@ static inline void unpack_dwords(uint8_t *const row[8], const uint8_t *src, cons
         __m256i v[4];
         for (int j = 0; j < 4; j++)
             v[j] = _mm256_loadu_si256((const __m256i *)(src + (size_t)(i + j) * 32));
-        transpose(v);
+        ts_transpose(v);
         for (int r = 0; r < 4; r++)
             _mm256_storeu2_m128i((__m128i *)(row[r + 4] + f->at + 4 * i),
                                  (__m128i *)(row[r] + f->at + 4 * i), v[r]);

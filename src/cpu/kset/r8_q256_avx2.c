@@ -334,7 +334,7 @@ TS_INLINE void direct(ts_type type, int n_tokens, const uint8_t *w, const uint8_
         for (int t = 0; t < n_tokens; t++)
             x[t]++;
     }
-    ts_r8_store(out, n_tokens, acc);
+    ts_r8_store(out, n_tokens, 0, acc, 1);
 }
 
 TS_INLINE void tile(ts_type type, int n_tokens, const uint8_t *w, const uint8_t *x0, size_t ldx,
@@ -371,7 +371,7 @@ TS_INLINE void tile(ts_type type, int n_tokens, const uint8_t *w, const uint8_t 
         for (int t = 0; t < n_tokens; t++)
             x[t]++;
     }
-    ts_r8_store(out, n_tokens, acc);
+    ts_r8_store(out, n_tokens, 0, acc, 1);
 }
 
 TS_INLINE void put(uint8_t **dst, __m256i v)
@@ -428,12 +428,15 @@ TS_INLINE void make_panel(ts_type type, uint8_t *dst, const uint8_t *w, int64_t 
         make_panel(TS_TYPE_##T, dst, w, nb);                                                       \
     }                                                                                              \
     static const ts_r8_kernels kernels_##T = {                                                     \
-        &layout_##T,                                                                               \
-        sizeof(ts_x256),                                                                           \
-        panel_bytes_##T,                                                                           \
-        panel_##T,                                                                                 \
-        {direct1_##T, direct2_##T, direct3_##T, direct4_##T},                                      \
-        {tile1_##T, tile2_##T, tile3_##T, tile4_##T},                                              \
+        .rows = TS_R8_ROWS,                                                                        \
+        .block = 256,                                                                              \
+        .bytes = source_bytes,                                                                     \
+        .x_bytes = sizeof(ts_x256),                                                                \
+        .panel_bytes = panel_bytes_##T,                                                            \
+        .panel = panel_##T,                                                                        \
+        .tokens = TS_R8_TOKENS,                                                                    \
+        .direct = {direct1_##T, direct2_##T, direct3_##T, direct4_##T},                            \
+        .tile = {tile1_##T, tile2_##T, tile3_##T, tile4_##T},                                      \
     };                                                                                             \
     TS_R8_KSET(T, name, q8_256)
 
