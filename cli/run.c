@@ -19,7 +19,7 @@
 typedef struct run_opts {
     model_opts model;
     const char *prompt, *file;
-    bool escape, no_escape, no_display_prompt, special, ignore_eos;
+    bool escape, no_escape, no_display_prompt, special, ignore_eos, stats;
     int64_t batch, predict, top_k, repeat_last_n, seed;
     double temp, top_p, min_p, repeat_penalty, frequency_penalty, presence_penalty;
 } run_opts;
@@ -165,6 +165,18 @@ static void print_timings(const run *r)
     print_rate("decode", r->n_decoded, r->decode_seconds);
 }
 
+static ts_status print_stats(const run *r, ts_error *err)
+{
+    char *text;
+    ts_status st = ts_session_stats(r->session, false, &text, err);
+
+    if (st)
+        return st;
+    fprintf(stderr, "\n%s", text);
+    ts_free(text);
+    return TS_OK;
+}
+
 /* --- generation --------------------------------------------------------- */
 
 static ts_status prefill(run *r, ts_error *err)
@@ -286,6 +298,8 @@ static ts_status open_all(run *r, run_opts *o, ts_error *err)
         st = find_eog(r, err);
     if (!st)
         st = model_session(&r->session, r->engine, err);
+    if (!st && o->stats)
+        ts_session_set_stats(r->session, true);
     return st;
 }
 
@@ -311,6 +325,8 @@ static int generate(run *r)
     if (st)
         return model_failed(&err);
     print_timings(r);
+    if (r->o->stats && print_stats(r, &err))
+        return cli_fail(&err);
     return r->end == END_INTERRUPT ? CLI_INTERRUPTED : CLI_OK;
 }
 
@@ -373,6 +389,8 @@ int cmd_run(int argc, char **argv)
         OPT("Output", "--no-display-prompt", OPT_FLAG, &o.no_display_prompt, NULL,
             "print only what was made, not the prompt before it"),
         OPT("Output", "-sp, --special", OPT_FLAG, &o.special, NULL, "print control tokens as text"),
+        OPT("Output", "--stats", OPT_FLAG, &o.stats, NULL,
+            "count and time the work of every kernel set and operation; printed to stderr"),
         OPT("Sampling", "--temp, --temperature", OPT_FLOAT, &o.temp, "T",
             "temperature; 0 always takes the best token", .min = 0, .max = 100),
         OPT("Sampling", "--top-k", OPT_INT, &o.top_k, "K", "keep the K best tokens; 0 keeps all",
