@@ -111,7 +111,10 @@ ts_status ts_engine_plan(const ts_engine *e, bool json, char **out, ts_error *er
     if (!e->m)
         return ts_fail(err, TS_BAD_ARG,
                        "the engine was opened for its vocabulary only: it has no plan");
-    ts_rates rates = {0};
+    ts_probe rates;
+    ts_status st = ts_probe_run(e->plan.n_threads, &rates, err);
+    if (st)
+        return st;
     ts_sb sb = {0};
     if (json)
         ts_plan_json(&e->plan, e->m, &rates, &sb);

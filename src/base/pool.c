@@ -27,7 +27,7 @@
 /* A few hundred microseconds: longer than the gap between two decode steps (sampling, printing),
  * short enough not to heat an idle machine. */
 #define SPIN_JOB     20000
-#define SPIN_BARRIER 20000
+#define SPIN_BARRIER 4000
 
 typedef struct gate {
     _Alignas(64) atomic_uint generation;

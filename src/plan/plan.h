@@ -7,6 +7,7 @@
 #define TS_PLAN_H
 
 #include "base/mem.h"
+#include "base/probe.h"
 #include "plan/step.h"
 
 /* Query rows that are split over positions: a decode step of up to this many tokens. */
@@ -35,12 +36,6 @@ typedef struct ts_plan_options {
     int64_t n_ctx, n_ubatch, n_logits; /* 0 = the default */
 } ts_plan_options;
 
-/* What the machine was measured to do, for predictions. 0 = unknown. */
-typedef struct ts_rates {
-    double read_gbs;  /* memory read by all threads, GB/s                        */
-    double peak_gops; /* multiply-adds of the widest kernel sets, GOP/s          */
-} ts_rates;
-
 /* Places m's weights. TS_BAD_ARG, TS_NO_MEMORY (the sentence gives the sizes). */
 ts_status ts_plan_make(ts_plan *out, ts_model *m, const ts_plan_options *opt, const ts_log *log,
                        ts_error *err);
@@ -49,8 +44,9 @@ void ts_plan_free(ts_plan *p);
 /* Bytes of one buffer of a session. */
 size_t ts_plan_buffer_bytes(const ts_plan *p, ts_buf buf);
 
-/* The plan for people and for programs. */
-void ts_plan_text(const ts_plan *p, const ts_model *m, const ts_rates *r, ts_sb *out);
-void ts_plan_json(const ts_plan *p, const ts_model *m, const ts_rates *r, ts_sb *out);
+/* The plan for people and for programs, with the speeds it predicts from what this machine was
+ * measured to do (NULL: no prediction). */
+void ts_plan_text(const ts_plan *p, const ts_model *m, const ts_probe *r, ts_sb *out);
+void ts_plan_json(const ts_plan *p, const ts_model *m, const ts_probe *r, ts_sb *out);
 
 #endif

@@ -5,31 +5,37 @@
 #include "base/cpu.h"
 #include "plan/plan.h"
 
-/* What real models reach of the measured limits, from docs/BENCHMARKS.md: one token streams weights
- * at this share of the read bandwidth; a micro-batch computes at this share of the kernels' peak.
- */
+/* What real models reach of the measured limits (docs/BENCHMARKS.md): one token streams its weights
+ * at this share of the read bandwidth, a micro-batch computes at this share of the peak. */
 #define DECODE_SHARE   0.80
-#define PREFILL_SHARE  0.55
+#define INT8_SHARE     0.45
+#define FMA_SHARE      0.60
 #define PREFILL_TOKENS 512
 
 typedef struct speeds {
-    double prefill_tps, decode_tps;
+    double prefill_tps, decode_tps; /* 0: not predicted */
 } speeds;
 
-/* Decode is bound by reading every weight once a token; prefill by computing. Attention is small
- * beside both at the context lengths predicted for. */
-static speeds predict(const ts_plan *p, const ts_model *m, const ts_rates *r)
+/* Decode is bound by reading every weight once a token, prefill by computing. Attention is small
+ * beside both at the lengths predicted for. The oracle's speed isn't worth a prediction. */
+static speeds predict(const ts_plan *p, const ts_model *m, const ts_probe *r)
 {
     speeds s = {0};
-    double gbs = r->read_gbs * DECODE_SHARE, gops = r->peak_gops * PREFILL_SHARE;
-    if (p->isa == TS_ISA_REF)
-        gbs = gops = 0; /* the oracle's speed isn't worth a prediction */
-    double head = 2.0 * (double)m->output->n * (double)m->output->k; /* for the last token only */
-    double flops = (p->step_flops - head) + head / PREFILL_TOKENS;
-    if (gops > 0)
-        s.prefill_tps = gops * 1e9 / flops;
-    if (gbs > 0)
-        s.decode_tps = gbs * 1e9 / (double)p->step_weights;
+    if (!r || p->isa == TS_ISA_REF)
+        return s;
+    double seconds = 0; /* of computing one token among many */
+    for (size_t i = 0; i < m->n_weights; i++) {
+        const ts_weight *w = &m->weights[i];
+        if (!w->kset)
+            continue;
+        double flops = 2.0 * (double)w->n * (double)w->k;
+        if (w == m->output) /* for the last token only */
+            flops /= PREFILL_TOKENS;
+        seconds +=
+            flops / (w->kset->prep->act == TS_ACT_F32 ? r->fma * FMA_SHARE : r->int8 * INT8_SHARE);
+    }
+    s.prefill_tps = 1 / seconds;
+    s.decode_tps = r->read * DECODE_SHARE / (double)p->step_weights;
     return s;
 }
 
@@ -48,7 +54,7 @@ static double mib(size_t n)
     return (double)n / (1 << 20);
 }
 
-void ts_plan_text(const ts_plan *p, const ts_model *m, const ts_rates *r, ts_sb *out)
+void ts_plan_text(const ts_plan *p, const ts_model *m, const ts_probe *r, ts_sb *out)
 {
     char desc[96];
     ts_model_describe(m, desc, sizeof desc);
@@ -83,18 +89,18 @@ void ts_plan_text(const ts_plan *p, const ts_model *m, const ts_rates *r, ts_sb 
     ts_sb_printf(out, "\n%zu steps, %zu barriers, micro-batch %lld\n", p->steps.n, barriers,
                  (long long)p->n_ubatch);
     speeds s = predict(p, m, r);
-    if (s.decode_tps > 0 && s.prefill_tps > 0)
+    if (s.decode_tps > 0)
         ts_sb_printf(
             out,
-            "predicted: prefill of %d tokens %.1f tok/s (%.0f GOP/s measured), decode %.1f "
-            "tok/s (%.1f MiB a token at %.1f GB/s measured)\n",
-            PREFILL_TOKENS, s.prefill_tps, r->peak_gops, s.decode_tps, mib(p->step_weights),
-            r->read_gbs);
+            "predicted: prefill of %d tokens %.1f tok/s, decode %.1f tok/s (%.1f MiB a token; "
+            "measured here: %.1f GB/s read, %.0f GOP/s int8, %.0f GFLOP/s float)\n",
+            PREFILL_TOKENS, s.prefill_tps, s.decode_tps, mib(p->step_weights), r->read / 1e9,
+            r->int8 / 1e9, r->fma / 1e9);
     else
         ts_sb_str(out, "predicted: nothing for the ref kernel sets, which are there to be right\n");
 }
 
-void ts_plan_json(const ts_plan *p, const ts_model *m, const ts_rates *r, ts_sb *out)
+void ts_plan_json(const ts_plan *p, const ts_model *m, const ts_probe *r, ts_sb *out)
 {
     ts_sb_str(out, "{\"weights\":[");
     for (size_t i = 0; i < m->n_weights; i++) {
@@ -124,9 +130,9 @@ void ts_plan_json(const ts_plan *p, const ts_model *m, const ts_rates *r, ts_sb 
     ts_sb_printf(out,
                  "]},\n\"kv\":{\"type\":\"F16\",\"n_ctx\":%lld,\"bytes\":%zu},\n\"n_threads\":%d,"
                  "\"n_ubatch\":%lld,\"isa\":\"%s\",\"steps\":%zu,\n"
-                 "\"predicted\":{\"prefill_tps\":%.2f,\"decode_tps\":%.2f,\"read_gbs\":%.2f,"
-                 "\"peak_gops\":%.1f}}\n",
+                 "\"predicted\":{\"prefill_tps\":%.2f,\"decode_tps\":%.2f},\n\"measured\":"
+                 "{\"read_gbs\":%.2f,\"int8_gops\":%.1f,\"fma_gflops\":%.1f}}\n",
                  (long long)p->n_ctx, p->kv, p->n_threads, (long long)p->n_ubatch,
-                 ts_isa_name(p->isa), p->steps.n, s.prefill_tps, s.decode_tps, r->read_gbs,
-                 r->peak_gops);
+                 ts_isa_name(p->isa), p->steps.n, s.prefill_tps, s.decode_tps,
+                 r ? r->read / 1e9 : 0, r ? r->int8 / 1e9 : 0, r ? r->fma / 1e9 : 0);
 }
