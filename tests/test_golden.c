@@ -15,7 +15,7 @@ static uint64_t fnv1a(const char *path)
     unsigned char block[65536];
     size_t n;
     FILE *f = fopen(path, "rb");
-    REQUIRE(f);
+    MUST(f);
     while ((n = fread(block, 1, sizeof block, f)) > 0)
         for (size_t i = 0; i < n; i++)
             h = (h ^ block[i]) * 0x100000001b3u;
@@ -29,10 +29,10 @@ static float *eval_rows(const golden *g, ts_engine *e, size_t step)
     size_t nv = (size_t)g->n_vocab;
     float *out = malloc(PAIR * nv * sizeof *out);
     ts_session *s = golden_session(e);
-    REQUIRE(out);
+    MUST(out);
     for (size_t at = 0; at < PAIR; at += step) {
         size_t m = PAIR - at < step ? PAIR - at : step;
-        REQUIRE(golden_eval(s, g->text + at, m, m));
+        MUST(golden_eval(s, g->text + at, m, m));
         for (size_t i = 0; i < m; i++)
             memcpy(out + (at + i) * nv, ts_session_logits(s, i), nv * sizeof *out);
     }
@@ -128,7 +128,7 @@ static void test_tiny(const char *name)
     golden_read(&g, name);
     ts_synth_options o = {.preset = "tiny", .n_threads = 1, .arch = arch, .type = type};
     int pure = 0;
-    REQUIRE(sscanf(g.synth, "%31s %31s %d %31s %" SCNu64, arch, type, &pure, rope, &o.seed) == 5);
+    MUST(sscanf(g.synth, "%31s %31s %d %31s %" SCNu64, arch, type, &pure, rope, &o.seed) == 5);
     o.pure = pure;
     o.rope_scaling = strcmp(rope, "default") ? rope : NULL;
     snprintf(g.file, sizeof g.file, "%s", name);

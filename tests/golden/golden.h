@@ -27,6 +27,15 @@
     0 /* sanitizers make everything ten times slower: shorter runs of the same checks */
 #endif
 
+/* Stops only if this condition fails, so that one failed comparison doesn't hide the next. */
+#define MUST(cond)                                                                                 \
+    do {                                                                                           \
+        bool must_hold = (cond);                                                                   \
+        CHECK_MSG(must_hold, "%s", #cond);                                                         \
+        if (!must_hold)                                                                            \
+            exit(1);                                                                               \
+    } while (0)
+
 enum { GOLDEN_MAX_PROMPTS = 8, GOLDEN_MAX_ROWS = 8 };
 
 typedef struct golden_prompt {
@@ -64,11 +73,11 @@ typedef struct golden {
 
 static inline void *golden_list(FILE *f, bool real, size_t *n)
 {
-    REQUIRE(fscanf(f, "%zu", n) == 1 && *n < 10000000);
+    MUST(fscanf(f, "%zu", n) == 1 && *n < 10000000);
     void *v = calloc(*n + 1, 4);
-    REQUIRE(v);
+    MUST(v);
     for (size_t i = 0; i < *n; i++)
-        REQUIRE((real ? fscanf(f, "%f", (float *)v + i) : fscanf(f, "%d", (int32_t *)v + i)) == 1);
+        MUST((real ? fscanf(f, "%f", (float *)v + i) : fscanf(f, "%d", (int32_t *)v + i)) == 1);
     return v;
 }
 
@@ -78,11 +87,11 @@ static inline char *golden_string(FILE *f, size_t *len)
     char *s = malloc(65536);
     size_t n = 0;
     int c;
-    REQUIRE(s && fscanf(f, " \"") == 0);
+    MUST(s && fscanf(f, " \"") == 0);
     while ((c = fgetc(f)) != '"' && c != EOF && n < 65535) {
         unsigned hex;
         if (c == '\\' && (c = fgetc(f)) == 'x') {
-            REQUIRE(fscanf(f, "%2x", &hex) == 1);
+            MUST(fscanf(f, "%2x", &hex) == 1);
             c = (int)hex;
         }
         s[n++] = (char)c;
@@ -97,61 +106,61 @@ static inline void golden_read(golden *g, const char *name)
     char path[512], key[64];
     snprintf(path, sizeof path, "%s/golden/%s.golden", TS_TEST_DIR, name);
     FILE *f = fopen(path, "r");
-    REQUIRE(f && fscanf(f, "tessera-golden %63s", key) == 1 && !strcmp(key, "1"));
+    MUST(f && fscanf(f, "tessera-golden %63s", key) == 1 && !strcmp(key, "1"));
     memset(g, 0, sizeof *g);
     golden_prompt *p = NULL;
     golden_row *r = NULL;
     size_t n;
     while (fscanf(f, "%63s", key) == 1) {
         if (!strcmp(key, "file")) {
-            REQUIRE(fscanf(f, "%255s", g->file) == 1);
+            MUST(fscanf(f, "%255s", g->file) == 1);
         } else if (!strcmp(key, "synth")) {
-            REQUIRE(fscanf(f, " %255[^\n]", g->synth) == 1);
+            MUST(fscanf(f, " %255[^\n]", g->synth) == 1);
         } else if (!strcmp(key, "sha256")) {
-            REQUIRE(fscanf(f, "%*s") == 0); /* for people and for the fetching script */
+            MUST(fscanf(f, "%*s") == 0); /* for people and for the fetching script */
         } else if (!strcmp(key, "fnv")) {
-            REQUIRE(fscanf(f, "%" SCNx64, &g->fnv) == 1);
+            MUST(fscanf(f, "%" SCNx64, &g->fnv) == 1);
         } else if (!strcmp(key, "vocab")) {
-            REQUIRE(fscanf(f, "%" SCNd64, &g->n_vocab) == 1);
+            MUST(fscanf(f, "%" SCNd64, &g->n_vocab) == 1);
         } else if (!strcmp(key, "prompt")) {
-            REQUIRE(g->n_prompts < GOLDEN_MAX_PROMPTS);
+            MUST(g->n_prompts < GOLDEN_MAX_PROMPTS);
             p = &g->prompts[g->n_prompts++];
             p->text = golden_string(f, &p->text_len);
         } else if (!strcmp(key, "ids")) {
             if (!p || p->ids) {
-                REQUIRE(g->n_prompts < GOLDEN_MAX_PROMPTS);
+                MUST(g->n_prompts < GOLDEN_MAX_PROMPTS);
                 p = &g->prompts[g->n_prompts++];
             }
             p->ids = golden_list(f, false, &p->n_ids);
         } else if (!strcmp(key, "greedy")) {
-            REQUIRE(p);
+            MUST(p);
             p->greedy = golden_list(f, false, &p->n_greedy);
         } else if (!strcmp(key, "gap")) {
-            REQUIRE(p);
+            MUST(p);
             p->gap = golden_list(f, true, &n);
-            REQUIRE(n == p->n_greedy);
+            MUST(n == p->n_greedy);
         } else if (!strcmp(key, "text")) {
             g->text = golden_list(f, false, &g->n_text);
         } else if (!strcmp(key, "row")) {
-            REQUIRE(g->n_rows < GOLDEN_MAX_ROWS);
+            MUST(g->n_rows < GOLDEN_MAX_ROWS);
             r = &g->rows[g->n_rows++];
-            REQUIRE(fscanf(f, "%zu %zu", &r->pos, &r->stride) == 2 && r->stride);
+            MUST(fscanf(f, "%zu %zu", &r->pos, &r->stride) == 2 && r->stride);
         } else if (!strcmp(key, "logits")) {
-            REQUIRE(r);
+            MUST(r);
             r->logits = golden_list(f, true, &r->n);
         } else if (!strcmp(key, "top")) {
-            REQUIRE(r);
+            MUST(r);
             r->top = golden_list(f, false, &r->n_top);
         } else if (!strcmp(key, "toplogits")) {
-            REQUIRE(r);
+            MUST(r);
             r->top_logits = golden_list(f, true, &n);
-            REQUIRE(n == r->n_top);
+            MUST(n == r->n_top);
         } else if (!strcmp(key, "perplexity")) {
-            REQUIRE(fscanf(f, "%zu %zu", &g->ppl_ctx, &g->ppl_ids) == 2);
+            MUST(fscanf(f, "%zu %zu", &g->ppl_ctx, &g->ppl_ids) == 2);
             g->ppl = golden_list(f, true, &g->n_windows);
         } else {
-            CHECK_MSG(false, "%s: unknown key '%s'", path, key);
-            REQUIRE(false);
+            fprintf(stderr, "%s: unknown key '%s'\n", path, key);
+            exit(1);
         }
     }
     fclose(f);
@@ -223,7 +232,7 @@ static inline ts_session *golden_session(ts_engine *e)
     ts_error err = {0};
     ts_status st = ts_session_open(&s, e, &err);
     CHECK_MSG(st == TS_OK, "%s", err.msg);
-    REQUIRE(s);
+    MUST(s);
     return s;
 }
 
@@ -301,7 +310,7 @@ static inline void golden_check_rows(const golden *g, ts_engine *e, size_t max_p
     ts_session *s = golden_session(e);
     size_t at = 0;
     float *got = malloc(sizeof(float) * (size_t)g->n_vocab);
-    REQUIRE(got);
+    MUST(got);
     for (size_t i = 0; i < g->n_rows; i++) {
         const golden_row *r = &g->rows[i];
         if (r->pos > max_pos || !golden_eval(s, g->text + at, r->pos + 1 - at, 1))
@@ -359,7 +368,7 @@ static inline void golden_check_perplexity(const golden *g, ts_engine *e, size_t
     char path[512];
     snprintf(path, sizeof path, "%s/golden/alice.txt", TS_TEST_DIR);
     FILE *f = fopen(path, "rb");
-    REQUIRE(f);
+    MUST(f);
     char *text = malloc(1 << 20);
     size_t n = fread(text, 1, 1 << 20, f), n_ids = 0, half = g->ppl_ctx / 2, counted = 0;
     fclose(f);
