@@ -29,6 +29,7 @@ typedef struct bench {
     bench_printer out;
     ts_engine *engine; /* of one model and one number of threads */
     ts_session *session;
+    ts_prober *prober;
     ts_token bos; /* -1 = none */
     uint64_t rng;
     ts_token *ids; /* [batch] */
@@ -117,19 +118,6 @@ static ts_status warm_up(bench *b, ts_error *err)
     return st;
 }
 
-static ts_status probe(bench *b, ts_error *err)
-{
-    ts_probe now, *peak = &b->r.peak;
-    ts_status st = ts_probe_run(b->r.info.n_threads, &now, err);
-
-    if (st)
-        return st;
-    peak->read = now.read > peak->read ? now.read : peak->read;
-    peak->fma = now.fma > peak->fma ? now.fma : peak->fma;
-    peak->int8 = now.int8 > peak->int8 ? now.int8 : peak->int8;
-    return TS_OK;
-}
-
 static ts_status time_reps(bench *b, ts_error *err)
 {
     bench_result *r = &b->r;
@@ -163,9 +151,8 @@ static ts_status run_test(bench *b, int64_t n_prompt, int64_t n_gen, int64_t n_d
     r->n_gen = n_gen;
     r->n_depth = n_depth;
     strftime(r->time, sizeof r->time, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&t, &tm));
-    ts_status st = probe(b, err);
-    if (!st)
-        st = ts_session_rewind(b->session, 0, err);
+    ts_prober_run(b->prober, &r->peak);
+    ts_status st = ts_session_rewind(b->session, 0, err);
     if (!st)
         st = run_prompt(b, n_depth, err);
     if (!st && !b->o->no_warmup)
@@ -235,9 +222,13 @@ static ts_status run_model(bench *b, const char *path, int64_t threads, ts_error
     if (!st)
         st = model_session(&b->session, b->engine, err);
     if (!st)
+        st = ts_prober_open(&b->prober, b->r.info.n_threads, err);
+    if (!st)
         st = run_tests(b, err);
+    ts_prober_close(b->prober);
     model_session_close(b->session);
     ts_engine_close(b->engine);
+    b->prober = NULL;
     b->session = NULL;
     b->engine = NULL;
     return st;

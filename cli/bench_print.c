@@ -103,7 +103,7 @@ static void md_header(const bench_printer *p)
         printf(" %7s |", "n_batch");
     if (p->show_ubatch)
         printf(" %8s |", "n_ubatch");
-    printf(" %15s | %19s | %13s | %27s |\n", "test", "t/s", "achieved", "of what this machine can");
+    printf(" %15s | %19s | %13s | %27s |\n", "test", "t/s", "achieved", "of measured peak");
     printf("| ------------------------------ | ---------: | ---------: | ---------- | ------: |");
     if (p->show_batch)
         printf(" ------: |");

@@ -3,6 +3,7 @@
 
 #include <emmintrin.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -75,17 +76,20 @@ const ts_probe_loops ts_probe_sse2 = {
 
 enum { RUNS = 6, ROUNDS = 400000 };
 
-typedef struct probe_job {
+typedef enum job_kind { JOB_FILL, JOB_READ, JOB_FMA, JOB_INT8 } job_kind;
+
+struct ts_prober {
     const ts_probe_loops *loops;
+    ts_pool *pool;
     char *buf;
-    size_t slice; /* bytes of each thread */
-    enum { JOB_FILL, JOB_READ, JOB_FMA, JOB_INT8 } what;
+    size_t bytes, slice; /* of the mapping; of each thread's part */
+    job_kind what;
     atomic_int_fast64_t sink; /* results go here, so that they are made */
-} probe_job;
+};
 
 static void job(void *arg, int tid, int n_threads)
 {
-    probe_job *j = arg;
+    ts_prober *j = arg;
     char *mine = j->buf + (size_t)tid * j->slice;
     int64_t v = 0;
 
@@ -115,20 +119,31 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* Seconds of the fastest run. */
-static double best_time(ts_pool *p, probe_job *j, int what)
+/* Operations a second in the fastest of several runs of n operations a thread. */
+static double best_rate(ts_prober *p, job_kind what, double n)
 {
-    double best = 0;
+    double best = 1e9;
 
-    j->what = what;
+    p->what = what;
     for (int i = 0; i < RUNS; i++) {
         double start = now();
-        ts_pool_run(p, job, j);
+        ts_pool_run(p->pool, job, p);
         double t = now() - start;
-        if (i == 0 || t < best)
+        if (t < best)
             best = t;
     }
-    return best > 1e-9 ? best : 1e-9;
+    return n * ts_pool_size(p->pool) / (best > 1e-9 ? best : 1e-9);
+}
+
+void ts_prober_run(ts_prober *p, ts_probe *best)
+{
+    double read = best_rate(p, JOB_READ, (double)p->slice);
+    double fma = best_rate(p, JOB_FMA, ROUNDS * p->loops->fma_ops);
+    double int8 = best_rate(p, JOB_INT8, ROUNDS * p->loops->int8_ops);
+
+    best->read = read > best->read ? read : best->read;
+    best->fma = fma > best->fma ? fma : best->fma;
+    best->int8 = int8 > best->int8 ? int8 : best->int8;
 }
 
 /* Together at least 256 MiB and four times the last-level cache, at most 1 GiB and a quarter of
@@ -145,29 +160,52 @@ static size_t buffer_bytes(void)
     return n < most ? n : most;
 }
 
+ts_status ts_prober_open(ts_prober **out, int n_threads, ts_error *err)
+{
+    ts_prober *p = ts_calloc(1, sizeof *p);
+
+    if (!p)
+        return ts_fail(err, TS_NO_MEMORY, "no memory to measure this machine");
+    p->loops = ts_cpu_get()->avx2 ? &ts_probe_avx2 : &ts_probe_sse2;
+    ts_status st = ts_pool_open(&p->pool, n_threads, err);
+    if (st) {
+        ts_prober_close(p);
+        return st;
+    }
+    p->slice = buffer_bytes() / (size_t)n_threads / 4096 * 4096;
+    /* The loops prefetch a page ahead of what they read: those addresses lie in the mapping too. */
+    p->bytes = p->slice * (size_t)n_threads + 8192;
+    p->buf = p->slice ? ts_map(p->bytes) : NULL;
+    if (!p->buf) {
+        st = ts_fail(err, TS_NO_MEMORY, "no memory (%zu bytes) to measure its bandwidth", p->bytes);
+        ts_prober_close(p);
+        return st;
+    }
+    p->what = JOB_FILL;
+    ts_pool_run(p->pool, job, p);
+    *out = p;
+    return TS_OK;
+}
+
+void ts_prober_close(ts_prober *p)
+{
+    if (!p)
+        return;
+    if (p->buf)
+        ts_unmap(p->buf, p->bytes);
+    ts_pool_close(p->pool);
+    free(p);
+}
+
 ts_status ts_probe_run(int n_threads, ts_probe *out, ts_error *err)
 {
-    probe_job j = {.loops = ts_cpu_get()->avx2 ? &ts_probe_avx2 : &ts_probe_sse2};
-    ts_pool *pool;
-    ts_status st = ts_pool_open(&pool, n_threads, err);
+    ts_prober *p;
+    ts_status st = ts_prober_open(&p, n_threads, err);
 
     if (st)
         return st;
-    j.slice = buffer_bytes() / (size_t)n_threads / 4096 * 4096;
-    /* The loops prefetch a page ahead of what they read: those addresses lie in the mapping too. */
-    size_t bytes = j.slice * (size_t)n_threads + 8192;
-    j.buf = j.slice ? ts_map(bytes) : NULL;
-    if (!j.buf) {
-        ts_pool_close(pool);
-        return ts_fail(err, TS_NO_MEMORY, "no memory (%zu bytes) to measure its bandwidth", bytes);
-    }
-    j.what = JOB_FILL;
-    ts_pool_run(pool, job, &j);
-    double n = n_threads;
-    out->read = n * (double)j.slice / best_time(pool, &j, JOB_READ);
-    out->fma = n * ROUNDS * j.loops->fma_ops / best_time(pool, &j, JOB_FMA);
-    out->int8 = n * ROUNDS * j.loops->int8_ops / best_time(pool, &j, JOB_INT8);
-    ts_unmap(j.buf, bytes);
-    ts_pool_close(pool);
+    *out = (ts_probe){0};
+    ts_prober_run(p, out);
+    ts_prober_close(p);
     return TS_OK;
 }

@@ -15,7 +15,18 @@ typedef struct ts_probe {
                     a product and its sum are two                                           */
 } ts_probe;
 
-/* About a third of a second. TS_NO_MEMORY, TS_BAD_ARG (number of threads). */
+/* What a measurement needs: threads, and memory to read (256 MiB to 1 GiB, less when memory is
+ * short). */
+typedef struct ts_prober ts_prober;
+
+/* TS_NO_MEMORY, TS_BAD_ARG (number of threads). */
+ts_status ts_prober_open(ts_prober **out, int n_threads, ts_error *err);
+void ts_prober_close(ts_prober *p);
+
+/* Measures again and keeps in *best whatever is better than what is there. A fifth of a second. */
+void ts_prober_run(ts_prober *p, ts_probe *best);
+
+/* All three at once, for who measures only once. */
 ts_status ts_probe_run(int n_threads, ts_probe *out, ts_error *err);
 
 #endif
