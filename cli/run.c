@@ -115,7 +115,8 @@ static ts_status tokenize_prompt(run *r, ts_error *err)
         return st;
     if (r->n_ids == 0)
         return ts_fail(err, TS_BAD_ARG,
-                       "the prompt is empty, and this model has no BOS token to begin with");
+                       "the prompt is empty and this model adds no BOS token: there is nothing to "
+                       "begin with");
     if ((int64_t)r->n_ids > r->info.n_ctx)
         return ts_fail(err, TS_BAD_ARG,
                        "the prompt has %zu tokens, but the context holds %lld (-c sets it)",
