@@ -19,7 +19,8 @@ static void on_sigint(int signo)
 
 void interrupt_catch(void)
 {
-    struct sigaction sa = {.sa_handler = on_sigint, .sa_flags = SA_RESETHAND};
+    /* SA_RESTART: what is being written to a slow terminal is still written whole. */
+    struct sigaction sa = {.sa_handler = on_sigint, .sa_flags = SA_RESETHAND | SA_RESTART};
 
     sigemptyset(&sa.sa_mask);
     sigaction(SIGINT, &sa, NULL);

@@ -19,7 +19,7 @@ enum { VERSION = 1, HEADER_BYTES = 32, ROW_BYTES = 16 };
 
 struct logits_file {
     FILE *f;
-    char *path, *part; /* part is NULL when reading, and once committed */
+    char *path, *part; /* part: the name until committed; NULL when there is none to remove */
     uint32_t n_vocab;
     uint8_t *record;
     size_t record_bytes;
@@ -72,24 +72,39 @@ static ts_status fail_write(const logits_file *f, ts_error *err)
     return ts_fail(err, TS_IO, "%s: cannot be written: %s", f->path, strerror(errno));
 }
 
-static ts_status create(logits_file *f, const char *path, const logits_header *h, ts_error *err)
+/* A device or a pipe is written to; a file that is there already stays until the new one is whole.
+ */
+static ts_status create_file(logits_file *f, ts_error *err)
 {
-    uint8_t head[HEADER_BYTES];
-    uint32_t version = VERSION;
+    struct stat sb;
     ts_sb part = {0};
-    ts_status st = prepare(f, path, h->n_vocab, err);
 
-    if (st)
-        return st;
-    ts_sb_printf(&part, "%s.part", path);
+    if (stat(f->path, &sb) == 0 && !S_ISREG(sb.st_mode)) {
+        f->f = fopen(f->path, "wb");
+        return f->f ? TS_OK : fail_write(f, err);
+    }
+    ts_sb_printf(&part, "%s.part", f->path);
     if (part.failed)
-        return ts_fail(err, TS_NO_MEMORY, "%s: no memory for its name", path);
+        return ts_fail(err, TS_NO_MEMORY, "%s: no memory for its name", f->path);
     f->f = fopen(part.s, "wb");
     if (!f->f) {
         ts_sb_free(&part);
         return fail_write(f, err);
     }
     f->part = part.s;
+    return TS_OK;
+}
+
+static ts_status create(logits_file *f, const char *path, const logits_header *h, ts_error *err)
+{
+    uint8_t head[HEADER_BYTES];
+    uint32_t version = VERSION;
+    ts_status st = prepare(f, path, h->n_vocab, err);
+
+    if (!st)
+        st = create_file(f, err);
+    if (st)
+        return st;
     memcpy(head, MAGIC, 8);
     memcpy(head + 8, &version, 4);
     memcpy(head + 12, &h->n_vocab, 4);
@@ -145,7 +160,7 @@ ts_status logits_commit(logits_file *f, ts_error *err)
     FILE *file = f->f;
 
     f->f = NULL;
-    if (fclose(file) != 0 || rename(f->part, f->path) != 0)
+    if (fclose(file) != 0 || (f->part && rename(f->part, f->path) != 0))
         return fail_write(f, err);
     free(f->part);
     f->part = NULL;

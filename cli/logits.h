@@ -48,7 +48,7 @@ typedef struct logits_row {
 
 typedef struct logits_file logits_file;
 
-/* Writes to PATH.part, which becomes PATH when logits_close_write succeeds. */
+/* Writes to PATH.part, which logits_commit renames to PATH. */
 ts_status logits_create(logits_file **out, const char *path, const logits_header *h, ts_error *err);
 ts_status logits_write(logits_file *f, const logits_row *row, ts_error *err);
 ts_status logits_commit(logits_file *f, ts_error *err); /* the file is complete */

@@ -34,6 +34,8 @@ typedef struct ppl {
     ts_engine *engine;
     ts_session *session;
     ts_engine_info info;
+    char *text;
+    size_t n_text;
     ts_token *ids;
     size_t n_ids;
     ts_token bos; /* -1 = none */
@@ -198,19 +200,21 @@ static ts_status open_base(ppl *p, ts_error *err)
     return TS_OK;
 }
 
-/* Tokens, and how many chunks they make. */
-static ts_status read_tokens(ppl *p, ts_error *err)
+static ts_status read_text(ppl *p, ts_error *err)
 {
-    char *text;
-    size_t n;
-    ts_status st = text_read(p->o->file, &text, &n, err);
+    ts_status st = text_read(p->o->file, &p->text, &p->n_text, err);
 
-    if (st)
-        return st;
-    if (n && text[n - 1] == '\n') /* as llama.cpp's -f */
-        n--;
-    st = ts_tokenize(p->engine, text, n, TS_TOK_ADD_SPECIAL, &p->ids, &p->n_ids, err);
-    free(text);
+    if (!st && p->n_text && p->text[p->n_text - 1] == '\n') /* as llama.cpp's -f */
+        p->n_text--;
+    return st;
+}
+
+/* Tokens, and how many chunks they make. */
+static ts_status tokenize(ppl *p, ts_error *err)
+{
+    ts_status st =
+        ts_tokenize(p->engine, p->text, p->n_text, TS_TOK_ADD_SPECIAL, &p->ids, &p->n_ids, err);
+
     if (!st)
         st = model_bos(p->engine, &p->bos, err);
     if (st)
@@ -263,15 +267,18 @@ static ts_status prepare(ppl *p, ts_error *err)
         return ts_fail(err, TS_BAD_ARG, "--chunks must be -1 or at least 1, not 0");
     if (o->kl)
         st = open_base(p, err);
+    if (!st)
+        st = read_text(p, err);
     if (st)
         return st;
+    interrupt_catch(); /* not before: Ctrl-C while the text is typed just ends the program */
     p->n_ctx = o->model.ctx ? o->model.ctx : 512;
     o->model.ctx = p->n_ctx;
     st = model_open(&p->engine, &o->model, ROWS, false, err);
     if (st)
         return st;
     ts_engine_get_info(p->engine, &p->info);
-    st = read_tokens(p, err);
+    st = tokenize(p, err);
     if (!st && p->base)
         st = match_base(p, err);
     if (!st && o->save)
@@ -292,7 +299,6 @@ static int perplexity_with(ppl_opts *o)
     ppl p = {.o = o};
     ts_error err = {0};
 
-    interrupt_catch();
     ts_status st = prepare(&p, &err);
     if (!st) {
         double start = cli_now();
@@ -310,6 +316,7 @@ static int perplexity_with(ppl_opts *o)
     logits_close(p.base);
     ts_engine_close(p.engine);
     ts_free(p.ids);
+    free(p.text);
     free(p.row.log_p);
     free(p.base_row.log_p);
     return st ? model_failed(&err) : CLI_OK;

@@ -289,6 +289,7 @@ static ts_status open_all(run *r, run_opts *o, ts_error *err)
     ts_status st = read_prompt(r, err);
     if (!st)
         st = open_sampler(r, err);
+    interrupt_catch(); /* not before: Ctrl-C while the prompt is typed just ends the program */
     if (!st)
         st = model_open(&r->engine, &o->model, 1, false, err);
     if (st)
@@ -348,7 +349,6 @@ static int run_with(run_opts *o)
     ts_error err = {0};
 
     r.seed = o->seed >= 0 ? (uint64_t)o->seed : (uint64_t)time(NULL);
-    interrupt_catch();
     int status = open_all(&r, o, &err) ? model_failed(&err) : generate(&r);
     close_all(&r);
     return status;
