@@ -141,7 +141,7 @@ void ts_sampler_close(ts_sampler *s)
 
 void ts_sampler_accept(ts_sampler *s, ts_token id)
 {
-    if (!s->penalise)
+    if (!s->penalise || s->short_once)
         return;
     size_t limit = s->opt.repeat_last_n < 0 ? SIZE_MAX : (size_t)s->opt.repeat_last_n;
     if (s->n_prev == limit) {
@@ -231,8 +231,8 @@ static double weight(float l, float max, float temp)
     return l == max ? 1 : (double)expf((l - max) / temp);
 }
 
-/* Candidates that top-p keeps out of the sorted cand[n]: the fewest whose weights reach `goal`. 0
- * if all together don't. */
+/* How many of the sorted cand[n] top-p keeps: the fewest whose weights reach goal together; 0 if
+ * all of them don't. */
 static size_t nucleus(const candidate *cand, size_t n, double goal)
 {
     double sum = 0;
