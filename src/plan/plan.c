@@ -58,7 +58,6 @@ static void place_weights(ts_plan *p, ts_model *m)
             p->source = sat_add(p->source, w->bytes);
         }
         p->step_weights = sat_add(p->step_weights, w->bytes);
-        p->step_flops += 2.0 * (double)w->n * (double)w->k;
     }
 }
 

@@ -27,7 +27,6 @@ typedef struct ts_plan {
     size_t buffers;      /* activations, logits and attention scratch of a session         */
     size_t parts;        /* of them: partial attention sums of a decode step               */
     size_t step_weights; /* read from memory by one decode step                            */
-    double step_flops;   /* of matrix products, for one token with logits                  */
 } ts_plan;
 
 typedef struct ts_plan_options {
