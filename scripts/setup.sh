@@ -10,7 +10,10 @@
 TS_MODELS_DIR=${XDG_CACHE_HOME:-$HOME/.cache}/tessera/models
 ts_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
-say() { printf '\033[1m== %s\033[0m\n' "$*" >&2; }
+say()
+{
+    if [ -t 2 ]; then printf "\033[1m== %s\033[0m\n" "$*" >&2; else printf "== %s\n" "$*" >&2; fi
+}
 die() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; exit 1; }
 
 have() { command -v "$1" >/dev/null 2>&1; }

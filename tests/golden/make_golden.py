@@ -1,9 +1,10 @@
 """make_golden.py - golden values of one real model, from llama.cpp: NAME.golden.
 
-    python make_golden.py MODEL.gguf NAME
+    python make_golden.py MODEL.gguf NAME [WINDOWS]
 
 What the file holds (README.md gives its grammar): the ids of a few prompts, 64 greedy tokens after each
-with the distance of the two best logits, logits at chosen positions of alice.txt, its perplexity.
+with the distance of the two best logits, logits at chosen positions of alice.txt, its perplexity (over so many
+windows of 512, or all).
 """
 import os
 import sys
@@ -63,7 +64,8 @@ def put_logits(f, pos, row, stride):
 
 
 def main():
-    path, name = sys.argv[1:]
+    path, name = sys.argv[1:3]
+    max_windows = int(sys.argv[3]) if len(sys.argv) > 3 else 1 << 30
     with open(os.path.join(HERE, "alice.txt"), encoding="utf-8") as f:
         text = f.read()
     o = Oracle(path)
@@ -85,7 +87,7 @@ def main():
         o.clear()
         for pos, row in zip(ROWS, o.eval(piece, ROWS)):
             put_logits(f, pos, row, STRIDE)
-        ppl = o.perplexity(ids, PPL_CTX)
+        ppl = o.perplexity(ids, PPL_CTX, max_windows)
         f.write(f"perplexity {PPL_CTX} {len(ids)} ")
         put_values(f, ppl, "%.5f")
         print("perplexity", ppl[-1], "over", len(ppl), "windows")

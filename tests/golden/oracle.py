@@ -1,7 +1,7 @@
 """oracle.py - llama.cpp as the golden scripts need it: one model, one context, ids in, logits out.
 
 Uses the ctypes declarations of the package llama-cpp-python and nothing above them. README.md says
-how to set it up. Every context is made alike: CPU only, K and V in F16, flash attention off, two threads.
+how to set it up. Every context is made alike: CPU only, K and V in F16, flash attention off.
 """
 import ctypes
 import hashlib
@@ -9,7 +9,7 @@ import hashlib
 import numpy as np
 from llama_cpp import llama_cpp as lc
 
-THREADS = 2
+THREADS = 1  # the values don't depend on it
 
 
 @lc.llama_log_callback
@@ -109,12 +109,12 @@ class Oracle:
             row = self.eval([best], [0])[0]
         return out, gaps
 
-    def perplexity(self, ids, n_ctx):
+    def perplexity(self, ids, n_ctx, max_windows):
         """Perplexity over the windows up to each: windows of n_ctx, the second half of each scored, BOS
         put first where the model wants one: what llama-perplexity does."""
         first = n_ctx // 2
         nll, count, out = 0.0, 0, []
-        for c in range(len(ids) // n_ctx):
+        for c in range(min(len(ids) // n_ctx, max_windows)):
             window = list(ids[c * n_ctx:(c + 1) * n_ctx])
             fed = list(window)
             if self.bos() is not None:
