@@ -42,7 +42,7 @@ typedef struct run {
     ts_sb held; /* bytes made but not yet a whole character */
     uint64_t seed;
     double prefill_seconds, decode_seconds;
-    int64_t n_decoded; /* tokens evaluated one at a time */
+    int64_t n_prefilled, n_decoded; /* tokens evaluated: of the prompt, and one at a time */
     ending end;
 } run;
 
@@ -162,7 +162,7 @@ static void print_timings(const run *r)
     fprintf(stderr, "\n%s, %s, %d thread%s, seed %llu\n", r->info.desc, r->info.isa,
             r->info.n_threads, r->info.n_threads == 1 ? "" : "s", (unsigned long long)r->seed);
     print_rate("load", -1, r->info.load_seconds);
-    print_rate("prefill", (int64_t)r->n_ids, r->prefill_seconds);
+    print_rate("prefill", r->n_prefilled, r->prefill_seconds);
     print_rate("decode", r->n_decoded, r->decode_seconds);
 }
 
@@ -180,21 +180,26 @@ static ts_status print_stats(const run *r, ts_error *err)
 
 /* --- generation --------------------------------------------------------- */
 
+/* Interrupted, it ends well with fewer tokens than the prompt has. */
 static ts_status prefill(run *r, ts_error *err)
 {
     double start = cli_now();
     size_t batch = (size_t)r->o->batch;
+    ts_status st = TS_OK;
 
-    for (size_t i = 0; i < r->n_ids; i += batch) {
+    for (size_t i = 0; i < r->n_ids && !st; i += batch) {
         size_t n = r->n_ids - i < batch ? r->n_ids - i : batch;
-        ts_status st = ts_session_eval(r->session, r->ids + i, n, 1, err);
-        if (st)
-            return st;
+        st = ts_session_eval(r->session, r->ids + i, n, 1, err);
+    }
+    r->n_prefilled = ts_session_pos(r->session);
+    r->prefill_seconds = cli_now() - start;
+    if (st == TS_CANCELLED && interrupt_caught()) {
+        r->end = END_INTERRUPT;
+        return TS_OK;
     }
     for (size_t i = 0; i < r->n_ids; i++)
         ts_sampler_accept(r->sampler, r->ids[i]);
-    r->prefill_seconds = cli_now() - start;
-    return TS_OK;
+    return st;
 }
 
 static ts_status sample(run *r, ts_token *id, ts_error *err)
@@ -315,11 +320,7 @@ static int generate(run *r)
         fflush(stdout);
     }
     ts_status st = prefill(r, &err);
-    if (st == TS_CANCELLED && interrupt_caught()) {
-        end_text(r);
-        return CLI_INTERRUPTED;
-    }
-    if (!st)
+    if (!st && r->end != END_INTERRUPT)
         st = decode(r, &err);
     if (r->end == END_UNREAD)
         return CLI_OK; /* cli_finish knows why, and the status */

@@ -181,7 +181,8 @@ def cut(data, at):
     for n in range(2, 5):
         for first in range(max(0, at - n + 1), at):
             try:
-                if len(data[first:first + n].decode("utf-8")) == 1 and first + n > at:
+                if first + n > at and len(data) >= first + n and \
+                        len(data[first:first + n].decode("utf-8")) == 1:
                     return True
             except UnicodeDecodeError:
                 pass
