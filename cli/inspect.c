@@ -12,6 +12,7 @@
 #include "base/utf8.h"
 #include "gguf/gguf.h"
 #include "gguf/gguf_impl.h"
+#include "command.h"
 #include "opt.h"
 #include "report.h"
 
@@ -381,8 +382,6 @@ static ts_status print_json(ts_sb *b, const ts_gguf *g)
 }
 
 /* ------------------------------------------------------------------------ */
-
-int cmd_inspect(int argc, char **argv);
 
 int cmd_inspect(int argc, char **argv)
 {
