@@ -42,23 +42,27 @@ static uint64_t padded(uint64_t n)
 static ts_status resolve(const char *path, char **out, ts_error *err)
 {
     struct stat st;
+    char *real;
     if (path[0] == 0)
         return ts_fail(err, TS_BAD_ARG, "the output file's name is empty");
     if (lstat(path, &st) != 0) {
         if (errno != ENOENT)
             return ts_fail(err, TS_IO, "%s: cannot write: %s", path, strerror(errno));
-        *out = strdup(path);
+        real = strdup(path);
     } else {
-        *out = realpath(path, NULL);
-        if (!*out && errno != ENOMEM)
+        real = realpath(path, NULL);
+        if (!real && errno != ENOMEM)
             return ts_fail(err, TS_IO, "%s: cannot follow the link: %s", path, strerror(errno));
-        if (*out && stat(*out, &st) == 0 && !S_ISREG(st.st_mode)) {
-            free(*out);
+        if (real && stat(real, &st) == 0 && !S_ISREG(st.st_mode)) {
+            free(real);
             return ts_fail(err, TS_BAD_ARG, "%s: cannot write a model here: it is %s", path,
                            S_ISDIR(st.st_mode) ? "a directory" : "not a regular file");
         }
     }
-    return *out ? TS_OK : ts_fail(err, TS_NO_MEMORY, "%s: no memory for the name", path);
+    if (!real)
+        return ts_fail(err, TS_NO_MEMORY, "%s: no memory for the name", path);
+    *out = real;
+    return TS_OK;
 }
 
 static ts_status create_temp(ts_writer *w, ts_error *err)
