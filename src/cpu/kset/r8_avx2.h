@@ -28,6 +28,12 @@
 #define TS_UNROLL _Pragma("GCC unroll 16")
 #endif
 
+/* Keeps a chain of sums a chain: reordered into a tree, it needs more registers than there are. The
+ * second makes a pointer new to the compiler, so that what was read through it is read again and
+ * not spilled. */
+#define TS_KEEP(v)   __asm__("" : "+x"(v))
+#define TS_FORGET(p) __asm__("" : "+r"(p))
+
 enum { TS_R8_TOKENS = 4, TS_TILE_TOKENS = 6 }; /* of the quantised types; of any type */
 
 /* Where a tile leaves y[tokens][rows]. */

@@ -262,8 +262,11 @@ TS_INLINE void sub_block(ts_type type, bool panel, int n_tokens, const uint8_t *
                 a[t] = product;
             else
                 a[t] = _mm256_add_epi16(a[t], product);
-            if (flush)
+            TS_KEEP(a[t]);
+            if (flush) {
                 sum[t] = _mm256_add_epi32(sum[t], _mm256_madd_epi16(a[t], j == 3 ? low : high));
+                TS_KEEP(sum[t]);
+            }
         }
     }
 }

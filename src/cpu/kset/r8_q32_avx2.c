@@ -158,6 +158,7 @@ TS_INLINE void block(ts_type type, bool panel, int n_tokens, const uint8_t *b, i
         for (int t = 0; t < n_tokens; t++) {
             __m256i product = _mm256_maddubs_epi16(c, ts_dword(x[t]->q + 4 * j));
             a[t] = _mm256_add_epi16(a[t], product);
+            TS_KEEP(a[t]);
             if (j == 7 || (j == 3 && type == TS_TYPE_Q5_1)) {
                 __m256i wide = _mm256_madd_epi16(a[t], weight);
                 sum[t] = j == 3 || (plane == 0 && type != TS_TYPE_Q5_1)
@@ -183,8 +184,12 @@ TS_INLINE void tile(ts_type type, bool panel, int n_tokens, const uint8_t *w, co
     for (; nb > 0; nb--, w += bytes) {
         __m256i sum[TS_R8_TOKENS];
         block(type, panel, n_tokens, w, 0, x, sum);
-        if (planes(type) == 2)
+        if (planes(type) == 2) {
+            TS_UNROLL
+            for (int t = 0; t < n_tokens; t++)
+                TS_FORGET(x[t]);
             block(type, panel, n_tokens, w, 1, x, sum);
+        }
         const float *tail = (const float *)(w + (size_t)planes(type) * 256);
         __m256 d = panel ? _mm256_loadu_ps(tail) : scale(type, w);
         TS_UNROLL

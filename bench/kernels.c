@@ -1,0 +1,363 @@
+/* bench/kernels.c - the speed of every kernel set as a share of what the same run measured this
+ * machine to be able to do.
+ *
+ * Decode is bound by memory: its share is of a plain read loop over a buffer larger than the
+ * caches, and every shape has as many copies of its matrix as it takes to leave them. Prefill is
+ * bound by arithmetic: its share is of a loop of nothing but the instructions the type needs
+ * (vpmaddubsw with vpaddw, or FMA). A figure is the fastest of its rounds: other programs on the
+ * machine only ever add time. */
+#include <immintrin.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <time.h>
+
+#include "base/cpu.h"
+#include "base/mem.h"
+#include "base/pool.h"
+#include "cpu/kset.h"
+
+enum { COLD = 96 << 20, MAX_M = 16 };
+
+typedef struct options {
+    int threads;
+    double seconds; /* of each figure, about */
+    const char *type;
+    ts_isa isa;
+    bool json;
+    int64_t n, k; /* 0: the built-in shapes */
+    int64_t m[MAX_M];
+    int n_m;
+} options;
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+/* Seconds of the fastest run of fn, within about opt->seconds. next(arg) goes before each, if
+ * given. */
+static double fastest(ts_pool *pool, const options *opt, ts_pool_fn *fn, void *arg,
+                      void (*next)(void *arg))
+{
+    double best = 1e30, end = now() + opt->seconds;
+    for (int i = 0; i < 3 || (now() < end && i < 20000); i++) {
+        if (next)
+            next(arg);
+        double t = now();
+        ts_pool_run(pool, fn, arg);
+        t = now() - t;
+        best = t < best ? t : best;
+    }
+    return best;
+}
+
+/* What the machine can do. */
+
+enum { READ = 16 << 20, PEAK_ROUNDS = 20000 };
+
+typedef struct limits {
+    char *cold;  /* COLD bytes                          */
+    size_t at;   /* where the next read starts          */
+    double read; /* GB/s                               */
+    double int8; /* GFLOP/s of vpmaddubsw with vpaddw  */
+    double fma;  /* GFLOP/s                             */
+} limits;
+
+static void read_job(void *arg, int tid, int n)
+{
+    limits *l = arg;
+    size_t bytes = READ / (size_t)n / 256 * 256;
+    const char *p = l->cold + l->at + (size_t)tid * bytes;
+    for (size_t i = 0; i < bytes; i += 64)
+        __asm__ volatile("movups (%0), %%xmm0\n\tmovups 16(%0), %%xmm1\n\t"
+                         "movups 32(%0), %%xmm2\n\tmovups 48(%0), %%xmm3"
+                         :
+                         : "r"(p + i)
+                         : "xmm0", "xmm1", "xmm2", "xmm3", "memory");
+}
+
+static void next_read(void *arg)
+{
+    limits *l = arg;
+    l->at = (l->at + READ) % COLD;
+}
+
+__attribute__((target("avx2,fma"))) static void int8_job(void *arg, int tid, int n)
+{
+    (void)arg, (void)tid, (void)n;
+    __m256i a[8], c = _mm256_set1_epi8(3), x = _mm256_set1_epi8(5);
+    for (int j = 0; j < 8; j++)
+        a[j] = _mm256_setzero_si256();
+    for (int i = 0; i < PEAK_ROUNDS; i++) {
+        __asm__ volatile("" : "+x"(c), "+x"(x));
+        for (int j = 0; j < 8; j++) {
+            __m256i v = _mm256_maddubs_epi16(c, x);
+            __asm__("" : "+x"(v)); /* each one is made */
+            a[j] = _mm256_add_epi16(a[j], v);
+        }
+    }
+    for (int j = 0; j < 8; j++)
+        __asm__ volatile("" ::"x"(a[j]));
+}
+
+__attribute__((target("avx2,fma"))) static void fma_job(void *arg, int tid, int n)
+{
+    (void)arg, (void)tid, (void)n;
+    __m256 a[12], c = _mm256_set1_ps(0.5f), x = _mm256_set1_ps(0.25f);
+    for (int j = 0; j < 12; j++)
+        a[j] = _mm256_setzero_ps();
+    for (int i = 0; i < PEAK_ROUNDS; i++) {
+        __asm__ volatile("" : "+x"(c), "+x"(x));
+        for (int j = 0; j < 12; j++)
+            a[j] = _mm256_fmadd_ps(c, x, a[j]);
+    }
+    for (int j = 0; j < 12; j++)
+        __asm__ volatile("" ::"x"(a[j]));
+}
+
+static void measure(ts_pool *pool, const options *opt, limits *l)
+{
+    int n = ts_pool_size(pool);
+    l->read = READ / fastest(pool, opt, read_job, l, next_read) * 1e-9;
+    if (ts_cpu_get()->avx2) {
+        l->int8 = n * 64.0 * 8 * PEAK_ROUNDS / fastest(pool, opt, int8_job, NULL, NULL) * 1e-9;
+        l->fma = n * 16.0 * 12 * PEAK_ROUNDS / fastest(pool, opt, fma_job, NULL, NULL) * 1e-9;
+    }
+}
+
+/* The kernel sets. */
+
+typedef struct job {
+    const ts_kset *s;
+    char *w;   /* `copies` packed (or source) matrices  */
+    char *src; /* one source matrix                     */
+    size_t w_bytes;
+    int copies, at;
+    float *x, *y;
+    void *act;
+    int64_t m, n, k;
+} job;
+
+static void rows(const job *j, int tid, int n, int64_t *n0, int64_t *n1)
+{
+    int64_t groups = (j->n + j->s->group - 1) / j->s->group;
+    *n0 = groups * tid / n * j->s->group;
+    *n1 = groups * (tid + 1) / n * j->s->group;
+    if (*n1 > j->n)
+        *n1 = j->n;
+}
+
+static void mul_job(void *arg, int tid, int n)
+{
+    job *j = arg;
+    ts_mul p = {j->w + (size_t)j->at * j->w_bytes, j->act, j->y, j->m, j->n, j->k, j->n, 0, 0};
+    rows(j, tid, n, &p.n0, &p.n1);
+    /* a few tasks each, as the engine deals them out */
+    int64_t end = p.n1, step = 256;
+    for (; p.n0 < end; p.n0 += step) {
+        p.n1 = p.n0 + step < end ? p.n0 + step : end;
+        j->s->mul(&p);
+    }
+}
+
+/* Another copy, so that the caches hold nothing of it. */
+static void next_copy(void *arg)
+{
+    job *j = arg;
+    j->at = (j->at + 1) % j->copies;
+}
+
+static void pack_job(void *arg, int tid, int n)
+{
+    job *j = arg;
+    int64_t n0, n1;
+    rows(j, tid, n, &n0, &n1);
+    j->s->pack(j->w, j->src, j->n, j->k, n0, n1);
+}
+
+static void prep_job(void *arg, int tid, int n)
+{
+    job *j = arg;
+    int64_t g = j->s->prep->m_group, groups = (j->m + g - 1) / g, m1 = groups * (tid + 1) / n * g;
+    j->s->prep->run(j->act, j->x, j->k, j->m, j->k, groups * tid / n * g, m1 < j->m ? m1 : j->m);
+}
+
+/* Random codes, halves that are 2^-7: nothing is subnormal or infinite. */
+static void fill(const ts_type_info *info, uint8_t *p, size_t bytes)
+{
+    uint64_t s = 1;
+    for (size_t i = 0; i + 2 <= bytes; i += 2) {
+        s = s * 6364136223846793005u + 1442695040888963407u;
+        p[i] = (uint8_t)(s >> 33);
+        p[i + 1] = (uint8_t)(0x20 | (s >> 41 & 0x8f));
+    }
+    if (info->act == TS_ACT_F32)
+        memset(p, 0x22, bytes);
+}
+
+static bool job_open(job *j, const ts_kset *s, int64_t n, int64_t k, int64_t m)
+{
+    const ts_type_info *info = ts_type_get(s->type);
+    size_t bytes = (size_t)n * ts_row_bytes(info, k);
+    *j = (job){.s = s, .m = m, .n = n, .k = k};
+    j->w_bytes = ((s->packed_bytes ? s->packed_bytes(n, k) : bytes) + 63) / 64 * 64;
+    j->copies = (int)(COLD / j->w_bytes) + 1;
+    j->src = ts_map(bytes);
+    j->w = ts_map(j->w_bytes * (size_t)j->copies);
+    j->x = ts_map((size_t)(m * k) * sizeof(float));
+    j->y = ts_map((size_t)(m * n) * sizeof(float));
+    j->act = ts_map(s->prep->bytes(m, k));
+    if (!j->src || !j->w || !j->x || !j->y || !j->act)
+        return false;
+    fill(info, (uint8_t *)j->src, bytes);
+    for (int i = 0; i < j->copies; i++)
+        if (s->pack)
+            s->pack(j->w + (size_t)i * j->w_bytes, j->src, n, k, 0, n);
+        else
+            memcpy(j->w + (size_t)i * j->w_bytes, j->src, bytes);
+    for (int64_t i = 0; i < m * k; i++)
+        j->x[i] = (float)(i * 2654435761u % 1000) * 1e-3f - 0.5f;
+    s->prep->run(j->act, j->x, k, m, k, 0, m);
+    return true;
+}
+
+static void job_close(job *j)
+{
+    const ts_type_info *info = ts_type_get(j->s->type);
+    ts_unmap(j->src, (size_t)j->n * ts_row_bytes(info, j->k));
+    ts_unmap(j->w, j->w_bytes * (size_t)j->copies);
+    ts_unmap(j->x, (size_t)(j->m * j->k) * sizeof(float));
+    ts_unmap(j->y, (size_t)(j->m * j->n) * sizeof(float));
+    ts_unmap(j->act, j->s->prep->bytes(j->m, j->k));
+}
+
+/* Printing. */
+
+static bool first_row = true;
+
+static void row(const options *opt, const ts_pool *pool, const limits *l, const job *j, double mul,
+                double pack, double prep)
+{
+    const ts_type_info *info = ts_type_get(j->s->type);
+    double bytes = (double)j->n * (double)ts_row_bytes(info, j->k), x = (double)(j->m * j->k) * 4;
+    double gbs = bytes / mul * 1e-9, gflops = 2.0 * (double)(j->m * j->n * j->k) / mul * 1e-9;
+    double peak = info->act == TS_ACT_F32 ? l->fma : l->int8;
+    double share_read = 100 * gbs / l->read, share_peak = peak > 0 ? 100 * gflops / peak : 0;
+    double pack_gbs = pack > 0 ? bytes / pack * 1e-9 : 0, prep_gbs = x / prep * 1e-9;
+    if (opt->json)
+        printf("%s{\"type\":\"%s\",\"isa\":\"%s\",\"layout\":\"%s\",\"threads\":%d,\"n\":%lld,"
+               "\"k\":%lld,"
+               "\"m\":%lld,\"us\":%.1f,\"gbs\":%.2f,\"gflops\":%.1f,\"share_of_read\":%.3f,"
+               "\"share_of_peak\":%.3f,\"pack_gbs\":%.2f,\"prep_gbs\":%.2f,\"read_gbs\":%.2f,"
+               "\"peak_gflops\":%.1f}",
+               first_row ? "" : ",\n", info->name, ts_isa_name(j->s->isa), j->s->layout,
+               ts_pool_size(pool), (long long)j->n, (long long)j->k, (long long)j->m, mul * 1e6,
+               gbs, gflops, share_read / 100, share_peak / 100, pack_gbs, prep_gbs, l->read, peak);
+    else
+        printf("| %-6s | %-9s | %5lld x %-5lld | %3lld | %9.1f | %5.1f | %3.0f %% | %6.1f | %3.0f "
+               "%% | "
+               "%4.1f | %4.1f |\n",
+               info->name, j->s->layout, (long long)j->n, (long long)j->k, (long long)j->m,
+               mul * 1e6, gbs, share_read, gflops, share_peak, pack_gbs, prep_gbs);
+    first_row = false;
+    fflush(stdout);
+}
+
+static int run(const options *opt, ts_pool *pool)
+{
+    static const int64_t shapes[2][2] = {{8192, 2048}, {4096, 14336}}; /* of a 1B and of an 8B */
+    limits l = {.cold = ts_map(COLD + READ)};
+    if (!l.cold)
+        return 1;
+    memset(l.cold, 1, COLD + READ);
+    measure(pool, opt, &l);
+    if (opt->json)
+        printf("[");
+    else
+        printf(
+            "%s, %d threads: reads %.1f GB/s, int8 %.0f GFLOP/s, FMA %.0f GFLOP/s\n\n"
+            "| type   | layout    |     n x k     |   m |        us |  GB/s | of read | GFLOP/s | "
+            "of peak | pack GB/s | prep GB/s |\n"
+            "|--------|-----------|---------------|----:|----------:|------:|-----:|------:|-----:|"
+            "----:|----:|\n",
+            ts_cpu_get()->brand, ts_pool_size(pool), l.read, l.int8, l.fma);
+    for (size_t i = 0; i < ts_kset_count(); i++) {
+        const ts_kset *s = ts_kset_at(i);
+        if (s->isa != opt->isa || (opt->type && strcasecmp(opt->type, ts_type_get(s->type)->name)))
+            continue;
+        for (int shape = 0; shape < (opt->n ? 1 : 2); shape++)
+            for (int im = 0; im < opt->n_m; im++) {
+                job j;
+                if (!job_open(&j, s, opt->n ? opt->n : shapes[shape][0],
+                              opt->n ? opt->k : shapes[shape][1], opt->m[im])) {
+                    fprintf(stderr, "bench_kernels: out of memory\n");
+                    return 1;
+                }
+                measure(pool, opt, &l);
+                double mul = fastest(pool, opt, mul_job, &j, next_copy);
+                double prep = fastest(pool, opt, prep_job, &j, NULL);
+                double pack = s->pack ? fastest(pool, opt, pack_job, &j, NULL) : 0;
+                row(opt, pool, &l, &j, mul, pack, prep);
+                job_close(&j);
+            }
+    }
+    if (opt->json)
+        printf("]\n");
+    ts_unmap(l.cold, COLD + READ);
+    return 0;
+}
+
+static int usage(void)
+{
+    fprintf(
+        stderr,
+        "usage: bench_kernels [-t THREADS] [-o md|json] [--isa ref|avx2] [--type TYPE] [-m M]...\n"
+        "                     [--shape NxK] [--ms MILLISECONDS_A_FIGURE]\n"
+        "example: bench_kernels -t 2 --type Q4_K -m 1 -m 512 --shape 8192x2048\n");
+    return 1;
+}
+
+int main(int argc, char **argv)
+{
+    options opt = {.threads = ts_cpu_get()->n_cpus, .seconds = 0.1, .isa = TS_ISA_AUTO};
+    for (int i = 1; i < argc; i += 2) {
+        const char *a = argv[i], *v = i + 1 < argc ? argv[i + 1] : NULL;
+        long long n = 0, k = 0;
+        if (v && !strcmp(a, "-t") && atoi(v) > 0)
+            opt.threads = atoi(v);
+        else if (v && !strcmp(a, "-o") && (!strcmp(v, "md") || !strcmp(v, "json")))
+            opt.json = !strcmp(v, "json");
+        else if (v && !strcmp(a, "--isa") && ts_isa_parse(v, &opt.isa))
+            continue;
+        else if (v && !strcmp(a, "--type"))
+            opt.type = v;
+        else if (v && !strcmp(a, "-m") && opt.n_m < MAX_M && atoi(v) > 0)
+            opt.m[opt.n_m++] = atoi(v);
+        else if (v && !strcmp(a, "--ms") && atof(v) > 0)
+            opt.seconds = atof(v) * 1e-3;
+        else if (v && !strcmp(a, "--shape") && sscanf(v, "%lldx%lld", &n, &k) == 2 && n > 0 &&
+                 k > 0 && k % 256 == 0)
+            opt.n = n, opt.k = k;
+        else
+            return usage();
+    }
+    if (opt.n_m == 0) {
+        static const int64_t ms[] = {1, 4, 16, 64, 512};
+        memcpy(opt.m, ms, sizeof ms);
+        opt.n_m = sizeof ms / sizeof *ms;
+    }
+
+    ts_error err;
+    ts_pool *pool;
+    if (ts_isa_resolve(opt.isa, &opt.isa, &err) || ts_pool_open(&pool, opt.threads, &err)) {
+        fprintf(stderr, "bench_kernels: %s\n", err.msg);
+        return 1;
+    }
+    int rc = run(&opt, pool);
+    ts_pool_close(pool);
+    return rc;
+}
