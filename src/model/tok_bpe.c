@@ -12,6 +12,8 @@
 
 #define KEY_MERGES "tokenizer.ggml.merges"
 
+enum { MERGE_BLOCK = 32 };
+
 /* --- merges ------------------------------------------------------------- */
 
 static uint64_t pair_hash(const ts_tokenizer *t, int32_t left, int32_t right)
@@ -56,31 +58,77 @@ static void insert(ts_tokenizer *t, uint32_t rank)
     t->merge_slots[i] = (tok_merge_slot){tag, rank + 1};
 }
 
-/* "left right": the space that parts them is the first one behind the first byte. */
-static ts_status read_merge(ts_tokenizer *t, ts_str s, size_t rank, ts_error *err)
+/* A merge as it is being read: left, right, and both together. */
+typedef struct reading {
+    const char *l, *r;
+    size_t nl, nr;
+    uint64_t hash[3];
+} reading;
+
+/* "left right": the space that parts them is the first one behind the first byte. false if there is
+ * none, or if both together are longer than any token. */
+static bool parse(const ts_tokenizer *t, ts_str s, reading *m)
+{
+    const char *space = s.n > 1 ? memchr(s.s + 1, ' ', s.n - 1) : NULL;
+    if (!space || s.n - 1 > t->max_len)
+        return false;
+    *m = (reading){.l = s.s, .r = space + 1, .nl = (size_t)(space - s.s)};
+    m->nr = s.n - m->nl - 1;
+    m->hash[0] = tok_hash(t->base, m->l, m->nl);
+    m->hash[1] = tok_hash(t->base, m->r, m->nr);
+    m->hash[2] = tok_mulmod(m->hash[0], t->pow[m->nr]) + m->hash[1];
+    if (m->hash[2] >= TOK_PRIME)
+        m->hash[2] -= TOK_PRIME;
+    return true;
+}
+
+static ts_status bad_merge(const ts_tokenizer *t, ts_str s, size_t rank, ts_error *err)
 {
     ts_shown shown;
-    const char *space = s.n > 1 ? memchr(s.s + 1, ' ', s.n - 1) : NULL;
-    if (!space)
+    const char *text = ts_show(&shown, s.s, s.n);
+    if (s.n < 2 || !memchr(s.s + 1, ' ', s.n - 1))
         return ts_fail(err, TS_BAD_FILE,
                        "%s: merge %zu is '%s', not two tokens with a space between",
-                       ts_gguf_path(t->g), rank, ts_show(&shown, s.s, s.n));
-    size_t nl = (size_t)(space - s.s), nr = s.n - nl - 1;
-    const char *l = s.s, *r = space + 1;
-    tok_merge m = {-1, -1, -1};
-    if (nl + nr <= t->max_len) {
-        uint64_t hl = tok_hash(t->base, l, nl), hr = tok_hash(t->base, r, nr);
-        uint64_t both = tok_mulmod(hl, t->pow[nr]) + hr;
-        both = both >= TOK_PRIME ? both - TOK_PRIME : both;
-        m.left = tok_find2(t, hl, l, nl, l + nl, 0);
-        m.right = tok_find2(t, hr, r, nr, r + nr, 0);
-        m.merged = tok_find2(t, both, l, nl, r, nr);
+                       ts_gguf_path(t->g), rank, text);
+    return ts_fail(err, TS_BAD_FILE,
+                   "%s: merge %zu, '%s', names or makes a token that the vocabulary lacks",
+                   ts_gguf_path(t->g), rank, text);
+}
+
+/* Merges [first, first + n). Looking up three tokens misses the cache nine times: the table, the
+ * token's place, its text. Done a block at a time, the misses overlap. */
+static ts_status read_block(ts_tokenizer *t, const ts_str *s, size_t first, size_t n, ts_error *err)
+{
+    reading m[MERGE_BLOCK];
+    for (size_t i = 0; i < n; i++) {
+        if (!parse(t, s[first + i], &m[i]))
+            return bad_merge(t, s[first + i], first + i, err);
+        for (int k = 0; k < 3; k++)
+            tok_prefetch(t, m[i].hash[k]);
     }
-    if (m.left < 0 || m.right < 0 || m.merged < 0)
-        return ts_fail(err, TS_BAD_FILE,
-                       "%s: merge %zu, '%s', names or makes a token that the vocabulary lacks",
-                       ts_gguf_path(t->g), rank, ts_show(&shown, s.s, s.n));
-    t->merge[rank] = m;
+    int32_t likely[MERGE_BLOCK][3];
+    for (size_t i = 0; i < n; i++)
+        for (int k = 0; k < 3; k++) {
+            likely[i][k] = tok_likely(t, m[i].hash[k]);
+            if (likely[i][k] < 0)
+                return bad_merge(t, s[first + i], first + i, err);
+            __builtin_prefetch(&t->text[likely[i][k]]);
+        }
+    for (size_t i = 0; i < n; i++)
+        for (int k = 0; k < 3; k++)
+            __builtin_prefetch(t->text[likely[i][k]].s);
+    for (size_t i = 0; i < n; i++) {
+        const reading *r = &m[i];
+        tok_merge x = {tok_find2(t, r->hash[0], r->l, r->nl, r->l, 0),
+                       tok_find2(t, r->hash[1], r->r, r->nr, r->r, 0),
+                       tok_find2(t, r->hash[2], r->l, r->nl, r->r, r->nr)};
+        if (x.left < 0 || x.right < 0 || x.merged < 0)
+            return bad_merge(t, s[first + i], first + i, err);
+        t->merge[first + i] = x;
+        __builtin_prefetch(&t->merge_slots[merge_slot(t, pair_hash(t, x.left, x.right))]);
+    }
+    for (size_t i = 0; i < n; i++)
+        insert(t, (uint32_t)(first + i));
     return TS_OK;
 }
 
@@ -108,11 +156,9 @@ ts_status tok_bpe_load(ts_tokenizer *t, ts_error *err)
         return ts_fail(err, TS_NO_MEMORY, "no memory for %zu merges", t->n_merge);
     }
     ts_gguf_arr_strs(&a, strs);
-    for (size_t i = 0; st == TS_OK && i < t->n_merge; i++) {
-        st = read_merge(t, strs[i], i, err);
-        if (st == TS_OK)
-            insert(t, (uint32_t)i);
-    }
+    for (size_t i = 0; st == TS_OK && i < t->n_merge; i += MERGE_BLOCK)
+        st = read_block(t, strs, i, t->n_merge - i < MERGE_BLOCK ? t->n_merge - i : MERGE_BLOCK,
+                        err);
     free(strs);
     return st;
 }

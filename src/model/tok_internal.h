@@ -149,6 +149,10 @@ ts_status tok_vocab_pieces(ts_tokenizer *t, ts_error *err);
 /* The token whose text is a[na] followed by b[nb], given the hash of both; -1 = none. */
 int32_t tok_find2(const ts_tokenizer *t, uint64_t hash, const char *a, size_t na, const char *b,
                   size_t nb);
+/* The same in parts, for those who look up many: ask for the memory of the first place to look;
+ * then the id that is probably (by part of its hash) the one, -1 = surely none. */
+void tok_prefetch(const ts_tokenizer *t, uint64_t hash);
+int32_t tok_likely(const ts_tokenizer *t, uint64_t hash);
 /* The token with this text, -1 = none. */
 int32_t tok_find(const ts_tokenizer *t, const char *s, size_t n);
 /* The GPT-2 alphabet: byte -> its printable stand-in, a code point below 0x144; and back, -1 for a

@@ -19,9 +19,10 @@ void tok_spm_load(ts_tokenizer *t)
     for (int32_t i = 0; i < t->n; i++) {
         ts_str s = t->text[i];
         for (size_t j = 1; j + 3 <= s.n; j++) {
-            bool here = memcmp(s.s + j, SPACE, 3) == 0;
+            if ((uint8_t)s.s[j] != 0xe2 || memcmp(s.s + j, SPACE, 3) != 0)
+                continue;
             bool run = j >= 3 && memcmp(s.s + j - 3, SPACE, 3) == 0;
-            if (here && !run)
+            if (!run)
                 t->joins_space[(uint8_t)s.s[j - 1]] = true;
         }
     }

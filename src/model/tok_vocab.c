@@ -54,6 +54,21 @@ static size_t slot_of(const ts_tokenizer *t, uint64_t hash)
     return (size_t)(hash * 0x9e3779b97f4a7c15u >> 20) & (t->n_slots - 1);
 }
 
+void tok_prefetch(const ts_tokenizer *t, uint64_t hash)
+{
+    __builtin_prefetch(&t->slots[slot_of(t, hash)]);
+}
+
+int32_t tok_likely(const ts_tokenizer *t, uint64_t hash)
+{
+    uint32_t tag = (uint32_t)(hash >> 16);
+    for (size_t i = slot_of(t, hash);; i = (i + 1) & (t->n_slots - 1)) {
+        tok_slot s = t->slots[i];
+        if (s.id == 0 || s.tag == tag)
+            return s.id - 1;
+    }
+}
+
 int32_t tok_find2(const ts_tokenizer *t, uint64_t hash, const char *a, size_t na, const char *b,
                   size_t nb)
 {
@@ -76,10 +91,9 @@ int32_t tok_find(const ts_tokenizer *t, const char *s, size_t n)
 }
 
 /* Of two tokens with the same text the later one counts. */
-static void insert(ts_tokenizer *t, int32_t id)
+static void insert(ts_tokenizer *t, int32_t id, uint64_t hash)
 {
     ts_str x = t->text[id];
-    uint64_t hash = tok_hash(t->base, x.s, x.n);
     uint32_t tag = (uint32_t)(hash >> 16);
     for (size_t i = slot_of(t, hash);; i = (i + 1) & (t->n_slots - 1)) {
         tok_slot *s = &t->slots[i];
@@ -90,6 +104,23 @@ static void insert(ts_tokenizer *t, int32_t id)
         }
         *s = (tok_slot){tag, id + 1};
         return;
+    }
+}
+
+/* A slot is a cache miss: ask for a block of them before any is needed. */
+static void insert_all(ts_tokenizer *t)
+{
+    enum { BLOCK = 32 };
+    for (int32_t first = 0; first < t->n; first += BLOCK) {
+        uint64_t hash[BLOCK];
+        int32_t n = t->n - first < BLOCK ? t->n - first : BLOCK;
+        for (int32_t i = 0; i < n; i++) {
+            hash[i] = tok_hash(t->base, t->text[first + i].s, t->text[first + i].n);
+            tok_prefetch(t, hash[i]);
+        }
+        for (int32_t i = 0; i < n; i++)
+            if (t->text[first + i].n > 0)
+                insert(t, first + i, hash[i]);
     }
 }
 
@@ -109,9 +140,7 @@ static ts_status build_table(ts_tokenizer *t, ts_error *err)
     t->pow[0] = 1;
     for (size_t i = 1; i <= t->max_len; i++)
         t->pow[i] = tok_mulmod(t->pow[i - 1], t->base);
-    for (int32_t i = 0; i < t->n; i++)
-        if (t->text[i].n > 0)
-            insert(t, i);
+    insert_all(t);
     return TS_OK;
 }
 
@@ -272,6 +301,10 @@ static size_t spell_bpe(char *out, ts_str s)
 {
     size_t n = 0;
     for (size_t i = 0; i < s.n;) {
+        if (s.s[i] > 0x20 && s.s[i] < 0x7f) {
+            out[n++] = s.s[i++];
+            continue;
+        }
         uint32_t cp;
         size_t len = ts_utf8_decode(s.s + i, s.n - i, &cp);
         int byte = len > 0 ? tok_char_byte(cp) : -1;
