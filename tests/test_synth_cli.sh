@@ -22,6 +22,7 @@ refuses() {
     [ "$(wc -l <err)" = 1 ] || fail "$*: $(cat err)"
     grep -qF -- "$part" err || fail "$*: '$part' is not in: $(cat err)"
     rm -f out err
+    rm -f fifo
     [ -z "$(ls -A)" ] || fail "$*: left $(ls -A)"
     rm -rf -- ./*
 }
@@ -54,7 +55,8 @@ refuses "'-1'" "$tessera" synth --seed -1 -o x.gguf
 refuses "'many'" "$tessera" synth -t many -o x.gguf
 refuses "--presets" "$tessera" synth --presets tiny -o x.gguf
 refuses "No such file" "$tessera" synth -o no/x.gguf
-refuses "not a regular file" "$tessera" synth -o /dev/full
+mkfifo fifo
+refuses "not a regular file" "$tessera" synth -o fifo
 refuses "directory" "$tessera" synth -o /
 
 # A limit on file sizes (512-byte or 1024-byte units).
