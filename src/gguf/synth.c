@@ -16,8 +16,9 @@
 #include "base/pool.h"
 #include "gguf/synth_impl.h"
 
-/* Bytes of a chunk: fits a core's L2 beside what the kernel needs to copy it. */
-enum { CHUNK = 256 * 1024 };
+/* Bytes of a chunk: stays in a core's L2 until the kernel has copied it, and a tiny model has
+ * tensors of more than one. */
+enum { CHUNK = 64 * 1024 };
 
 typedef enum content { WEIGHTS, FREQS } content;
 
