@@ -130,6 +130,8 @@ static ts_status tokenize_prompt(run *r, ts_error *err)
 static void print_piece(run *r, const char *s, size_t n)
 {
     ts_sb_add(&r->held, s, n);
+    if (r->held.n == 0)
+        return;
     size_t tail = ts_utf8_tail(r->held.s, r->held.n), whole = r->held.n - tail;
     fwrite(r->held.s, 1, whole, stdout);
     fflush(stdout);
@@ -139,7 +141,8 @@ static void print_piece(run *r, const char *s, size_t n)
 
 static void end_text(run *r)
 {
-    fwrite(r->held.s, 1, r->held.n, stdout);
+    if (r->held.n)
+        fwrite(r->held.s, 1, r->held.n, stdout);
     fputc('\n', stdout);
     fflush(stdout);
 }
