@@ -52,7 +52,10 @@ TS_INLINE void tile(ts_type type, int n_tokens, const uint8_t *w, const uint8_t 
             }
         }
     }
-    for (int t = 0; t < n_tokens && sums == 2; t++) {
+    TS_UNROLL
+    for (int t = 0; t < n_tokens; t++) {
+        if (sums == 1)
+            continue;
         if (i < k) {
             __m256 v = _mm256_broadcast_ss(x[t] + i);
             acc[0][2 * t] = _mm256_fmadd_ps(weights(type, w), v, acc[0][2 * t]);
