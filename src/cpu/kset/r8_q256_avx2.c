@@ -1,17 +1,21 @@
-/* r8_q256_avx2.c - avx2 kernels of the types in blocks of 256: Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_XS.
+/* r8_q256_avx2.c - avx2 kernels of the types in blocks of 256: Q2_K Q3_K Q4_K
+ * Q5_K Q6_K IQ4_XS.
  *
- * The int16 sums over 16 or 32 elements are widened by vpmaddwd with the sub-block's integer scale
- * in both halves of a row's lane, so the whole block of 256 is summed in int32 and sees floats
- * once. Minimums and most offsets are a second, much shorter product: (minimum, minimum) pairs by
- * pairs of sum(q). Q6_K's codes reach 63; their sums fit in int16 only when they start at -32 *
+ * The int16 sums over 16 or 32 elements are widened by vpmaddwd with the
+ * sub-block's integer scale in both halves of a row's lane, so the whole block
+ * of 256 is summed in int32 and sees floats once. Minimums and most offsets are
+ * a second, much shorter product: (minimum, minimum) pairs by pairs of sum(q).
+ * Q6_K's codes reach 63; their sums fit in int16 only when they start at -32 *
  * sum(q).
  *
- * Everything here is inlined with a constant type: each switch is gone in the compiled tile. */
+ * Everything here is inlined with a constant type: each switch is gone in the
+ * compiled tile. */
 #include "cpu/kset/r8_avx2.h"
 #include "cpu/prep.h"
 #include "cpu/prep_x8.h"
 
-/* The fields of the packed blocks, in the order of the layouts below: bytes of 8 rows. */
+/* The fields of the packed blocks, in the order of the layouts below: bytes of
+ * 8 rows. */
 enum {
     HALVES = 16,
     DWORD = 32,
@@ -31,11 +35,6 @@ enum {
     XS_CODES = XS_SCALES + DWORD,
 };
 
-TS_INLINE int planes(ts_type type)
-{
-    return type == TS_TYPE_IQ4_XS ? 2 : 1;
-}
-
 /* Elements that share an integer scale. */
 TS_INLINE int sub(ts_type type)
 {
@@ -48,10 +47,11 @@ TS_INLINE bool has_min(ts_type type)
     return type == TS_TYPE_Q2_K || type == TS_TYPE_Q4_K || type == TS_TYPE_Q5_K;
 }
 
-/* Pairs of minimums, or of scales where an offset is taken off in the same way. */
+/* Pairs of minimums, or of scales where an offset is taken off in the same way.
+ */
 TS_INLINE int pairs(ts_type type)
 {
-    return type == TS_TYPE_Q6_K ? 0 : 128 / sub(type);
+    return type == TS_TYPE_Q6_K || type == TS_TYPE_IQ4_XS ? 0 : 128 / sub(type);
 }
 
 TS_INLINE size_t packed_bytes(ts_type type)
@@ -72,11 +72,11 @@ TS_INLINE size_t packed_bytes(ts_type type)
     }
 }
 
-/* A panel block: codes [sub-block of 32][plane][8], scales [256 / sub], pairs, d, dmin; 32 bytes
- * each. */
+/* A panel block: codes [sub-block of 32][8], scales [256 / sub], pairs, d,
+ * dmin; 32 bytes each. */
 TS_INLINE size_t panel_bytes(ts_type type)
 {
-    return 32 * (size_t)(64 * planes(type) + 256 / sub(type) + pairs(type) + 1 + has_min(type));
+    return 32 * (size_t)(64 + 256 / sub(type) + pairs(type) + 1 + has_min(type));
 }
 
 /* Every byte shifted so that bit `from` comes to bit `to`, then masked. */
@@ -91,8 +91,8 @@ TS_INLINE __m256i table(__m256i i, int a, int b, int c, int d)
     return _mm256_shuffle_epi8(_mm256_setr_epi32(a, b, c, d, a, b, c, d), i);
 }
 
-/* Unsigned codes of 8 rows x k = 32 s + 4 j .. + 3. */
-TS_INLINE __m256i code(ts_type type, const uint8_t *b, int s, int j, int plane)
+/* Codes of 8 rows x k = 32 s + 4 j .. + 3. */
+TS_INLINE __m256i code(ts_type type, const uint8_t *b, int s, int j)
 {
     const int half = s >> 2,
               r = s & 3; /* Q2_K, Q3_K and Q6_K interleave the four 32s of each 128 */
@@ -114,24 +114,23 @@ TS_INLINE __m256i code(ts_type type, const uint8_t *b, int s, int j, int plane)
         __m256i high = ts_load(b + Q6_HIGH + DWORD * (8 * half + j));
         return _mm256_or_si256(bits(low, 4 * (r >> 1), 0, 15), bits(high, 2 * r, 4, 48));
     }
-    default: { /* IQ4_XS: the table of IQ4_NL in two planes, w = 16 * (high - 8) + low */
+    default: { /* IQ4_XS, the table of IQ4_NL: signed bytes */
         __m256i i = bits(ts_load(b + XS_CODES + DWORD * (4 * s + (j & 3))), 4 * (j >> 2), 0, 15);
-        if (plane == 0)
-            return table(i, 0x0f0d0801, 0x060a0d0f, 0x06090d01, 0x01090505);
-        return table(i, 0x03020100, 0x07060504, 0x0a090808, 0x0f0d0c0b);
+        return table(i, (int)0xbfad9881, (int)0xf6eaddcf, 0x26190d01, 0x71594535);
     }
     }
 }
 
-/* Scales and minimums of a block as bytes: byte i of a row's dword in s[q] is that of sub-block 4 q
+/* Scales and minimums of a block as bytes: byte i of a row's dword in s[q] is
+ * that of sub-block 4 q
  * + i. */
 typedef struct subs {
     __m256i s[4], m[4];
 } subs;
 
-/* 6-bit scales and minimums of 8 sub-blocks in 12 bytes: four of each with their low 6 bits in the
- * first two dwords; of the other four, the low nibbles in the third and the rest on top of the
- * first. */
+/* 6-bit scales and minimums of 8 sub-blocks in 12 bytes: four of each with
+ * their low 6 bits in the first two dwords; of the other four, the low nibbles
+ * in the third and the rest on top of the first. */
 TS_INLINE subs subs_q4(const uint8_t *p)
 {
     subs v;
@@ -143,8 +142,8 @@ TS_INLINE subs subs_q4(const uint8_t *p)
     return v;
 }
 
-/* 6-bit scales of 16 sub-blocks, plus 32: low nibbles in two dwords, the two high bits in the
- * third. */
+/* 6-bit scales of 16 sub-blocks, plus 32: low nibbles in two dwords, the two
+ * high bits in the third. */
 TS_INLINE subs subs_q3(const uint8_t *p)
 {
     subs v;
@@ -158,8 +157,8 @@ TS_INLINE subs subs_q3(const uint8_t *p)
     return v;
 }
 
-/* 6-bit scales of 8 sub-blocks, plus 32: low nibbles in a dword, pairs of high bits in a 16-bit
- * word. */
+/* 6-bit scales of 8 sub-blocks, plus 32: low nibbles in a dword, pairs of high
+ * bits in a 16-bit word. */
 TS_INLINE subs subs_xs(const uint8_t *p)
 {
     subs v;
@@ -207,7 +206,8 @@ TS_INLINE subs load_subs(ts_type type, const uint8_t *b)
     }
 }
 
-/* Bytes x and y of each dword as two int16. Signed ones come from the upper half of a word. */
+/* Bytes x and y of each dword as two int16. Signed ones come from the upper
+ * half of a word. */
 TS_INLINE __m256i widen(__m256i v, int x, int y, bool is_signed)
 {
     int in = is_signed ? x << 8 | y << 24 | 0x00800080 : x | y << 16 | (int)0x80008000;
@@ -243,27 +243,34 @@ TS_INLINE __m256 min_scale(const uint8_t *b)
     return ts_halves(b + HALVES);
 }
 
-/* sum[t] += 32 elements of sub-block s. `low`, `high`: the scales of its halves of 16. */
-TS_INLINE void sub_block(ts_type type, bool panel, int n_tokens, const uint8_t *b, int s, int plane,
+/* sum[t] += 32 elements of sub-block s. `low`, `high`: the scales of its halves
+ * of 16. */
+TS_INLINE void sub_block(ts_type type, bool panel, int n_tokens, const uint8_t *b, int s,
                          __m256i low, __m256i high, const ts_x256 *const x[], __m256i sum[])
 {
+    const bool is_signed = type == TS_TYPE_IQ4_XS; /* |w| * (q * sign(w)), widened at once */
+    /* 31 * 127 * 16 of Q5_K doesn't fit in int16 */
+    const bool halves = sub(type) == 16 || type == TS_TYPE_Q5_K;
     __m256i a[TS_R8_TOKENS];
     TS_UNROLL
     for (int j = 0; j < 8; j++) {
-        __m256i c = panel ? ts_load(b + 32 * j) : code(type, b, s, j, plane);
-        /* 31 * 127 * 16 of Q5_K doesn't fit in int16 either */
-        bool flush = j == 7 || (j == 3 && (sub(type) == 16 || type == TS_TYPE_Q5_K));
+        __m256i c = panel ? ts_load(b + 32 * j) : code(type, b, s, j);
+        bool first = j == 0 || is_signed || (j == 4 && halves);
+        bool last = j == 7 || is_signed || (j == 3 && halves);
         TS_UNROLL
         for (int t = 0; t < n_tokens; t++) {
-            __m256i product = _mm256_maddubs_epi16(c, ts_dword(x[t]->q + 32 * s + 4 * j));
-            if (type == TS_TYPE_Q6_K && (j & 3) == 0)
-                a[t] = _mm256_add_epi16(product, ts_dword(x[t]->pair[2 * s + (j >> 2)]));
-            else if (j == 0 || (j == 4 && (sub(type) == 16 || type == TS_TYPE_Q5_K)))
-                a[t] = product;
-            else
+            __m256i q = ts_dword(x[t]->q + 32 * s + 4 * j);
+            __m256i product = is_signed
+                                  ? _mm256_maddubs_epi16(_mm256_abs_epi8(c), _mm256_sign_epi8(q, c))
+                                  : _mm256_maddubs_epi16(c, q);
+            if (!first)
                 a[t] = _mm256_add_epi16(a[t], product);
+            else if (type == TS_TYPE_Q6_K)
+                a[t] = _mm256_add_epi16(product, ts_dword(x[t]->pair[2 * s + (j >> 2)]));
+            else
+                a[t] = product;
             TS_KEEP(a[t]);
-            if (flush) {
+            if (last) {
                 sum[t] = _mm256_add_epi32(sum[t], _mm256_madd_epi16(a[t], j == 3 ? low : high));
                 TS_KEEP(sum[t]);
             }
@@ -271,7 +278,8 @@ TS_INLINE void sub_block(ts_type type, bool panel, int n_tokens, const uint8_t *
     }
 }
 
-/* The end of a block: pairs by sums, then floats. `pair` is a panel's, or NULL. */
+/* The end of a block: pairs by sums, then floats. `pair` is a panel's, or NULL.
+ */
 TS_INLINE void finish(ts_type type, int n_tokens, const subs *v, const uint8_t *pair, __m256 d,
                       __m256 dmin, const ts_x256 *const x[], const __m256i sum[], __m256 acc[])
 {
@@ -291,8 +299,6 @@ TS_INLINE void finish(ts_type type, int n_tokens, const subs *v, const uint8_t *
         __m256i all = sum[t];
         if (type == TS_TYPE_Q3_K)
             all = _mm256_sub_epi32(all, _mm256_slli_epi32(low[t], 2));
-        if (type == TS_TYPE_IQ4_XS)
-            all = _mm256_sub_epi32(all, _mm256_slli_epi32(low[t], 7));
         __m256 dx = _mm256_set1_ps(x[t]->d);
         acc[t] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(all), _mm256_mul_ps(d, dx), acc[t]);
         if (has_min(type))
@@ -305,11 +311,7 @@ TS_INLINE void direct_sub(ts_type type, int n_tokens, const uint8_t *w, const su
 {
     int per = 32 / sub(type);
     __m256i low = sub_scale(type, v, per * s), high = sub_scale(type, v, per * s + per - 1);
-    sub_block(type, false, n_tokens, w, s, 0, low, high, x, sum);
-    if (planes(type) == 2) {
-        low = _mm256_slli_epi16(low, 4);
-        sub_block(type, false, n_tokens, w, s, 1, low, low, x, sum);
-    }
+    sub_block(type, false, n_tokens, w, s, low, high, x, sum);
 }
 
 TS_INLINE void direct(ts_type type, int n_tokens, const uint8_t *w, const uint8_t *x0, size_t ldx,
@@ -352,21 +354,16 @@ TS_INLINE void tile(ts_type type, int n_tokens, const uint8_t *w, const uint8_t 
         acc[t] = _mm256_setzero_ps();
     }
     for (; nb > 0; nb--, w += panel_bytes(type)) {
-        const uint8_t *scales = w + 32 * 64 * planes(type), *pair = scales + 32 * 8 * per;
+        const uint8_t *scales = w + 32 * 64, *pair = scales + 32 * 8 * per;
         const float *tail = (const float *)(pair + 32 * pairs(type));
         __m256i sum[TS_R8_TOKENS];
         TS_UNROLL
         for (int t = 0; t < n_tokens; t++)
             sum[t] = _mm256_setzero_si256();
         for (int s = 0; s < 8; s++) {
-            const uint8_t *c = w + 256 * planes(type) * s;
             __m256i low = ts_load(scales + 32 * per * s);
             __m256i high = ts_load(scales + 32 * (per * s + per - 1));
-            sub_block(type, true, n_tokens, c, s, 0, low, high, x, sum);
-            if (planes(type) == 2) {
-                low = _mm256_slli_epi16(low, 4);
-                sub_block(type, true, n_tokens, c + 256, s, 1, low, low, x, sum);
-            }
+            sub_block(type, true, n_tokens, w + 256 * s, s, low, high, x, sum);
         }
         __m256 dmin = has_min(type) ? _mm256_loadu_ps(tail + 8) : _mm256_setzero_ps();
         finish(type, n_tokens, NULL, pair, _mm256_loadu_ps(tail), dmin, x, sum, acc);
@@ -390,8 +387,8 @@ TS_INLINE void make_panel(ts_type type, uint8_t *dst, const uint8_t *w, int64_t 
         TS_UNROLL
         for (int s = 0; s < 8; s++)
             TS_UNROLL
-        for (int i = 0; i < 8 * planes(type); i++)
-            put(&dst, code(type, w, s, i & 7, i >> 3));
+        for (int j = 0; j < 8; j++)
+            put(&dst, code(type, w, s, j));
         TS_UNROLL
         for (int i = 0; i < 256 / sub(type); i++)
             put(&dst, sub_scale(type, &v, i));

@@ -1,12 +1,16 @@
-/* r8_q32_avx2.c - avx2 kernels of the types in blocks of 32: Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 IQ4_NL MXFP4.
+/* r8_q32_avx2.c - avx2 kernels of the types in blocks of 32: Q4_0 Q4_1 Q5_0
+ * Q5_1 Q8_0 IQ4_NL MXFP4.
  *
- * Codes are made unsigned (0..15, 0..31, 0..24) so that vpmaddubsw(code, q) can be summed in int16:
- * what is left in a row's two lanes after 32 k is the sum of (code - offset) * q over 16 elements
- * each, at most 16 * 16 * 127 = 32512. It fits, so the sums on the way may wrap around; they start
- * at -offset * sum(q), which the activations bring along. Signed bytes are two such planes, w = 16
- * * (hi - 8) + lo.
+ * Codes are made unsigned (0..15, 0..31, 0..24) so that vpmaddubsw(code, q) can
+ * be summed in int16: what is left in a row's two lanes after 32 k is the sum
+ * of (code - offset) * q over 16 elements each, at most 16 * 16 * 127 = 32512.
+ * It fits, so the sums on the way may wrap around; they start at -offset *
+ * sum(q), which the activations bring along. Signed bytes have no room for
+ * that: vpmaddubsw(|w|, q * sign(w)) is at most 2 * 128 * 127 = 32512 and is
+ * widened at once.
  *
- * Everything here is inlined with a constant type: each switch is gone in the compiled tile. */
+ * Everything here is inlined with a constant type: each switch is gone in the
+ * compiled tile. */
 #include "cpu/kset/r8_avx2.h"
 #include "cpu/prep.h"
 #include "cpu/prep_x8.h"
@@ -14,9 +18,10 @@
 /* Bytes of the fields of a packed block. */
 enum { HALVES = 16, BITS = 32, NIBBLES = 128, BYTES = 256 };
 
-TS_INLINE int planes(ts_type type)
+/* Codes are signed bytes. */
+TS_INLINE bool is_signed(ts_type type)
 {
-    return type == TS_TYPE_Q8_0 || type == TS_TYPE_IQ4_NL ? 2 : 1;
+    return type == TS_TYPE_Q8_0 || type == TS_TYPE_IQ4_NL;
 }
 
 TS_INLINE bool has_min(ts_type type)
@@ -44,7 +49,7 @@ TS_INLINE size_t packed_bytes(ts_type type)
 
 TS_INLINE size_t panel_bytes(ts_type type)
 {
-    return (size_t)planes(type) * 256 + 32 + (has_min(type) ? 32 : 0);
+    return 256 + 32 + (has_min(type) ? 32 : 0);
 }
 
 /* Nibbles of k = 4 j .. 4 j + 3: element i and i + 16 share a byte. */
@@ -69,8 +74,8 @@ TS_INLINE __m256i table(__m256i i, int a, int b, int c, int d)
     return _mm256_shuffle_epi8(_mm256_setr_epi32(a, b, c, d, a, b, c, d), i);
 }
 
-/* Unsigned codes of 8 rows x k = 4 j .. 4 j + 3. */
-TS_INLINE __m256i code(ts_type type, const uint8_t *b, int j, int plane)
+/* Codes of 8 rows x k = 4 j .. 4 j + 3. */
+TS_INLINE __m256i code(ts_type type, const uint8_t *b, int j)
 {
     switch (type) {
     case TS_TYPE_Q4_1:
@@ -79,17 +84,12 @@ TS_INLINE __m256i code(ts_type type, const uint8_t *b, int j, int plane)
         return _mm256_or_si256(nibbles(b + HALVES + BITS, j), fifth(b + HALVES, j));
     case TS_TYPE_Q5_1:
         return _mm256_or_si256(nibbles(b + 2 * HALVES + BITS, j), fifth(b + 2 * HALVES, j));
-    case TS_TYPE_Q8_0: {
-        __m256i v = ts_load(b + HALVES + 32 * j);
-        if (plane == 1)
-            v = _mm256_srli_epi16(_mm256_xor_si256(v, _mm256_set1_epi8(-128)), 4);
-        return _mm256_and_si256(v, _mm256_set1_epi8(15));
-    }
-    case TS_TYPE_IQ4_NL:
-        /* -127 -104 -83 -65 -49 -35 -22 -10 1 13 25 38 53 69 89 113, in two planes */
-        if (plane == 0)
-            return table(nibbles(b + HALVES, j), 0x0f0d0801, 0x060a0d0f, 0x06090d01, 0x01090505);
-        return table(nibbles(b + HALVES, j), 0x03020100, 0x07060504, 0x0a090808, 0x0f0d0c0b);
+    case TS_TYPE_Q8_0:
+        return ts_load(b + HALVES + 32 * j);
+    case TS_TYPE_IQ4_NL: /* -127 -104 -83 -65 -49 -35 -22 -10 1 13 25 38 53 69 89
+                            113 */
+        return table(nibbles(b + HALVES, j), (int)0xbfad9881, (int)0xf6eaddcf, 0x26190d01,
+                     0x71594535);
     case TS_TYPE_MXFP4: /* 12 + 0 1 2 3 4 6 8 12 and their negatives */
         return table(nibbles(b + HALVES / 2, j), 0x0f0e0d0c, 0x18141210, 0x090a0b0c, 0x00040608);
     default:
@@ -97,7 +97,8 @@ TS_INLINE __m256i code(ts_type type, const uint8_t *b, int j, int plane)
     }
 }
 
-/* 2^(e - 128): MXFP4's elements are counted in halves. The two smallest are subnormal. */
+/* 2^(e - 128): MXFP4's elements are counted in halves. The two smallest are
+ * subnormal. */
 TS_INLINE __m256 exponents(const uint8_t *p)
 {
     __m256i e = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p));
@@ -118,7 +119,7 @@ TS_INLINE __m256 min(const uint8_t *b)
 }
 
 /* What the int16 sums start from; zero when nothing is taken off. */
-TS_INLINE __m256i start(ts_type type, const ts_x32 *x, int plane)
+TS_INLINE __m256i start(ts_type type, const ts_x32 *x)
 {
     __m256i eight = ts_dword(x->pair);
     switch (type) {
@@ -128,42 +129,39 @@ TS_INLINE __m256i start(ts_type type, const ts_x32 *x, int plane)
         return _mm256_add_epi16(eight, eight);
     case TS_TYPE_MXFP4:
         return _mm256_add_epi16(eight, _mm256_srai_epi16(eight, 1));
-    case TS_TYPE_Q8_0:
-    case TS_TYPE_IQ4_NL:
-        return plane == 1 ? eight : _mm256_setzero_si256();
     default:
         return _mm256_setzero_si256();
     }
 }
 
-TS_INLINE __m256i panel_code(const uint8_t *b, int j, int plane)
-{
-    return ts_load(b + 256 * plane + 32 * j);
-}
-
-/* Sum over one block of a plane for `tokens` tokens, in int32. Q5_1 has no offset: its 31 * 127 *
- * 16 would not fit, so it is widened after half of the block. */
-TS_INLINE void block(ts_type type, bool panel, int n_tokens, const uint8_t *b, int plane,
+/* Sums over one block, in int32. Q5_1 has no offset: its 31 * 127 * 16 would
+ * not fit, so it is widened after half of the block. */
+TS_INLINE void block(ts_type type, bool panel, int n_tokens, const uint8_t *b,
                      const ts_x32 *const x[], __m256i sum[])
 {
-    const __m256i weight = _mm256_set1_epi16(plane == 1 ? 16 : 1);
+    const __m256i ones = _mm256_set1_epi16(1);
     __m256i a[TS_R8_TOKENS];
     TS_UNROLL
-    for (int t = 0; t < n_tokens; t++)
-        a[t] = start(type, x[t], plane);
+    for (int t = 0; t < n_tokens; t++) {
+        a[t] = start(type, x[t]);
+        sum[t] = _mm256_setzero_si256();
+    }
     TS_UNROLL
     for (int j = 0; j < 8; j++) {
-        __m256i c = panel ? panel_code(b, j, plane) : code(type, b, j, plane);
+        __m256i c = panel ? ts_load(b + 32 * j) : code(type, b, j);
         TS_UNROLL
         for (int t = 0; t < n_tokens; t++) {
-            __m256i product = _mm256_maddubs_epi16(c, ts_dword(x[t]->q + 4 * j));
-            a[t] = _mm256_add_epi16(a[t], product);
-            TS_KEEP(a[t]);
-            if (j == 7 || (j == 3 && type == TS_TYPE_Q5_1)) {
-                __m256i wide = _mm256_madd_epi16(a[t], weight);
-                sum[t] = j == 3 || (plane == 0 && type != TS_TYPE_Q5_1)
-                             ? wide
-                             : _mm256_add_epi32(sum[t], wide);
+            __m256i q = ts_dword(x[t]->q + 4 * j);
+            if (is_signed(type)) {
+                a[t] = _mm256_maddubs_epi16(_mm256_abs_epi8(c), _mm256_sign_epi8(q, c));
+            } else {
+                a[t] = _mm256_add_epi16(a[t], _mm256_maddubs_epi16(c, q));
+                TS_KEEP(a[t]);
+            }
+            if (j == 7 || is_signed(type) || (j == 3 && type == TS_TYPE_Q5_1)) {
+                sum[t] = _mm256_add_epi32(sum[t], _mm256_madd_epi16(a[t], ones));
+                if (is_signed(type))
+                    TS_KEEP(sum[t]);
                 a[t] = _mm256_setzero_si256();
             }
         }
@@ -183,14 +181,8 @@ TS_INLINE void tile(ts_type type, bool panel, int n_tokens, const uint8_t *w, co
     }
     for (; nb > 0; nb--, w += bytes) {
         __m256i sum[TS_R8_TOKENS];
-        block(type, panel, n_tokens, w, 0, x, sum);
-        if (planes(type) == 2) {
-            TS_UNROLL
-            for (int t = 0; t < n_tokens; t++)
-                TS_FORGET(x[t]);
-            block(type, panel, n_tokens, w, 1, x, sum);
-        }
-        const float *tail = (const float *)(w + (size_t)planes(type) * 256);
+        block(type, panel, n_tokens, w, x, sum);
+        const float *tail = (const float *)(w + 256);
         __m256 d = panel ? _mm256_loadu_ps(tail) : scale(type, w);
         TS_UNROLL
         for (int t = 0; t < n_tokens; t++) {
@@ -214,9 +206,9 @@ TS_INLINE void make_panel(ts_type type, uint8_t *dst, const uint8_t *w, int64_t 
 {
     for (; nb > 0; nb--, w += packed_bytes(type), dst += panel_bytes(type)) {
         TS_UNROLL
-        for (int i = 0; i < 8 * planes(type); i++)
-            _mm256_storeu_si256((__m256i *)(dst + 32 * i), code(type, w, i & 7, i >> 3));
-        float *tail = (float *)(dst + (size_t)planes(type) * 256);
+        for (int j = 0; j < 8; j++)
+            _mm256_storeu_si256((__m256i *)(dst + 32 * j), code(type, w, j));
+        float *tail = (float *)(dst + 256);
         _mm256_storeu_ps(tail, scale(type, w));
         if (has_min(type))
             _mm256_storeu_ps(tail + 8, min(w));
@@ -230,7 +222,8 @@ TS_INLINE void make_panel(ts_type type, uint8_t *dst, const uint8_t *w, int64_t 
         tile(TS_TYPE_##T, panel, tokens, w, x, ldx, nb, out);                                      \
     }
 #define TILES(T, name, panel)                                                                      \
-    TILE(T, name, panel, 1) TILE(T, name, panel, 2) TILE(T, name, panel, 3) TILE(T, name, panel, 4)
+    TILE(T, name, panel, 1)                                                                        \
+    TILE(T, name, panel, 2) TILE(T, name, panel, 3) TILE(T, name, panel, 4)
 
 #define Q32(T, name, source_bytes, ...)                                                            \
     static const ts_r8_layout layout_##T = {32, source_bytes, {__VA_ARGS__}};                      \
