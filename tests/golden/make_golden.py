@@ -19,13 +19,38 @@ ROWS = [0, 63, 287, 599]  # past 512: a sliding window has slid by then
 TOP = 10
 PPL_CTX = 512
 
-PROMPTS = [
-    "<|im_start|>user\nWhat is the capital of France, and what is it known for?<|im_end|>\n"
-    "<|im_start|>assistant\n",
+N_PROMPTS = 5
+
+# Rounding alone moves a logit by a tenth: llama.cpp's own two ways (a batch, token by token) differ by that much
+# where activations are 8 bits. A continuation says something about another program only if it doesn't
+# hang on such a step, so the prompts taken are those with the fewest steps whose two best logits are this close.
+UNSURE = (0.05, 0.5)
+CHAT = "<|im_start|>user\n%s<|im_end|>\n<|im_start|>assistant\n"
+CANDIDATES = [
+    CHAT % "What is the capital of France, and what is it known for?",
     "Once upon a time, in a village at the edge of a dark forest, there lived",
     "def fibonacci(n):\n    \"\"\"Return the n-th Fibonacci number.\"\"\"\n",
     "The three laws of thermodynamics are:\n\n1.",
     "Le soleil se l\u00e8ve \u00e0 l'est et se couche \u00e0 l'ouest. \u6771\u4eac\u306f\u65e5\u672c\u306e",
+    "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12,",
+    "7 x 1 = 7\n7 x 2 = 14\n7 x 3 = 21\n7 x 4 = 28\n",
+    "{\"id\": 1, \"name\": \"item 1\"}\n{\"id\": 2, \"name\": \"item 2\"}\n{\"id\": 3,",
+    "red, green, blue; red, green, blue; red, green, blue;",
+    "if (x == 1) return \"one\";\nif (x == 2) return \"two\";\nif (x == 3) return \"three\";\n",
+    "Row, row, row your boat, gently down the stream. Row, row, row your boat,",
+    "2001, 2002, 2003, 2004, 2005, 2006,",
+    "January, February, March, April,",
+    "A B C D E F G H I J",
+    "<html>\n<head>\n<title>",
+    "We hold these truths to be self-evident, that all men are created equal,",
+    "To be, or not to be, that is the question:",
+    "Our Father, who art in heaven,",
+    "Question: 2 + 2 = 4\nQuestion: 3 + 3 = 6\nQuestion: 4 + 4 = 8\nQuestion: 5 + 5 =",
+    "#include <stdio.h>\n\nint main(void)\n{\n    printf(\"Hello, world",
+    CHAT % "Count from one to twenty in words.",
+    CHAT % "Repeat this sentence five times: The quick brown fox jumps over the lazy dog.",
+    "\U0001f600 \U0001f601 \U0001f602 \U0001f600 \U0001f601 \U0001f602 \U0001f600",
+    "\u041c\u043e\u0441\u043a\u0432\u0430 \u2014 \u0441\u0442\u043e\u043b\u0438\u0446\u0430 \u0420\u043e\u0441\u0441\u0438\u0438. \u041f\u0430\u0440\u0438\u0436 \u2014 \u0441\u0442\u043e\u043b\u0438\u0446\u0430",
 ]
 
 
@@ -72,15 +97,18 @@ def main():
     with open(os.path.join(HERE, name + ".golden"), "w", encoding="ascii") as f:
         f.write("tessera-golden 1\n")
         f.write(f"file {os.path.basename(path)}\nsha256 {sha256(path)}\nvocab {o.n_vocab}\n")
-        for p in PROMPTS:
+        tried = []
+        for p in CANDIDATES:
             prompt = o.tokenize(p)
             out, gaps = o.greedy(prompt, N_GREEDY)
+            tried.append((sum(UNSURE[0] <= g < UNSURE[1] for g in gaps), p, prompt, out, gaps))
+        for unsure, p, prompt, out, gaps in sorted(tried, key=lambda t: t[0])[:N_PROMPTS]:
             f.write(f"prompt {quote(p)}\n")
             put(f, "ids", prompt)
             put(f, "greedy", out)
             put(f, "gap", gaps, "%.4f")
-            print(p, "->", b"".join(map(o.piece, out)).decode(errors="replace"), "\n---",
-                  sum(g < 0.05 for g in gaps), "close calls", flush=True)
+            print(repr(p), "->", repr(b"".join(map(o.piece, out)).decode(errors="replace")), unsure, "unsure,",
+                  sum(g < UNSURE[0] for g in gaps), "ties", flush=True)
         piece = ids[:ROWS[-1] + 1]
         put(f, "text", piece)
         o.clear()
@@ -90,7 +118,7 @@ def main():
         ppl = o.perplexity(ids, PPL_CTX, max_windows)
         f.write(f"perplexity {PPL_CTX} {len(ids)} ")
         put_values(f, ppl, "%.5f")
-        print("perplexity", ppl[-1], "over", len(ppl), "windows")
+        print("perplexity", ppl[-1:], "over", len(ppl), "windows")
     o.close()
 
 

@@ -21,8 +21,15 @@ ROWS = [0, 30, 127, 449]
 
 # name: architecture, type, pure, RoPE scaling
 MODELS = {
+    "tiny-llama-f32": ("llama", "F32", True, "default"),
+    "tiny-llama3-f32": ("llama", "F32", True, "llama3"),
+    "tiny-llama-linear-f32": ("llama", "F32", True, "linear"),
+    "tiny-llama-yarn-f32": ("llama", "F32", True, "yarn"),
+    "tiny-qwen2-f32": ("qwen2", "F32", True, "default"),
+    "tiny-qwen3-f32": ("qwen3", "F32", True, "default"),
+    "tiny-gemma3-f32": ("gemma3", "F32", True, "default"),
     "tiny-llama-q4_0": ("llama", "Q4_0", False, "default"),
-    "tiny-llama-yarn-q8_0": ("llama", "Q8_0", False, "yarn"),
+    "tiny-llama-q8_0": ("llama", "Q8_0", False, "default"),
     "tiny-qwen2-q4_k_m": ("qwen2", "Q4_K_M", False, "default"),
     "tiny-qwen3-q5_1": ("qwen3", "Q5_1", False, "default"),
     "tiny-gemma3-q6_k": ("gemma3", "Q6_K", False, "default"),
