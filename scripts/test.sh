@@ -75,29 +75,33 @@ build() # PRESET
 
 build_fuzz() { CC=$(ts_clang) build fuzz; }
 
-# Each fuzzer on its seeds, the new inputs in a folder of their own; two at a time. A finding fails the
-# step and stays in build/fuzz/findings.
+# Each fuzzer from its seeds, all at a time; new inputs go to build/fuzz. A finding fails the step and
+# stays in build/fuzz/findings.
 fuzz()
 {
-    local found=build/fuzz/findings program name pids=() pid rc=0
+    local found=build/fuzz/findings source name pids=() names=() i rc=0
     mkdir -p "$found"
-    for program in build/fuzz/tests/fuzz/fuzz_*; do
-        [ -x "$program" ] && [ -f "$program" ] || continue
-        name=$(basename "$program")
+    for source in tests/fuzz/fuzz_*.c; do
+        name=$(basename "$source" .c)
+        name=${name#fuzz_}
         mkdir -p "build/fuzz/corpus/$name"
-        "$program" -max_total_time="$fuzz_seconds" -timeout=10 -rss_limit_mb=1024 -print_final_stats=1 \
-            -artifact_prefix="$found/$name-" "build/fuzz/corpus/$name" "tests/fuzz/corpus/${name#fuzz_}" \
-            >"$logs/$name.log" 2>&1 &
+        options=(-max_total_time="$fuzz_seconds" -timeout=10 -rss_limit_mb=2048 -print_final_stats=1
+            -artifact_prefix="$found/$name-")
+        if [ -f "tests/fuzz/$name.dict" ]; then options+=(-dict="tests/fuzz/$name.dict"); fi
+        "build/fuzz/tests/fuzz/fuzz_$name" "${options[@]}" "build/fuzz/corpus/$name" "tests/fuzz/corpus_$name" \
+            >"$logs/fuzz_$name.log" 2>&1 &
         pids+=($!)
+        names+=("$name")
     done
-    [ ${#pids[@]} -gt 0 ] || { echo "no fuzzer was built"; return 1; }
-    for pid in "${pids[@]}"; do
-        wait "$pid" || rc=1
-    done
-    for name in "$logs"/fuzz_*.log; do
-        if [ $rc != 0 ]; then tail -n 40 "$name"; fi
-        printf '%s: %s executions\n' "$(basename "$name" .log)" \
-            "$(sed -n 's/^stat::number_of_executed_units: *//p' "$name")"
+    [ ${#pids[@]} -gt 0 ] || { echo "there is no fuzzer"; return 1; }
+    for i in "${!pids[@]}"; do
+        name=${names[$i]}
+        if wait "${pids[$i]}"; then
+            echo "fuzz_$name: $(sed -n 's/^stat::number_of_executed_units: *//p' "$logs/fuzz_$name.log") inputs, no finding"
+        else
+            tail -n 40 "$logs/fuzz_$name.log"
+            rc=1
+        fi
     done
     return $rc
 }
