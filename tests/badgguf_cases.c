@@ -159,6 +159,19 @@ static void tensor_count(bad_file *f, cc *c)
     f->n_tensors = (uint64_t)c->value;
 }
 
+/* The file is long enough for what it announces: only the loader's own limit is left. */
+static void kv_count_in_hole(bad_file *f, cc *c)
+{
+    f->n_kv = (uint64_t)c->value;
+    f->grow = 64 << 20;
+}
+
+static void tensor_count_in_hole(bad_file *f, cc *c)
+{
+    f->n_tensors = (uint64_t)c->value;
+    f->grow = 64 << 20;
+}
+
 static void tensor_count_by(bad_file *f, cc *c)
 {
     f->n_tensors += (uint64_t)c->value;
@@ -556,12 +569,15 @@ const bad_case bad_cases[] = {
     FILE_CASE("kv-count-2^40", 17, kv_count, 0, 1ll << 40,
               "1099511627776 metadata pairs, more than"),
     FILE_CASE("kv-count-max", 17, kv_count, 0, -1, "18446744073709551615 metadata pairs"),
+    FILE_CASE("kv-count-2^20", 17, kv_count_in_hole, 0, 1 << 20, "at most 131072 are supported"),
     FILE_CASE("kv-count-plus-1", 17, kv_count_by, 0, 1, "tensor 0 at byte 6712: tensor name of"),
     FILE_CASE("kv-count-minus-1", 17, kv_count_by, 0, -1, "tensor 0 'llama.vocab_size'"),
     FILE_CASE("kv-count-0", 17, kv_count, 0, 0, "tensor 0 'general.architecture'"),
     FILE_CASE("tensor-count-2^40", 17, tensor_count, 0, 1ll << 40,
               "1099511627776 tensors, more than"),
     FILE_CASE("tensor-count-max", 17, tensor_count, 0, -1, "18446744073709551615 tensors"),
+    FILE_CASE("tensor-count-2^20", 17, tensor_count_in_hole, 0, 1 << 20,
+              "announces 1048576 tensors, at most 131072"),
     FILE_CASE("tensor-count-plus-1", 17, tensor_count_by, 0, 1, "tensor 11 at byte"),
     FILE_CASE("key-length-max", 17, key_length, 0, -1,
               "key of 18446744073709551615 bytes, but only"),

@@ -15,7 +15,7 @@
 
 /* Limits. The file's own length bounds every count; these bound what a long hostile file costs. */
 enum {
-    GGUF_MAX_ITEMS = 1 << 20, /* metadata pairs, and tensors of all shards          */
+    GGUF_MAX_ITEMS = 1 << 17, /* metadata pairs, and tensors of all shards         */
     GGUF_MAX_KEY = 65535,     /* bytes of a key (the format's own limit)            */
     GGUF_MAX_NAME = 64,       /* bytes of a tensor's name (the format's own limit)  */
     GGUF_MAX_DEPTH = 8,       /* arrays in arrays                                   */

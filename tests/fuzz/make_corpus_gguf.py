@@ -88,7 +88,8 @@ files = {
     + model(3, split(1, 2, 2), [tensor(b"v", [4, 2], 1, 0)], b"\1" * 16),
 }
 
-os.makedirs(HERE, exist_ok=True)
-for name, data in files.items():
-    with open(os.path.join(HERE, name), "wb") as f:
-        f.write(data)
+if __name__ == "__main__":
+    os.makedirs(HERE, exist_ok=True)
+    for name, data in files.items():
+        with open(os.path.join(HERE, name), "wb") as f:
+            f.write(data)
