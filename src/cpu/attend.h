@@ -20,9 +20,9 @@ typedef struct attend_walk {
     float *q;     /* [rows][head_dim] scale * q                                           */
     float *s;     /* [rows][ATTEND_BLOCK] scores of a block                               */
     float *f;     /* [rows] what the sums of a row are multiplied by before a block is added */
-    float *kf;    /* [head_dim][ATTEND_BLOCK] or the other way round: K                    */
-    float *vf;    /* [ATTEND_BLOCK][lda] V                                                 */
-    uint16_t *kh; /* [head_dim][ATTEND_BLOCK] K transposed in F16                          */
+    /* ATTEND_BLOCK positions of K and V as the ISA wants them: room for [head_dim] and [lda] floats
+     * of each */
+    void *k, *v;
 } attend_walk;
 
 /* Adds positions b + j0 .. b + j1 (0 <= j0 < j1 <= ATTEND_BLOCK, b a multiple of it) to tokens

@@ -2,89 +2,98 @@
  *
  * Both products are small matrix products of one shape, C[rows][n] = A[rows][k] B[k][n]:
  *
- *     S[rows][64]       = Q[rows][head_dim]  K^T[head_dim][64]
- *     acc[rows][head_dim] = f acc + P[rows][64]  V[64][head_dim]
+ *     S[rows][64]         = Q[rows][head_dim] K^T[head_dim][64]
+ *     acc[rows][head_dim] = f acc + P[rows][64] V[64][head_dim]
  *
- * done in tiles of up to 6 rows x 16 columns held in registers. B is F16 in memory. With many rows
- * it is widened to F32 once and read by every tile; with few (decode) the tile widens it as it
- * reads, so that a position costs little more than its way from memory. Either way an element of C
- * is one chain of FMAs in the order of k: the tile's shape doesn't show in the bits, nor does a
- * position that a row doesn't see, whose P is an exact 0. */
+ * done in tiles of up to 6 rows x 16 columns held in registers. B is F16: K transposed once for the
+ * block, V where it lies. A tile widens it as it reads; widening once into F32 for all tiles was
+ * slower for any number of rows (8 to 25 %), as F32 tables crowd the cache. An element of C is one
+ * chain of FMAs in the order of k: the tile's shape doesn't show in the bits, nor does a position
+ * that a row doesn't see, whose P is an exact 0. */
 #include <math.h>
+#include <string.h>
 
 #include "cpu/attend.h"
 #include "cpu/math_avx2.h"
-
-/* Up to this many rows the tiles widen B themselves. */
-#define FEW_ROWS 6
 
 /* One product; the same letters as above. */
 typedef struct product {
     float *c;
     const float *a;
-    const float *f; /* row r of C starts as f[r] * C; NULL: as 0      */
-    const void *b;  /* F16 or F32                                     */
+    const float *f;    /* row r of C starts as f[r] * C; NULL: as 0                    */
+    const uint16_t *b; /* F16                                                          */
+    uintptr_t next;    /* address of what the block after this one reads, n * k halves */
     int64_t ldc, lda, ldb;
-    int64_t n, k; /* n a multiple of 16                             */
+    int64_t n, k; /* n a multiple of 16                                           */
 } product;
 
-static inline __attribute__((always_inline)) __m256 load_b(const void *b, int64_t i, bool half)
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+
+/* One step of k: acc[mr][nv] += A[mr][1] B[1][8 * nv]. Two pointers and one stride reach six rows
+ * of A within the addressing modes. */
+static ALWAYS_INLINE void step(__m256 acc[6][8], const float *a, const float *a3, int64_t lda,
+                               const uint16_t *b, int mr, int nv)
 {
-    return half ? _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)((const uint16_t *)b + i)))
-                : _mm256_loadu_ps((const float *)b + i);
+    __m256 v[8];
+    for (int j = 0; j < nv; j++)
+        v[j] = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(b + 8 * j)));
+    for (int i = 0; i < mr; i++) {
+        __m256 x = _mm256_broadcast_ss(i < 3 ? a + i * lda : a3 + (i - 3) * lda);
+        for (int j = 0; j < nv; j++)
+            acc[i][j] = _mm256_fmadd_ps(x, v[j], acc[i][j]);
+    }
 }
 
-/* Rows r .. r + mr, columns c .. c + 8 * nv. mr, nv and half are constants wherever this is
- * inlined. */
-static inline __attribute__((always_inline)) void tile(const product *p, int64_t r, int64_t c,
-                                                       int mr, int nv, bool half)
+/* Rows r .. r + mr, columns c .. c + 8 * nv. mr and nv are constants wherever this is inlined.
+ *
+ * For every byte of B a byte of the next block is fetched: spread like this the misses overlap with
+ * the arithmetic. (All at once they filled the core's miss buffers: decode had 60 % of this speed.)
+ */
+static ALWAYS_INLINE void tile(const product *p, int64_t r, int64_t c, int mr, int nv)
 {
     __m256 acc[6][8];
     float *out = p->c + r * p->ldc + c;
-    const float *a = p->a + r * p->lda;
     for (int i = 0; i < mr; i++)
         for (int j = 0; j < nv; j++)
             acc[i][j] = p->f ? _mm256_mul_ps(_mm256_set1_ps(p->f[r + i]),
                                              _mm256_loadu_ps(out + i * p->ldc + 8 * j))
                              : _mm256_setzero_ps();
-    for (int64_t k = 0; k < p->k; k++) {
-        __m256 b[8];
-        for (int j = 0; j < nv; j++)
-            b[j] = load_b(p->b, k * p->ldb + c + 8 * j, half);
-        for (int i = 0; i < mr; i++) {
-            __m256 x = _mm256_broadcast_ss(a + i * p->lda + k);
-            for (int j = 0; j < nv; j++)
-                acc[i][j] = _mm256_fmadd_ps(x, b[j], acc[i][j]);
-        }
+    const int64_t lda = p->lda, ldb = p->ldb;
+    const float *a = p->a + r * lda, *a3 = a + 3 * lda;
+    const uint16_t *b = p->b + c;
+    uintptr_t next = p->next + (uintptr_t)(c * p->k) * sizeof *b;
+    int64_t k = p->k;
+    for (; k >= 2; k -= 2, a += 2, a3 += 2, b += 2 * ldb) {
+        step(acc, a, a3, lda, b, mr, nv);
+        step(acc, a + 1, a3 + 1, lda, b + ldb, mr, nv);
+        for (int j = 0; j < nv / 2; j++, next += 64)
+            _mm_prefetch((const char *)next, _MM_HINT_T0);
     }
+    if (k > 0)
+        step(acc, a, a3, lda, b, mr, nv);
     for (int i = 0; i < mr; i++)
         for (int j = 0; j < nv; j++)
             _mm256_storeu_ps(out + i * p->ldc + 8 * j, acc[i][j]);
 }
 
 /* All columns of mr rows. One or two rows need wide tiles: eight chains keep the FMA units busy. */
-static inline __attribute__((always_inline)) void strip(const product *p, int64_t r, int mr,
-                                                        bool half)
+static ALWAYS_INLINE void strip(const product *p, int64_t r, int mr)
 {
     int64_t c = 0;
     if (mr == 1)
         for (; c + 64 <= p->n; c += 64)
-            tile(p, r, c, mr, 8, half);
+            tile(p, r, c, mr, 8);
     if (mr <= 3)
         for (; c + 32 <= p->n; c += 32)
-            tile(p, r, c, mr, 4, half);
+            tile(p, r, c, mr, 4);
     for (; c < p->n; c += 16)
-        tile(p, r, c, mr, 2, half);
+        tile(p, r, c, mr, 2);
 }
 
 #define STRIP(mr)                                                                                  \
-    static void strip_half_##mr(const product *p, int64_t r)                                       \
+    static void strip_##mr(const product *p, int64_t r)                                            \
     {                                                                                              \
-        strip(p, r, mr, true);                                                                     \
-    }                                                                                              \
-    static void strip_float_##mr(const product *p, int64_t r)                                      \
-    {                                                                                              \
-        strip(p, r, mr, false);                                                                    \
+        strip(p, r, mr);                                                                           \
     }
 STRIP(1)
 STRIP(2)
@@ -93,17 +102,15 @@ STRIP(4)
 STRIP(5)
 STRIP(6)
 
-static void multiply(const product *p, int64_t rows, bool half)
+static void multiply(const product *p, int64_t rows)
 {
-    static void (*const strips[2][7])(const product *, int64_t) = {
-        {NULL, strip_float_1, strip_float_2, strip_float_3, strip_float_4, strip_float_5,
-         strip_float_6},
-        {NULL, strip_half_1, strip_half_2, strip_half_3, strip_half_4, strip_half_5, strip_half_6},
+    static void (*const strips[7])(const product *, int64_t) = {
+        NULL, strip_1, strip_2, strip_3, strip_4, strip_5, strip_6,
     };
     for (int64_t r = 0, left; (left = rows - r) > 0;) {
         /* the last 7 to 10 rows are two even strips rather than 6 and a thin one */
         int64_t mr = left > 10 ? 6 : left > 6 ? (left + 1) / 2 : left;
-        strips[half][mr](p, r);
+        strips[mr](p, r);
         r += mr;
     }
 }
@@ -127,9 +134,9 @@ static inline void transpose16(__m256i r[8])
     }
 }
 
-/* kh[i][j] = k[j][i] for 16 positions from j. Positions outside j0..j1 may not exist: their place
+/* kt[i][j] = k[j][i] for 16 positions from j. Positions outside j0..j1 may not exist: their place
  * is taken by the nearest that does, and the mask keeps it out of the sums. */
-static void transpose_k(uint16_t *kh, const uint16_t *k, int64_t j, int64_t j0, int64_t j1,
+static void transpose_k(uint16_t *kt, const uint16_t *k, int64_t j, int64_t j0, int64_t j1,
                         int64_t head_dim)
 {
     const uint16_t *row[16];
@@ -146,28 +153,19 @@ static void transpose_k(uint16_t *kh, const uint16_t *k, int64_t j, int64_t j0, 
                 _mm_loadu_si128((const __m128i *)(row[i + 8] + d)), 1);
         transpose16(r);
         for (int i = 0; i < 8; i++)
-            _mm256_storeu_si256((__m256i *)(kh + (d + i) * ATTEND_BLOCK + j), r[i]);
+            _mm256_storeu_si256((__m256i *)(kt + (d + i) * ATTEND_BLOCK + j), r[i]);
     }
     for (; d < head_dim; d++)
         for (int i = 0; i < 16; i++)
-            kh[d * ATTEND_BLOCK + j + i] = row[i][d];
-}
-
-/* n a multiple of 8 */
-static void widen(float *y, const uint16_t *x, int64_t n)
-{
-    for (int64_t i = 0; i < n; i += 8)
-        _mm256_storeu_ps(y + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(x + i))));
+            kt[d * ATTEND_BLOCK + j + i] = row[i][d];
 }
 
 /* Rows of head_dim to rows of lda = head_dim rounded up to 16, the columns between them 0. */
-static void widen_rows(float *y, const uint16_t *x, int64_t rows, int64_t head_dim, int64_t lda)
+static void pad_rows(uint16_t *y, const uint16_t *x, int64_t rows, int64_t head_dim, int64_t lda)
 {
     for (int64_t r = 0; r < rows; r++, y += lda, x += head_dim) {
-        int64_t d = head_dim & ~(int64_t)7;
-        widen(y, x, d);
-        for (; d < lda; d++)
-            y[d] = d < head_dim ? _cvtsh_ss(x[d]) : 0;
+        memcpy(y, x, (size_t)head_dim * sizeof *y);
+        memset(y + head_dim, 0, (size_t)(lda - head_dim) * sizeof *y);
     }
 }
 
@@ -177,39 +175,46 @@ static __m256 soften(__m256 x, float cap)
 {
     const __m256 one = _mm256_set1_ps(1), sign = _mm256_set1_ps(-0.0f), c = _mm256_set1_ps(cap);
     __m256 z = _mm256_div_ps(x, c);
-    __m256 e = exp8(_mm256_mul_ps(_mm256_andnot_ps(sign, z), _mm256_set1_ps(-2)));
+    __m256 e = exp8_negative(_mm256_mul_ps(_mm256_andnot_ps(sign, z), _mm256_set1_ps(-2)));
     __m256 t = _mm256_div_ps(_mm256_sub_ps(one, e), _mm256_add_ps(one, e));
     return _mm256_mul_ps(c, _mm256_or_ps(t, _mm256_and_ps(sign, z)));
 }
 
-/* Scores s[width] of one row to P in place, with what lies outside lo..hi 0. Updates m and l;
- * returns the factor for the sums so far. */
-static float softmax_row(float *s, float *ml, int64_t width, int64_t lo, int64_t hi, float cap)
+/* Softcap, and -inf for what the row doesn't see. */
+static void mask_row(float *s, int64_t width, int64_t lo, int64_t hi, float cap)
 {
-    const __m256 none = _mm256_set1_ps(-INFINITY);
-    __m256 max = none;
     for (int64_t j = 0; j < width; j += 8) {
         __m256 v = _mm256_loadu_ps(s + j);
         if (cap > 0)
             v = soften(v, cap);
-        if (j < lo || j + 8 > hi) {
-            __m256 in = _mm256_castsi256_ps(_mm256_andnot_si256(lanes8(lo - j), lanes8(hi - j)));
-            v = _mm256_blendv_ps(none, v, in);
-        }
-        _mm256_storeu_ps(s + j, v);
-        max = _mm256_max_ps(max, v);
+        __m256i in = _mm256_andnot_si256(lanes8(lo - j), lanes8(hi - j));
+        _mm256_storeu_ps(s + j,
+                         _mm256_blendv_ps(_mm256_set1_ps(-INFINITY), v, _mm256_castsi256_ps(in)));
     }
-    float m = max8(max);
-    m = m > ml[0] ? m : ml[0];
+}
+
+/* Scores s[width] of one row to P in place, 0 outside lo..hi. Updates m and l; returns the factor
+ * for the sums so far. */
+static float softmax_row(float *s, float *ml, int64_t width, int64_t lo, int64_t hi, float cap)
+{
+    if (cap > 0 || lo > 0 || hi < width)
+        mask_row(s, width, lo, hi, cap);
+    __m256 max = _mm256_loadu_ps(s);
+    for (int64_t j = 8; j < width; j += 8)
+        max = _mm256_max_ps(max, _mm256_loadu_ps(s + j));
+    float m = max8(max), f = 1;
+    if (m > ml[0]) {
+        /* 0 at the first block, where ml[0] is -inf */
+        f = _mm256_cvtss_f32(exp8_negative(_mm256_set1_ps(ml[0] - m)));
+        ml[0] = m;
+    }
+    const __m256 top = _mm256_set1_ps(ml[0]);
     __m256 sum = _mm256_setzero_ps();
     for (int64_t j = 0; j < width; j += 8) {
-        __m256 e = exp8(_mm256_sub_ps(_mm256_loadu_ps(s + j), _mm256_set1_ps(m)));
+        __m256 e = exp8_negative(_mm256_sub_ps(_mm256_loadu_ps(s + j), top));
         _mm256_storeu_ps(s + j, e);
         sum = _mm256_add_ps(sum, e);
     }
-    /* 0 at the first block, where ml[0] is -inf */
-    float f = _mm256_cvtss_f32(exp8(_mm256_set1_ps(ml[0] - m)));
-    ml[0] = m;
     ml[1] = fmaf(ml[1], f, sum8(sum));
     return f;
 }
@@ -220,23 +225,23 @@ static void block_avx2(const attend_walk *w, int64_t b, int64_t j0, int64_t j1, 
     const ts_attend *p = w->p;
     const int64_t d = p->head_dim, r0 = t0 * p->n_group, rows = (t1 - t0) * p->n_group;
     const int64_t c0 = j0 & ~(int64_t)15, width = ((j1 + 15) & ~(int64_t)15) - c0;
-    const bool few = rows <= FEW_ROWS;
+    const uintptr_t block_bytes = (uintptr_t)(ATTEND_BLOCK * d) * sizeof(uint16_t);
     const uint16_t *k = p->k + b * d, *v = p->v + (b + j0) * d;
+    uint16_t *kt = w->k, *vt = w->v;
     float *score = w->s + r0 * ATTEND_BLOCK + c0;
 
     for (int64_t j = c0; j < j1; j += 16)
-        transpose_k(w->kh, k, j, j0, j1, d);
-    if (!few)
-        widen(w->kf, w->kh, d * ATTEND_BLOCK);
-    product s = {.c = score,
-                 .ldc = ATTEND_BLOCK,
-                 .a = w->q + r0 * d,
-                 .lda = d,
-                 .ldb = ATTEND_BLOCK,
-                 .b = few ? (void *)(w->kh + c0) : (void *)(w->kf + c0),
-                 .n = width,
-                 .k = d};
-    multiply(&s, rows, few);
+        transpose_k(kt, k, j, j0, j1, d);
+    multiply(&(product){.c = score,
+                        .ldc = ATTEND_BLOCK,
+                        .a = w->q + r0 * d,
+                        .lda = d,
+                        .b = kt + c0,
+                        .ldb = ATTEND_BLOCK,
+                        .next = (uintptr_t)k + block_bytes,
+                        .n = width,
+                        .k = d},
+             rows);
 
     float *row = score, *ml = w->ml + 2 * r0, *f = w->f;
     for (int64_t t = t0; t < t1; t++) {
@@ -246,20 +251,19 @@ static void block_avx2(const attend_walk *w, int64_t b, int64_t j0, int64_t j1, 
             *f++ = softmax_row(row, ml, width, lo - c0, hi - c0, p->softcap);
     }
 
-    /* Reading V in place takes rows of whole tiles. */
-    const bool in_place = few && d == w->lda;
-    if (!in_place)
-        widen_rows(w->vf, v, j1 - j0, d, w->lda);
-    product o = {.c = w->acc + r0 * w->lda,
-                 .ldc = w->lda,
-                 .a = score + (j0 - c0),
-                 .lda = ATTEND_BLOCK,
-                 .f = w->f,
-                 .b = in_place ? (const void *)v : w->vf,
-                 .ldb = w->lda,
-                 .n = w->lda,
-                 .k = j1 - j0};
-    multiply(&o, rows, in_place);
+    if (d != w->lda) /* tiles read whole 16 columns */
+        pad_rows(vt, v, j1 - j0, d, w->lda);
+    multiply(&(product){.c = w->acc + r0 * w->lda,
+                        .ldc = w->lda,
+                        .a = score + (j0 - c0),
+                        .lda = ATTEND_BLOCK,
+                        .f = w->f,
+                        .b = d != w->lda ? vt : v,
+                        .ldb = w->lda,
+                        .next = (uintptr_t)v + block_bytes,
+                        .n = w->lda,
+                        .k = j1 - j0},
+             rows);
 }
 
 void attend_avx2(const ts_attend *p)

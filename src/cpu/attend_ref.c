@@ -9,7 +9,7 @@ static float scores(const attend_walk *w, float *s, const float *q, int64_t lo, 
 {
     float cap = w->p->softcap, max = -INFINITY;
     for (int64_t j = lo; j < hi; j++) {
-        const float *k = w->kf + j * w->p->head_dim;
+        const float *k = (const float *)w->k + j * w->p->head_dim;
         float dot = 0;
         for (int64_t i = 0; i < w->p->head_dim; i++)
             dot += q[i] * k[i];
@@ -30,7 +30,7 @@ static void one_row(const attend_walk *w, int64_t r, int64_t lo, int64_t hi)
         acc[i] *= old;
     float sum = 0;
     for (int64_t j = lo; j < hi; j++) {
-        const float *v = w->vf + j * p->head_dim;
+        const float *v = (const float *)w->v + j * p->head_dim;
         float e = expf(s[j] - m);
         sum += e;
         for (int64_t i = 0; i < p->head_dim; i++)
@@ -44,9 +44,10 @@ static void block_ref(const attend_walk *w, int64_t b, int64_t j0, int64_t j1, i
                       int64_t t1)
 {
     const ts_attend *p = w->p;
+    float *k = w->k, *v = w->v;
     for (int64_t i = j0 * p->head_dim; i < j1 * p->head_dim; i++) {
-        w->kf[i] = ts_f16_to_f32(p->k[b * p->head_dim + i]);
-        w->vf[i] = ts_f16_to_f32(p->v[b * p->head_dim + i]);
+        k[i] = ts_f16_to_f32(p->k[b * p->head_dim + i]);
+        v[i] = ts_f16_to_f32(p->v[b * p->head_dim + i]);
     }
     for (int64_t t = t0; t < t1; t++) {
         int64_t lo, hi;

@@ -5,19 +5,16 @@
 #include <immintrin.h>
 #include <stdint.h>
 
-/* e^x to 0.8 ulp; 0 below -87.33 (where the result would be subnormal), infinity above 88.37, NaN
- * for NaN.
+/* e^c to 0.8 ulp for c in -87.33 .. 88.37, where the result is neither subnormal nor infinite.
  *
- * x = n ln2 + r with |r| <= ln2 / 2; e^r = 1 + r + r^2 P(r), P of degree 4 fitted for the least
+ * c = n ln2 + r with |r| <= ln2 / 2; e^r = 1 + r + r^2 P(r), P of degree 4 fitted for the least
  * greatest relative error; ln2 in two parts of which the first has 9 bits, so that n times it is
- * exact. */
-static inline __m256 exp8(__m256 x)
+ * exact. Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits of the sum. */
+static inline __m256 exp8_inside(__m256 c)
 {
-    const __m256 lo = _mm256_set1_ps(-87.33f), hi = _mm256_set1_ps(88.37f);
-    /* max and min return their second operand when one is NaN */
-    __m256 c = _mm256_min_ps(hi, _mm256_max_ps(lo, x));
-    __m256 n = _mm256_round_ps(_mm256_mul_ps(c, _mm256_set1_ps(1.44269504f)),
-                               _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const __m256 magic = _mm256_set1_ps(0x1.8p23f);
+    __m256 t = _mm256_fmadd_ps(c, _mm256_set1_ps(1.44269504f), magic);
+    __m256 n = _mm256_sub_ps(t, magic);
     __m256 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693359375f), c);
     r = _mm256_fnmadd_ps(n, _mm256_set1_ps(-2.12194440e-4f), r);
     __m256 p = _mm256_set1_ps(0x1.6a23cep-10f);
@@ -28,10 +25,25 @@ static inline __m256 exp8(__m256 x)
     p = _mm256_fmadd_ps(p, _mm256_mul_ps(r, r), r);
     p = _mm256_add_ps(p, _mm256_set1_ps(1));
     /* n is in -126..127: adding it to the exponent can't leave the normal numbers */
-    __m256i e = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23);
-    p = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), e));
-    p = _mm256_andnot_ps(_mm256_cmp_ps(x, lo, _CMP_LT_OQ), p);
-    return _mm256_blendv_ps(p, _mm256_set1_ps(__builtin_inff()), _mm256_cmp_ps(x, hi, _CMP_GT_OQ));
+    __m256i e = _mm256_slli_epi32(_mm256_castps_si256(t), 23);
+    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), e));
+}
+
+/* e^x for x <= 0: exactly 0 below -87.33, exactly 1 for 0, NaN for NaN. */
+static inline __m256 exp8_negative(__m256 x)
+{
+    const __m256 lo = _mm256_set1_ps(-87.33f);
+    /* max and min return their second operand when one is NaN */
+    __m256 y = exp8_inside(_mm256_max_ps(lo, x));
+    return _mm256_andnot_ps(_mm256_cmp_ps(x, lo, _CMP_LT_OQ), y);
+}
+
+/* e^x for every x; infinity from 88.37. */
+static inline __m256 exp8(__m256 x)
+{
+    const __m256 hi = _mm256_set1_ps(88.37f);
+    __m256 y = exp8_negative(_mm256_min_ps(hi, x));
+    return _mm256_blendv_ps(y, _mm256_set1_ps(__builtin_inff()), _mm256_cmp_ps(x, hi, _CMP_GT_OQ));
 }
 
 /* The mask of the first n of 8 lanes for maskload and maskstore. */

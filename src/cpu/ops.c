@@ -18,8 +18,7 @@ static size_t padded(int64_t n)
 
 /* Scratch, each region a multiple of 64 bytes, R = rows, D = head_dim, D16 = D rounded up to 16:
  *
- *   q [R][D] | s [R][64] | sum [2][R][D16] | ml [2][R][2] | f [R] | kf [D][64] | vf [64][D16] | kh
- * [D][64] F16 */
+ *   q [R][D] | s [R][64] | sum [2][R][D16] | ml [2][R][2] | f [R] | k [64][D] | v [64][D16] */
 static size_t row_floats(int64_t rows, int64_t head_dim)
 {
     size_t r = (size_t)rows;
@@ -31,7 +30,7 @@ size_t ts_attend_scratch(int64_t n_group, int64_t head_dim)
 {
     size_t rows = row_floats(TS_ATTEND_TOKENS * n_group, head_dim);
     size_t block = ATTEND_BLOCK * ((size_t)head_dim + padded(head_dim));
-    return (rows + block) * sizeof(float) + ATTEND_BLOCK * (size_t)head_dim * sizeof(uint16_t);
+    return (rows + block) * sizeof(float);
 }
 
 /* Folds the sums (o2, m2, l2) of later positions into (o, m, l). Compiled once, so that every path
@@ -45,7 +44,7 @@ static void fold(float *o, float *ml, const float *o2, const float *ml2, int64_t
         memcpy(ml, ml2, 2 * sizeof(float));
         return;
     }
-    float m = fmaxf(ml[0], ml2[0]);
+    float m = ml[0] > ml2[0] ? ml[0] : ml2[0];
     float f = expf(ml[0] - m), f2 = expf(ml2[0] - m);
     for (int64_t i = 0; i < n; i++)
         o[i] = o[i] * f + o2[i] * f2;
@@ -111,9 +110,8 @@ static void carve(attend_walk *w, float *f, float *sum[2], float *ml[2])
         ml[i] = f, f += padded(2 * w->rows);
     }
     w->f = f, f += padded(w->rows);
-    w->kf = f, f += p->head_dim * ATTEND_BLOCK;
-    w->vf = f, f += w->lda * ATTEND_BLOCK;
-    w->kh = (uint16_t *)f;
+    w->k = f, f += p->head_dim * ATTEND_BLOCK;
+    w->v = f;
 }
 
 void ts_attend_run(const ts_attend *task, attend_block *block)
