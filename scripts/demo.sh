@@ -18,6 +18,7 @@ case $model in
     prompt=$'<|im_start|>user\n'$question$'<|im_end|>\n<|im_start|>assistant\n' ;;
 *) prompt=$question ;; # a base model continues the text
 esac
-command=(build/release/tessera run -m "$model" -p "$prompt" -n 120 --temp 0 --repeat-penalty 1.1)
+command=(build/release/tessera run -m "$model" -p "$prompt" -n 200 --temp 0 --repeat-penalty 1.1
+    --no-display-prompt)
 say "$(printf '%q ' "${command[@]}")"
 "${command[@]}"
