@@ -26,6 +26,7 @@ typedef struct options {
     const char *type;
     ts_isa isa;
     bool json;
+    bool int8;    /* activations of 8 bits, not exact ones */
     int64_t n, k; /* 0: the built-in shapes */
     int64_t m[MAX_M];
     int n_m;
@@ -133,6 +134,7 @@ static void measure(ts_pool *pool, const options *opt, limits *l)
 
 typedef struct job {
     const ts_kset *s;
+    const ts_prep *prep;
     char *w;   /* `copies` packed (or source) matrices  */
     char *src; /* one source matrix                     */
     size_t w_bytes;
@@ -154,7 +156,16 @@ static void rows(const job *j, int tid, int n, int64_t *n0, int64_t *n1)
 static void mul_job(void *arg, int tid, int n)
 {
     job *j = arg;
-    ts_mul p = {j->w + (size_t)j->at * j->w_bytes, j->act, j->y, j->m, j->n, j->k, j->n, 0, 0};
+    ts_mul p = {j->w + (size_t)j->at * j->w_bytes,
+                j->act,
+                j->prep->limbs,
+                j->y,
+                j->m,
+                j->n,
+                j->k,
+                j->n,
+                0,
+                0};
     rows(j, tid, n, &p.n0, &p.n1);
     /* a few tasks each, as the engine deals them out */
     int64_t end = p.n1, step = 256;
@@ -182,8 +193,8 @@ static void pack_job(void *arg, int tid, int n)
 static void prep_job(void *arg, int tid, int n)
 {
     job *j = arg;
-    int64_t g = j->s->prep->m_group, groups = (j->m + g - 1) / g, m1 = groups * (tid + 1) / n * g;
-    j->s->prep->run(j->act, j->x, j->k, j->m, j->k, groups * tid / n * g, m1 < j->m ? m1 : j->m);
+    int64_t g = j->prep->m_group, groups = (j->m + g - 1) / g, m1 = groups * (tid + 1) / n * g;
+    j->prep->run(j->act, j->x, j->k, j->m, j->k, groups * tid / n * g, m1 < j->m ? m1 : j->m);
 }
 
 /* Random codes, halves that are 2^-7: nothing is subnormal or infinite. */
@@ -199,18 +210,18 @@ static void fill(const ts_type_info *info, uint8_t *p, size_t bytes)
         memset(p, 0x22, bytes);
 }
 
-static bool job_open(job *j, const ts_kset *s, int64_t n, int64_t k, int64_t m)
+static bool job_open(job *j, const ts_kset *s, bool int8, int64_t n, int64_t k, int64_t m)
 {
     const ts_type_info *info = ts_type_get(s->type);
     size_t bytes = (size_t)n * ts_row_bytes(info, k);
-    *j = (job){.s = s, .m = m, .n = n, .k = k};
+    *j = (job){.s = s, .prep = int8 ? s->prep_int8 : s->prep, .m = m, .n = n, .k = k};
     j->w_bytes = ((s->packed_bytes ? s->packed_bytes(n, k) : bytes) + 63) / 64 * 64;
     j->copies = (int)(COLD / j->w_bytes) + 1;
     j->src = ts_map(bytes);
     j->w = ts_map(j->w_bytes * (size_t)j->copies);
     j->x = ts_map((size_t)(m * k) * sizeof(float));
     j->y = ts_map((size_t)(m * n) * sizeof(float));
-    j->act = ts_map(s->prep->bytes(m, k));
+    j->act = ts_map(j->prep->bytes(m, k));
     if (!j->src || !j->w || !j->x || !j->y || !j->act)
         return false;
     fill(info, (uint8_t *)j->src, bytes);
@@ -221,7 +232,7 @@ static bool job_open(job *j, const ts_kset *s, int64_t n, int64_t k, int64_t m)
             memcpy(j->w + (size_t)i * j->w_bytes, j->src, bytes);
     for (int64_t i = 0; i < m * k; i++)
         j->x[i] = (float)(i * 2654435761u % 1000) * 1e-3f - 0.5f;
-    s->prep->run(j->act, j->x, k, m, k, 0, m);
+    j->prep->run(j->act, j->x, k, m, k, 0, m);
     return true;
 }
 
@@ -232,7 +243,7 @@ static void job_close(job *j)
     ts_unmap(j->w, j->w_bytes * (size_t)j->copies);
     ts_unmap(j->x, (size_t)(j->m * j->k) * sizeof(float));
     ts_unmap(j->y, (size_t)(j->m * j->n) * sizeof(float));
-    ts_unmap(j->act, j->s->prep->bytes(j->m, j->k));
+    ts_unmap(j->act, j->prep->bytes(j->m, j->k));
 }
 
 /* Printing. */
@@ -292,7 +303,7 @@ static int run(const options *opt, ts_pool *pool)
         for (int shape = 0; shape < (opt->n ? 1 : 2); shape++)
             for (int im = 0; im < opt->n_m; im++) {
                 job j;
-                if (!job_open(&j, s, opt->n ? opt->n : shapes[shape][0],
+                if (!job_open(&j, s, opt->int8, opt->n ? opt->n : shapes[shape][0],
                               opt->n ? opt->k : shapes[shape][1], opt->m[im])) {
                     fprintf(stderr, "bench_kernels: out of memory\n");
                     return 1;
@@ -316,7 +327,7 @@ static int usage(void)
     fprintf(
         stderr,
         "usage: bench_kernels [-t THREADS] [-o md|json] [--isa ref|avx2] [--type TYPE] [-m M]...\n"
-        "                     [--shape NxK] [--ms MILLISECONDS_A_FIGURE]\n"
+        "                     [--act exact|int8] [--shape NxK] [--ms MILLISECONDS_A_FIGURE]\n"
         "example: bench_kernels -t 2 --type Q4_K -m 1 -m 512 --shape 8192x2048\n");
     return 1;
 }
@@ -333,6 +344,8 @@ int main(int argc, char **argv)
             opt.json = !strcmp(v, "json");
         else if (v && !strcmp(a, "--isa") && ts_isa_parse(v, &opt.isa))
             continue;
+        else if (v && !strcmp(a, "--act") && (!strcmp(v, "exact") || !strcmp(v, "int8")))
+            opt.int8 = !strcmp(v, "int8");
         else if (v && !strcmp(a, "--type"))
             opt.type = v;
         else if (v && !strcmp(a, "-m") && opt.n_m < MAX_M && atoi(v) > 0)

@@ -94,7 +94,10 @@ typedef struct ts_engine_options {
     int64_t n_logits; /* rows of logits one eval can return; 0 = 1             */
     bool plan_only;   /* stop after planning: no weight is packed, no eval      */
     bool vocab_only;  /* stop after the tokenizer: no plan, no weights, no eval */
-    ts_log_fn *log;   /* may be NULL                                           */
+    /* 8-bit activations in micro-batches of 32 tokens or more: faster and less exact
+     * (docs/BENCHMARKS.md has both figures). */
+    bool int8_prefill;
+    ts_log_fn *log; /* may be NULL                                           */
     void *log_user;
     /* Load progress from 0 to 1; return false to cancel. May be NULL. */
     bool (*progress)(void *user, double done);

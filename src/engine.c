@@ -44,6 +44,7 @@ void ts_engine_close(ts_engine *e)
 static ts_status open_model(ts_engine *e, const ts_engine_options *o, ts_error *err)
 {
     ts_plan_options po = {.n_threads = o->n_threads,
+                          .int8_prefill = o->int8_prefill,
                           .n_ctx = o->n_ctx,
                           .n_ubatch = o->n_ubatch,
                           .n_logits = o->n_logits};

@@ -112,10 +112,9 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* The widest kernel sets against the oracle. Both quantise activations to the same int8, so they
- * agree to rounding - unless a value lies so near the middle of two integers that rounding decides:
- * in a model this small one such flip shows (about 2e-6), so the median of several prompts is held
- * to the bound. */
+/* The widest kernel sets, whose exact activations have 15 bits, against the oracle, which keeps
+ * floats. A model this small and random multiplies every difference, so the median of several
+ * prompts is held to the bound. */
 static void test_oracle(const char *arch, const char *path, double bound)
 {
     enum { PROMPTS = 7, LEN = 40 };
@@ -297,9 +296,9 @@ int main(void)
             test_misuse(path);
             test_progress_and_stats(path);
         }
-        /* Nothing is quantised: nothing can flip. */
+        /* Nothing but K and V is rounded. */
         REQUIRE(ts_synth_tiny(path, archs[i], "F32", true, &err) == TS_OK);
-        test_oracle(archs[i], path, 1e-9);
+        test_oracle(archs[i], path, 1e-7);
     }
     unlink(path);
     return check_done("engine");

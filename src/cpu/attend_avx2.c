@@ -29,18 +29,34 @@ typedef struct product {
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 
+static ALWAYS_INLINE __m256 load_half8(const uint16_t *b)
+{
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)b));
+}
+
 /* One step of k: acc[mr][nv] += A[mr][1] B[1][8 * nv]. Two pointers and one stride reach six rows
  * of A within the addressing modes. */
 static ALWAYS_INLINE void step(__m256 acc[6][8], const float *a, const float *a3, int64_t lda,
                                const uint16_t *b, int mr, int nv)
 {
-    __m256 v[8];
-    for (int j = 0; j < nv; j++)
-        v[j] = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(b + 8 * j)));
-    for (int i = 0; i < mr; i++) {
-        __m256 x = _mm256_broadcast_ss(i < 3 ? a + i * lda : a3 + (i - 3) * lda);
+    /* the shorter side of the tile stays in registers: 12 + 3 + 1 of 16 at most */
+    __m256 x[6];
+    if (mr < nv) {
+        for (int i = 0; i < mr; i++)
+            x[i] = _mm256_broadcast_ss(a + i * lda);
+        for (int j = 0; j < nv; j++) {
+            __m256 v = load_half8(b + 8 * j);
+            for (int i = 0; i < mr; i++)
+                acc[i][j] = _mm256_fmadd_ps(x[i], v, acc[i][j]);
+        }
+    } else {
         for (int j = 0; j < nv; j++)
-            acc[i][j] = _mm256_fmadd_ps(x, v[j], acc[i][j]);
+            x[j] = load_half8(b + 8 * j);
+        for (int i = 0; i < mr; i++) {
+            __m256 v = _mm256_broadcast_ss(i < 3 ? a + i * lda : a3 + (i - 3) * lda);
+            for (int j = 0; j < nv; j++)
+                acc[i][j] = _mm256_fmadd_ps(v, x[j], acc[i][j]);
+        }
     }
 }
 

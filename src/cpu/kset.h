@@ -19,15 +19,21 @@
 typedef struct ts_mul {
     const void *w; /* packed (or source, when the kset has no pack)             */
     const void *x; /* prepared activations of m tokens                          */
+    int limbs;     /* of the ts_prep that made them                             */
     float *y;      /* [m][n], row stride ldy in floats                          */
     int64_t m, n, k, ldy;
     int64_t n0, n1;
 } ts_mul;
 
-/* Activation preparation, one per (format, ISA). */
+/* Activation preparation, one per (format, ISA). Quantised activations come in two precisions:
+ *
+ *   exact  15 bits: q = round(x / d), d = max|x| / 16256 over a block, held as two int8 limbs
+ *          q = 128 h + l that are two rows of the product, added at its end
+ *   int8   q = round(x / d), d = max|x| / 127: one row, half the work, 16,000 times the noise */
 typedef struct ts_prep {
     ts_act act;
     ts_isa isa;
+    int limbs;   /* rows of the product that one token is: 1 or 2                    */
     int m_group; /* tokens are prepared in groups of this many; 1 = each on its own */
     /* bytes for m tokens; never more for fewer tokens */
     size_t (*bytes)(int64_t m, int64_t k);
@@ -40,8 +46,9 @@ typedef struct ts_prep {
 typedef struct ts_kset {
     ts_type type;
     ts_isa isa;
-    const char *layout; /* "source", or the packed layout's name in docs/KERNELS.md: "q4_0.r8" */
-    const ts_prep *prep;
+    const char *layout;  /* "source", or the packed layout's name in docs/KERNELS.md: "q4_0.r8" */
+    const ts_prep *prep; /* exact                                                    */
+    const ts_prep *prep_int8; /* 8 bits; the same where activations stay floats          */
     int group; /* rows of W that are packed together; work is split at multiples of it */
     /* Bytes of a packed n x k matrix. NULL: there is no packing, mul reads the source. */
     size_t (*packed_bytes)(int64_t n, int64_t k);

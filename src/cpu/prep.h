@@ -1,21 +1,24 @@
 /* prep.h - prepared activations: the rules of the int8 formats and the layouts the kernel sets
  * read.
  *
- * A block of 32 or 256 elements becomes q = rint(x * (127 / max|x|)), d = max|x| / 127. Two kinds
- * of block are special, and are recognised by the bits of max|x|: below TS_ACT_TINY    q = 0, d = 0
- * 127 / max|x| would overflow, or d be subnormal infinite or NaN      q = 0, d = NaN  so that the
- * mistake is seen in the result */
+ * A block of 32 or 256 elements becomes q = rint(x * (Q / max|x|)), d = max|x| / Q, with Q = 127
+ * (int8) or 16256 (exact: 15 bits, 128 * 127). Two kinds of block are special, recognised by the
+ * bits of max|x|:
+ *
+ *   below TS_ACT_TINY  (Q / max|x| would overflow, or d be subnormal): q = 0, d = 0
+ *   infinite or NaN: q = 0, d = NaN, so that the mistake is seen in the result */
 #ifndef TS_PREP_H
 #define TS_PREP_H
 
 #include "cpu/kset.h"
 
-#define TS_ACT_TINY 1e-34f
+#define TS_ACT_TINY 1e-30f
 
 /* ref: float [m][k] of q * d (or x itself), so that one loop serves every type. */
 extern const ts_prep ts_prep_f32_ref, ts_prep_q8_32_ref, ts_prep_q8_256_ref;
 
 /* avx2: float rows, or the blocks of prep_x8.h. */
 extern const ts_prep ts_prep_f32_avx2, ts_prep_q8_32_avx2, ts_prep_q8_256_avx2;
+extern const ts_prep ts_prep_q15_32_avx2, ts_prep_q15_256_avx2;
 
 #endif

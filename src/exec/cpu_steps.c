@@ -91,6 +91,14 @@ static void store(ts_state *s, const ts_step *st, rows r)
     }
 }
 
+/* Which of a kernel set's two precisions a step over m rows uses: the same for preparing the
+ * activations and for the products. */
+static const ts_prep *prep_of(const ts_state *s, const ts_step *st, int64_t m)
+{
+    bool int8 = s->d->plan->int8_prefill && m >= TS_PREFILL_ROWS;
+    return int8 ? st->kset->prep_int8 : st->kset->prep;
+}
+
 /* --- steps shared freely ---------------------------------------------------- */
 
 /* Rows of W a thread takes at once. With one token few large pieces stream best; with many the
@@ -116,6 +124,7 @@ static void matmul(ts_state *s, size_t i, int n)
                   .n = st->w->n,
                   .k = st->w->k,
                   .ldy = s->d->plan->steps.bufs[st->dst].width};
+    mul.limbs = prep_of(s, st, mul.m)->limbs;
     int64_t chunk = matmul_chunk(st, mul.m, n);
     for (;;) {
         mul.n0 = ts_claim(&s->next[i]) * chunk;
@@ -242,8 +251,8 @@ void ts_cpu_step(ts_state *s, size_t i, int tid, int n)
         break;
     case TS_OP_PREP:
         if (r.r0 < r.r1)
-            st->prep->run(s->bufs[st->dst], row(s, st->a, 0), s->d->plan->steps.bufs[st->a].width,
-                          m, st->d, r.r0, r.r1);
+            prep_of(s, st, m)->run(s->bufs[st->dst], row(s, st->a, 0),
+                                   s->d->plan->steps.bufs[st->a].width, m, st->d, r.r0, r.r1);
         break;
     case TS_OP_MATMUL:
         matmul(s, i, n);

@@ -26,12 +26,11 @@ typedef enum ts_type {
     TS_TYPE_COUNT = 40,
 } ts_type;
 
-/* How a matrix product over this type reads its activations; `ref` and every ISA that
- * quantises use the same format, so that they can be compared closely. */
+/* The blocks over which a product with this type may quantise its activations (see ts_prep). */
 typedef enum ts_act {
-    TS_ACT_F32,    /* as they are                                                       */
-    TS_ACT_Q8_32,  /* int8 q = round(x / d), d = max|x| / 127 over each 32 elements (float) */
-    TS_ACT_Q8_256, /* the same over each 256 elements                                    */
+    TS_ACT_F32,    /* none: they stay floats */
+    TS_ACT_Q8_32,  /* 32 elements            */
+    TS_ACT_Q8_256, /* 256 elements           */
 } ts_act;
 
 typedef struct ts_type_info {

@@ -131,6 +131,7 @@ static ts_status take_options(ts_plan *p, const ts_model *m, const ts_plan_optio
         return s;
     int n_cpus = ts_cpu_get()->n_cpus;
     p->isa = o->isa;
+    p->int8_prefill = o->int8_prefill;
     p->n_threads = o->n_threads ? o->n_threads : n_cpus;
     if (p->n_threads > n_cpus) {
         ts_logf(log, TS_LOG_WARN, "%d threads asked for, %d CPUs to run on: %d threads are used",

@@ -13,12 +13,16 @@
 /* Query rows that are split over positions: a decode step of up to this many tokens. */
 #define TS_SPLIT_TOKENS 4
 
+/* A micro-batch of this many rows is prefill, for --prefill int8. */
+#define TS_PREFILL_ROWS 32
+
 typedef struct ts_plan {
     ts_isa isa;
     int n_threads;
-    int64_t n_ctx;    /* positions of a session's KV cache          */
-    int64_t n_ubatch; /* tokens computed together                   */
-    int64_t n_logits; /* rows of logits one eval can return         */
+    int64_t n_ctx;     /* positions of a session's KV cache          */
+    int64_t n_ubatch;  /* tokens computed together                   */
+    int64_t n_logits;  /* rows of logits one eval can return         */
+    bool int8_prefill; /* micro-batches of TS_PREFILL_ROWS or more use 8-bit activations */
     ts_steps steps;
     /* bytes */
     size_t packed;       /* the arena of packed weights, one an engine                     */
@@ -30,8 +34,9 @@ typedef struct ts_plan {
 } ts_plan;
 
 typedef struct ts_plan_options {
-    ts_isa isa;                        /* resolved                         */
-    int n_threads;                     /* 0 = one for each CPU             */
+    ts_isa isa;    /* resolved                         */
+    int n_threads; /* 0 = one for each CPU             */
+    bool int8_prefill;
     int64_t n_ctx, n_ubatch, n_logits; /* 0 = the default */
 } ts_plan_options;
 

@@ -145,7 +145,7 @@ static ts_buf prepare(ts_builder *b, ts_buf a, const ts_weight *w)
                       .a = a,
                       .b = TS_NO_BUF,
                       .d = w->k,
-                      .prep = p});
+                      .kset = w->kset});
     b->prep_of[dst] = a;
     b->prep_version[dst] = b->version[a];
     if (p->m_group > b->s->row_group)
@@ -156,7 +156,13 @@ static ts_buf prepare(ts_builder *b, ts_buf a, const ts_weight *w)
 void ts_build_matmul(ts_builder *b, ts_buf dst, ts_buf a, const ts_weight *w)
 {
     ts_buf act = prepare(b, a, w);
-    push(b, (ts_step){.op = TS_OP_MATMUL, .dst = dst, .a = act, .b = TS_NO_BUF, .d = w->n, .w = w});
+    push(b, (ts_step){.op = TS_OP_MATMUL,
+                      .dst = dst,
+                      .a = act,
+                      .b = TS_NO_BUF,
+                      .d = w->n,
+                      .w = w,
+                      .kset = w->kset});
 }
 
 void ts_build_bias(ts_builder *b, ts_buf x, const float *vec)

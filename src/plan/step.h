@@ -18,7 +18,7 @@ typedef enum ts_op {
     TS_OP_EMBED,   /* dst[m][d] = rows of w * f                                        */
     TS_OP_ANGLES,  /* dst[m][n_rot] = cos, sin of each position, for `rope`             */
     TS_OP_NORM,    /* dst = rms_norm(a) * vec, for each of n_heads heads of d / n_heads */
-    TS_OP_PREP,    /* dst = activations a in the format and layout of `prep`           */
+    TS_OP_PREP,    /* dst = activations a in the format and layout of `kset`           */
     TS_OP_MATMUL,  /* dst[m][n] = a[m][k] * w[n][k]^T                                  */
     TS_OP_BIAS,    /* dst = dst + vec                                                  */
     TS_OP_ROPE,    /* dst: n_heads heads turned in place by the angles a               */
@@ -58,7 +58,7 @@ typedef struct ts_step {
     int64_t n_heads; /* NORM, ROPE */
     const ts_weight *w;
     const float *vec;
-    const ts_prep *prep;
+    const ts_kset *kset; /* PREP, MATMUL: whose activations */
     const ts_rope *rope;
     float f;        /* EMBED: scale, SOFTCAP: cap */
     int64_t window; /* ATTEND */

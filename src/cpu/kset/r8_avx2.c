@@ -2,13 +2,12 @@
 #include "cpu/kset/r8_avx2.h"
 
 enum {
-    DIRECT_MAX = 8,          /* tokens up to which decoding in registers wins                    */
     PANEL_BYTES = 20 * 1024, /* of 32 KB L1, beside the activations of a tile                    */
     CHUNK = 1024,            /* elements of k a panel holds, at most                             */
     BLOCK_TOKENS = 256,      /* whose activations of a chunk stay in half of a 512 KB L2         */
 };
 
-/* Tiles of one group of rows over m tokens. */
+/* Tiles of one group of rows over m rows of x. */
 static void tokens(const ts_r8_kernels *f, ts_r8_tile *const tile[], const uint8_t *w,
                    const uint8_t *x, size_t ldx, int64_t nb, int64_t m, ts_r8_out out)
 {
@@ -17,7 +16,7 @@ static void tokens(const ts_r8_kernels *f, ts_r8_tile *const tile[], const uint8
         tile[t - 1](w, x, ldx, nb, &out);
         m -= t;
         x += (size_t)t * ldx;
-        out.y += t * out.ldy;
+        out.y += t / out.limbs * out.ldy;
     }
 }
 
@@ -26,7 +25,7 @@ static int64_t smaller(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-/* All rows of p, tokens m0..m1, k blocks b0..b1; through a panel or not. */
+/* All rows of p, rows m0..m1 of x, k blocks b0..b1; through a panel or not. */
 static void chunk(const ts_r8_kernels *f, const ts_mul *p, bool by_panel, int64_t m0, int64_t m1,
                   int64_t b0, int64_t b1)
 {
@@ -37,7 +36,8 @@ static void chunk(const ts_r8_kernels *f, const ts_mul *p, bool by_panel, int64_
     const uint8_t *w0 = (const uint8_t *)p->w + (size_t)b0 * (size_t)f->rows * f->bytes;
     for (int64_t n = p->n0; n < p->n1; n += f->rows) {
         const uint8_t *w = w0 + (size_t)n * row;
-        ts_r8_out out = {p->y + m0 * p->ldy + n, p->ldy, smaller(p->n1 - n, f->rows), b0 > 0};
+        ts_r8_out out = {p->y + m0 / p->limbs * p->ldy + n, p->ldy, smaller(p->n1 - n, f->rows),
+                         p->limbs, b0 > 0};
         if (by_panel && f->panel) {
             f->panel(panel, w, b1 - b0);
             w = panel;
@@ -48,13 +48,12 @@ static void chunk(const ts_r8_kernels *f, const ts_mul *p, bool by_panel, int64_
 
 void ts_r8_mul(const ts_r8_kernels *f, const ts_mul *p)
 {
-    int64_t nb = p->k / f->block;
-    if (p->m <= DIRECT_MAX) {
-        chunk(f, p, false, 0, p->m, 0, nb);
-        return;
-    }
+    int64_t nb = p->k / f->block, m = p->m * p->limbs;
+    /* One tile: a panel would be read once only. Its chunks of k are the same, and so are the bits
+     * of a token's result in any company. */
+    bool by_panel = m > f->tokens;
     int64_t step = smaller(PANEL_BYTES / (int64_t)f->panel_bytes(), CHUNK / f->block);
-    for (int64_t m = 0; m < p->m; m += BLOCK_TOKENS)
+    for (int64_t m0 = 0; m0 < m; m0 += BLOCK_TOKENS)
         for (int64_t b = 0; b < nb; b += step)
-            chunk(f, p, true, m, smaller(m + BLOCK_TOKENS, p->m), b, smaller(b + step, nb));
+            chunk(f, p, by_panel, m0, smaller(m0 + BLOCK_TOKENS, m), b, smaller(b + step, nb));
 }

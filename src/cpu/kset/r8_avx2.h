@@ -41,6 +41,7 @@ typedef struct ts_r8_out {
     float *y;
     int64_t ldy;
     int64_t rows; /* of the group that are rows of the matrix */
+    int limbs;    /* consecutive rows of x that are one row of y: 1 or 2 */
     bool add;     /* add to what is there                     */
 } ts_r8_out;
 
@@ -100,13 +101,23 @@ TS_INLINE void ts_r8_store(const ts_r8_out *out, int tokens, int r, const __m256
                                       _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
     TS_UNROLL
     for (int t = 0; t < tokens; t++) {
-        float *y = out->y + t * out->ldy + r;
+        bool pair = out->limbs == 2; /* tokens is even then */
+        if (pair && t % 2)
+            continue;
+        float *y = out->y + (pair ? t / 2 : t) * out->ldy + r;
         __m256 v = acc[t * step];
+        if (pair)
+            v = _mm256_add_ps(v, acc[(t + 1) % tokens * step]);
         if (out->add)
             v = _mm256_add_ps(v, _mm256_maskload_ps(y, mask));
         _mm256_maskstore_ps(y, mask, v);
     }
 }
+
+/* The exact counterpart of each preparation. */
+#define TS_EXACT_f32    &ts_prep_f32_avx2
+#define TS_EXACT_q8_32  &ts_prep_q15_32_avx2
+#define TS_EXACT_q8_256 &ts_prep_q15_256_avx2
 
 /* The ts_kset of a type, from its bytes_T, pack_T, unpack_T and kernels_T. */
 #define TS_KSET_AVX2(T, name, rows_, act)                                                          \
@@ -119,7 +130,8 @@ TS_INLINE void ts_r8_store(const ts_r8_out *out, int tokens, int r, const __m256
         .type = TS_TYPE_##T,                                                                       \
         .isa = TS_ISA_AVX2,                                                                        \
         .layout = name,                                                                            \
-        .prep = &ts_prep_##act##_avx2,                                                             \
+        .prep = TS_EXACT_##act,                                                                    \
+        .prep_int8 = &ts_prep_##act##_avx2,                                                        \
         .group = rows_,                                                                            \
         .packed_bytes = bytes_##T,                                                                 \
         .pack = pack_##T,                                                                          \

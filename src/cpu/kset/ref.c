@@ -57,7 +57,8 @@ static void mul(const ts_mul *p, ts_type type)
         .type = TS_TYPE_##T,                                                                       \
         .isa = TS_ISA_REF,                                                                         \
         .layout = "source",                                                                        \
-        .prep = &ts_prep_##act##_ref,                                                              \
+        .prep = &ts_prep_f32_ref,                                                                  \
+        .prep_int8 = &ts_prep_##act##_ref,                                                         \
         .group = 1,                                                                                \
         .mul = mul_##T,                                                                            \
     };
