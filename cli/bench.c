@@ -292,6 +292,7 @@ int cmd_bench(int argc, char **argv)
     const opt table[] = {
         OPT("Model", "-m, --model", OPT_STRS, &o.models, "FILE[,FILE]",
             "GGUF files; the option may be repeated", .required = true),
+        PREFILL_OPTION(&o.model),
         OPT("Model", "--isa", OPT_CHOICE, &o.model.isa, NULL, "widest kernel set to use",
             .choices = "auto|ref|avx2|avx512|amx", .def = "the best this machine has"),
         OPT("Model", "-t, --threads", OPT_INTS, &o.threads, "N[,N]", "compute threads", .min = 1,

@@ -118,7 +118,7 @@ static void md_row(const bench_printer *p, const bench_result *r)
     char size[32], params[32], test[96], backend[32], speed[64], figure[64] = "", share[64] = "";
     bound b = bound_of(r);
 
-    snprintf(backend, sizeof backend, "CPU %s", r->info.isa);
+    snprintf(backend, sizeof backend, "CPU %s%s", r->info.isa, r->info.int8_prefill ? " int8" : "");
     snprintf(speed, sizeof speed, "%.2f ± %.2f", mean(r, tokens_per_second),
              stddev(r, tokens_per_second));
     if (b.name) {
@@ -240,6 +240,7 @@ static void add_own(fields *f, const bench_result *r)
     bound b = bound_of(r);
 
     field_str(f, "isa", r->info.isa);
+    field_str(f, "prefill", r->info.int8_prefill ? "int8" : "exact");
     field_int(f, "weight_bytes", r->work.weight_bytes);
     field_int(f, "body_params", r->work.body_params);
     field_int(f, "head_params", r->work.head_params);

@@ -1,6 +1,8 @@
 /* model.c - the options every command that opens a model has, and opening it. */
 #include "model.h"
 
+#include <string.h>
+
 #include "base/cpu.h"
 #include "interrupt.h"
 
@@ -23,6 +25,7 @@ ts_status model_open(ts_engine **out, model_opts *m, int64_t n_logits, bool plan
     o.n_ubatch = m->ubatch;
     o.n_logits = n_logits;
     o.plan_only = plan_only;
+    o.int8_prefill = m->prefill && strcmp(m->prefill, "int8") == 0;
     if (m->isa && !ts_isa_parse(m->isa, &o.isa))
         return ts_fail(err, TS_BAD_ARG, "'%s' is no kernel set", m->isa);
     m->level = m->verbose ? TS_LOG_DEBUG : TS_LOG_WARN;

@@ -6,7 +6,7 @@
 #include "report.h"
 
 typedef struct model_opts {
-    const char *path, *isa;
+    const char *path, *isa, *prefill;
     int64_t threads, ctx, ubatch; /* 0: the library's choice */
     bool verbose;
     ts_log_level level; /* of the log; stays where it is while the engine is open */
@@ -14,11 +14,16 @@ typedef struct model_opts {
 } model_opts;
 
 /* Rows of an option table. */
+#define PREFILL_OPTION(o)                                                                          \
+    OPT("Model", "--prefill", OPT_CHOICE, &(o)->prefill, NULL,                                     \
+        "activations of prefill: int8 is faster and less exact", .choices = "exact|int8",          \
+        .def = "exact")
 #define MODEL_OPTIONS(o)                                                                           \
     OPT("Model", "-m, --model", OPT_STR, &(o)->path, "FILE",                                       \
         "GGUF file; of a split one, any shard", .required = true),                                 \
         OPT("Model", "--isa", OPT_CHOICE, &(o)->isa, NULL, "widest kernel set to use",             \
             .choices = "auto|ref|avx2|avx512|amx", .def = "the best this machine has"),            \
+        PREFILL_OPTION(o),                                                                         \
         OPT("Model", "-t, --threads", OPT_INT, &(o)->threads, "N", "compute threads", .min = 1,    \
             .max = 1024, .def = "one for each CPU"),                                               \
         OPT("Model", "-ub, --ubatch-size", OPT_INT, &(o)->ubatch, "N",                             \

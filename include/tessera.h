@@ -124,6 +124,7 @@ typedef struct ts_engine_info {
     int64_t n_ubatch;
     int n_threads;
     double load_seconds;
+    bool int8_prefill; /* as asked for in the options             */
 } ts_engine_info;
 
 TS_API void ts_engine_get_info(const ts_engine *e, ts_engine_info *info);

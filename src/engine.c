@@ -105,6 +105,7 @@ void ts_engine_get_info(const ts_engine *e, ts_engine_info *info)
     info->n_ctx = e->plan.n_ctx;
     info->n_ubatch = e->plan.n_ubatch;
     info->n_threads = e->plan.n_threads;
+    info->int8_prefill = e->plan.int8_prefill;
 }
 
 ts_status ts_engine_plan(const ts_engine *e, bool json, char **out, ts_error *err)
