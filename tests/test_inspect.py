@@ -38,6 +38,7 @@ def inspect(data, *options, name="m.gguf"):
 pairs = scalars + [
     pair(b"s.all", STR, string(bytes(range(256)))),
     pair(b"s.utf8", STR, string("é漢😀\u202e\x9b\x1b[2J".encode())),
+    pair(b"s.del", STR, string(b"\x7f\x9b\"\\")),
     pair(b"s.long", STR, string(b"x" * 5000)),
     pair(b"f.nan", F32, struct.pack("<f", math.nan)),
     pair(b"f.inf", F64, struct.pack("<d", -math.inf)),
@@ -88,6 +89,7 @@ check(all(c == "\n" or c.isprintable() for c in text), "text holds nothing unpri
 check(len(lines["l.str"]) < 250 and "20000 [" in lines["l.str"], "long array abbreviated")
 check("(5000 bytes)" in lines["s.long"] and len(lines["s.long"]) < 250, "long string abbreviated")
 check("é漢😀\\u202e\\u009b\\x1b[2J" in lines["s.utf8"], "escapes")
+check(lines["s.del"].endswith("\"\\x7f\\x9b\\\"\\\\\""), "escapes of what is no UTF-8")
 check("nan" in lines["f.nan"] and "-inf" in lines["f.inf"] and "0.1" in lines["f.tenth"], "floats")
 check("array of 1 string" in lines["l.nest"], "nested")
 check(lines["k"].split()[1:] == "Q4_K 256 x 1 x 1 x 2 288".split() + [str(len(data) - 288)], "tensor")
