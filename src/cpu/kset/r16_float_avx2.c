@@ -3,8 +3,9 @@
  *     packed = [group of 16 rows][k][row of 16]
  *
  * 6 tokens x 16 rows are 12 accumulators: 8 are needed to hide the latency of two FMA units, and 8
- * loads for 12 products leave the load ports room. With one or two tokens even and odd k are summed
- * apart instead. */
+ * loads for 12 products leave the load ports room. One token has 2 accumulators and waits for them,
+ * but F16 at 32 bytes in 4 cycles is still above what memory delivers; more would make a token's
+ * bits depend on its company. */
 #include "cpu/kset/r8_avx2.h"
 #include "cpu/prep.h"
 
@@ -30,42 +31,24 @@ TS_INLINE void tile(ts_type type, int n_tokens, const uint8_t *w, const uint8_t 
                     int64_t k, const ts_r8_out *out)
 {
     const size_t half = type == TS_TYPE_F32 ? 32 : 16; /* bytes of 8 rows */
-    const int sums = n_tokens <= 2 ? 2 : 1;            /* accumulators that take turns along k */
     const float *x[TS_TILE_TOKENS];
-    __m256 acc[2][TS_TILE_TOKENS * 2];
+    __m256 acc[TS_TILE_TOKENS * 2];
     TS_UNROLL
     for (int t = 0; t < n_tokens; t++) {
         x[t] = (const float *)(x0 + (size_t)t * ldx);
-        acc[0][2 * t] = acc[0][2 * t + 1] = _mm256_setzero_ps();
-        acc[1][2 * t] = acc[1][2 * t + 1] = _mm256_setzero_ps();
+        acc[2 * t] = acc[2 * t + 1] = _mm256_setzero_ps();
     }
-    int64_t i = 0;
-    for (; i + sums <= k; i += sums) {
+    for (int64_t i = 0; i < k; i++, w += 2 * half) {
+        __m256 a = weights(type, w), b = weights(type, w + half);
         TS_UNROLL
-        for (int s = 0; s < sums; s++, w += 2 * half) {
-            __m256 a = weights(type, w), b = weights(type, w + half);
-            TS_UNROLL
-            for (int t = 0; t < n_tokens; t++) {
-                __m256 v = _mm256_broadcast_ss(x[t] + i + s);
-                acc[s][2 * t] = _mm256_fmadd_ps(a, v, acc[s][2 * t]);
-                acc[s][2 * t + 1] = _mm256_fmadd_ps(b, v, acc[s][2 * t + 1]);
-            }
-        }
-    }
-    TS_UNROLL
-    for (int t = 0; t < n_tokens; t++) {
-        if (sums == 1)
-            continue;
-        if (i < k) {
+        for (int t = 0; t < n_tokens; t++) {
             __m256 v = _mm256_broadcast_ss(x[t] + i);
-            acc[0][2 * t] = _mm256_fmadd_ps(weights(type, w), v, acc[0][2 * t]);
-            acc[0][2 * t + 1] = _mm256_fmadd_ps(weights(type, w + half), v, acc[0][2 * t + 1]);
+            acc[2 * t] = _mm256_fmadd_ps(a, v, acc[2 * t]);
+            acc[2 * t + 1] = _mm256_fmadd_ps(b, v, acc[2 * t + 1]);
         }
-        acc[0][2 * t] = _mm256_add_ps(acc[0][2 * t], acc[1][2 * t]);
-        acc[0][2 * t + 1] = _mm256_add_ps(acc[0][2 * t + 1], acc[1][2 * t + 1]);
     }
-    ts_r8_store(out, n_tokens, 0, acc[0], 2);
-    ts_r8_store(out, n_tokens, 8, acc[0] + 1, 2);
+    ts_r8_store(out, n_tokens, 0, acc, 2);
+    ts_r8_store(out, n_tokens, 8, acc + 1, 2);
 }
 
 /* A panel is what F32 is packed as. */

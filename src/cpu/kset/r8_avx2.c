@@ -5,15 +5,16 @@ enum {
     PANEL_BYTES = 20 * 1024, /* of 32 KB L1, beside the activations of a tile                    */
     CHUNK = 1024,            /* elements of k a panel holds, at most                             */
     BLOCK_TOKENS = 256,      /* whose activations of a chunk stay in half of a 512 KB L2         */
+    L2_BYTES = 256 * 1024,   /* that half                                                        */
 };
 
 /* Tiles of one group of rows over m rows of x. */
-static void tokens(const ts_r8_kernels *f, ts_r8_tile *const tile[], const uint8_t *w,
-                   const uint8_t *x, size_t ldx, int64_t nb, int64_t m, ts_r8_out out)
+static void tokens(const ts_r8_kernels *f, const uint8_t *w, const uint8_t *x, size_t ldx,
+                   int64_t nb, int64_t m, ts_r8_out out)
 {
     while (m > 0) {
         int64_t t = m < f->tokens ? m : f->tokens;
-        tile[t - 1](w, x, ldx, nb, &out);
+        f->tile[t - 1](w, x, ldx, nb, &out);
         m -= t;
         x += (size_t)t * ldx;
         out.y += t / out.limbs * out.ldy;
@@ -25,35 +26,66 @@ static int64_t smaller(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-/* All rows of p, rows m0..m1 of x, k blocks b0..b1; through a panel or not. */
-static void chunk(const ts_r8_kernels *f, const ts_mul *p, bool by_panel, int64_t m0, int64_t m1,
+/* Few rows of x: packed blocks are read in the order they lie in, each once. */
+static void direct(const ts_r8_kernels *f, const ts_mul *p, int64_t m, int64_t step)
+{
+    int64_t nb = p->k / f->block;
+    const uint8_t *w = (const uint8_t *)p->w + (size_t)p->n0 * (size_t)nb * f->bytes;
+    for (int64_t n = p->n0; n < p->n1; n += f->rows) {
+        for (int64_t b = 0; b < nb; b += step) {
+            ts_r8_out out = {p->y + n, p->ldy, smaller(p->n1 - n, f->rows), p->limbs, b > 0};
+            int64_t now = smaller(step, nb - b);
+            f->direct[m - 1](w, (const uint8_t *)p->x + (size_t)b * f->x_bytes,
+                             (size_t)nb * f->x_bytes, now, &out);
+            w += (size_t)(now * f->rows) * f->bytes;
+        }
+    }
+}
+
+/* One group of rows from n on, rows m0..m1 of x, k blocks b0..b1, through a panel. */
+static void group(const ts_r8_kernels *f, const ts_mul *p, int64_t n, int64_t m0, int64_t m1,
                   int64_t b0, int64_t b1)
 {
     _Alignas(64) uint8_t panel[PANEL_BYTES];
     int64_t nb = p->k / f->block;
-    size_t row = (size_t)nb * f->bytes, ldx = (size_t)nb * f->x_bytes;
+    size_t ldx = (size_t)nb * f->x_bytes;
     const uint8_t *x = (const uint8_t *)p->x + (size_t)m0 * ldx + (size_t)b0 * f->x_bytes;
-    const uint8_t *w0 = (const uint8_t *)p->w + (size_t)b0 * (size_t)f->rows * f->bytes;
-    for (int64_t n = p->n0; n < p->n1; n += f->rows) {
-        const uint8_t *w = w0 + (size_t)n * row;
-        ts_r8_out out = {p->y + m0 / p->limbs * p->ldy + n, p->ldy, smaller(p->n1 - n, f->rows),
-                         p->limbs, b0 > 0};
-        if (by_panel && f->panel) {
-            f->panel(panel, w, b1 - b0);
-            w = panel;
-        }
-        tokens(f, by_panel ? f->tile : f->direct, w, x, ldx, b1 - b0, m1 - m0, out);
+    const uint8_t *w = (const uint8_t *)p->w + (size_t)(n * nb + b0 * (int64_t)f->rows) * f->bytes;
+    ts_r8_out out = {p->y + m0 / p->limbs * p->ldy + n, p->ldy, smaller(p->n1 - n, f->rows),
+                     p->limbs, b0 > 0};
+    if (f->panel) {
+        f->panel(panel, w, b1 - b0);
+        w = panel;
+    }
+    tokens(f, w, x, ldx, b1 - b0, m1 - m0, out);
+}
+
+/* Rows m0..m1 of x. The weights are read in their order while all of these fit in the L2, else
+ * chunk by chunk of k. */
+static void block(const ts_r8_kernels *f, const ts_mul *p, int64_t m0, int64_t m1, int64_t step)
+{
+    int64_t nb = p->k / f->block;
+    if ((size_t)((m1 - m0) * nb) * f->x_bytes <= L2_BYTES) {
+        for (int64_t n = p->n0; n < p->n1; n += f->rows)
+            for (int64_t b = 0; b < nb; b += step)
+                group(f, p, n, m0, m1, b, smaller(b + step, nb));
+    } else {
+        for (int64_t b = 0; b < nb; b += step)
+            for (int64_t n = p->n0; n < p->n1; n += f->rows)
+                group(f, p, n, m0, m1, b, smaller(b + step, nb));
     }
 }
 
 void ts_r8_mul(const ts_r8_kernels *f, const ts_mul *p)
 {
-    int64_t nb = p->k / f->block, m = p->m * p->limbs;
+    int64_t m = p->m * p->limbs;
+    int64_t step = smaller(PANEL_BYTES / (int64_t)f->panel_bytes(), CHUNK / f->block);
     /* One tile: a panel would be read once only. Its chunks of k are the same, and so are the bits
      * of a token's result in any company. */
-    bool by_panel = m > f->tokens;
-    int64_t step = smaller(PANEL_BYTES / (int64_t)f->panel_bytes(), CHUNK / f->block);
+    if (m <= f->tokens) {
+        direct(f, p, m, step);
+        return;
+    }
     for (int64_t m0 = 0; m0 < m; m0 += BLOCK_TOKENS)
-        for (int64_t b = 0; b < nb; b += step)
-            chunk(f, p, by_panel, m0, smaller(m0 + BLOCK_TOKENS, m), b, smaller(b + step, nb));
+        block(f, p, m0, smaller(m0 + BLOCK_TOKENS, m), step);
 }

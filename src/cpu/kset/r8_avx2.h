@@ -64,6 +64,16 @@ typedef struct ts_r8_kernels {
 
 void ts_r8_mul(const ts_r8_kernels *f, const ts_mul *p);
 
+/* Asks for `bytes` of the packed stream a page ahead. The hardware stops at page ends, and a tile's
+ * work on a block hides the next block from the window of instructions: without this, arithmetic
+ * and memory take turns. */
+TS_INLINE void ts_prefetch(const uint8_t *p, size_t bytes)
+{
+    TS_UNROLL
+    for (size_t i = 0; i < bytes; i += 64)
+        _mm_prefetch((const char *)(p + 4096 + i), _MM_HINT_T0);
+}
+
 TS_INLINE __m256i ts_load(const uint8_t *p)
 {
     return _mm256_loadu_si256((const __m256i *)p);

@@ -311,6 +311,7 @@ TS_INLINE void direct_sub(ts_type type, int n_tokens, const uint8_t *w, const su
 {
     int per = 32 / sub(type);
     __m256i low = sub_scale(type, v, per * s), high = sub_scale(type, v, per * s + per - 1);
+    ts_prefetch(w + (size_t)s * packed_bytes(type) / 8, packed_bytes(type) / 8);
     sub_block(type, false, n_tokens, w, s, low, high, x, sum);
 }
 
@@ -385,10 +386,12 @@ TS_INLINE void make_panel(ts_type type, uint8_t *dst, const uint8_t *w, int64_t 
     for (; nb > 0; nb--, w += packed_bytes(type)) {
         subs v = load_subs(type, w);
         TS_UNROLL
-        for (int s = 0; s < 8; s++)
+        for (int s = 0; s < 8; s++) {
+            ts_prefetch(w + (size_t)s * packed_bytes(type) / 8, packed_bytes(type) / 8);
             TS_UNROLL
-        for (int j = 0; j < 8; j++)
-            put(&dst, code(type, w, s, j));
+            for (int j = 0; j < 8; j++)
+                put(&dst, code(type, w, s, j));
+        }
         TS_UNROLL
         for (int i = 0; i < 256 / sub(type); i++)
             put(&dst, sub_scale(type, &v, i));

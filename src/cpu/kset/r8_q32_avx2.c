@@ -181,6 +181,8 @@ TS_INLINE void tile(ts_type type, bool panel, int n_tokens, const uint8_t *w, co
     }
     for (; nb > 0; nb--, w += bytes) {
         __m256i sum[TS_R8_TOKENS];
+        if (!panel)
+            ts_prefetch(w, bytes);
         block(type, panel, n_tokens, w, x, sum);
         const float *tail = (const float *)(w + 256);
         __m256 d = panel ? _mm256_loadu_ps(tail) : scale(type, w);
@@ -205,6 +207,7 @@ TS_INLINE void tile(ts_type type, bool panel, int n_tokens, const uint8_t *w, co
 TS_INLINE void make_panel(ts_type type, uint8_t *dst, const uint8_t *w, int64_t nb)
 {
     for (; nb > 0; nb--, w += packed_bytes(type), dst += panel_bytes(type)) {
+        ts_prefetch(w, packed_bytes(type));
         TS_UNROLL
         for (int j = 0; j < 8; j++)
             _mm256_storeu_si256((__m256i *)(dst + 32 * j), code(type, w, j));
