@@ -7,14 +7,6 @@
 #include "opt.h"
 #include "report.h"
 
-#pragma weak cmd_run
-#pragma weak cmd_tokenize
-#pragma weak cmd_inspect
-#pragma weak cmd_plan
-#pragma weak cmd_bench
-#pragma weak cmd_perplexity
-#pragma weak cmd_synth
-
 static const struct {
     const char *name, *purpose;
     command_fn *run;
@@ -68,7 +60,7 @@ static int dispatch(int argc, char **argv)
         return CLI_OK;
     }
     for (int i = 0; i < N_COMMANDS; i++)
-        if (commands[i].run && !strcmp(word, commands[i].name))
+        if (!strcmp(word, commands[i].name))
             return commands[i].run(argc - 1, argv + 1);
     return unknown(word);
 }
@@ -77,5 +69,6 @@ int main(int argc, char **argv)
 {
     /* A reader that goes away is an error of write(), dealt with where the text is made. */
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* so is a limit on the size of files */
     return cli_finish(dispatch(argc, argv));
 }

@@ -35,9 +35,9 @@ class Result:
         return f"status {self.rc}, stdout {self.out[-600:]!r}, stderr {self.err[-600:]!r}"
 
 
-def run(*args, stdin=b"", env=None, timeout=120):
+def run(*args, stdin=b"", env=None, timeout=120, **kw):
     return Result(subprocess.run([TESSERA, *map(str, args)], input=stdin, capture_output=True,
-                                 timeout=timeout, env={**ENV, **(env or {})}))
+                                 timeout=timeout, env={**ENV, **(env or {})}, **kw))
 
 
 def good(*args, **kw):

@@ -5,7 +5,7 @@ import json
 import math
 import os
 import re
-import shutil
+import resource
 import struct
 
 from cli_tool import SOURCE, Folder, bad, check, done, good, run
@@ -205,6 +205,9 @@ def wrong_files(folder, model, foreign, saved):
     # writing: a folder that isn't there, a full disk; no half file stays (Folder looks)
     save = ["perplexity", "-m", model, "-f", TEXT, "-c", 32, "--chunks", 3, "--save-logits"]
     bad([*save, os.path.join(folder.path, "no", "x.logits")], "x.logits", "No such file")
+    small = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
+    r = run(*save, os.path.join(folder.path, "large.logits"), preexec_fn=small)
+    check(r.rc == 1 and "large.logits: cannot be written: File too large" in r.err, r)
     r = run(*save, "/dev/full")
     check(r.rc == 1 and "/dev/full: cannot be written" in r.err, r)
     r = run(*save, "/dev/null")
