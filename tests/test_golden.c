@@ -80,24 +80,20 @@ typedef struct extent {
     size_t ref_max_pos, ref_steps, avx2_steps, pair;
 } extent;
 
-static void check_sets(const golden *g, const char *path, extent x, bool int8)
+static void check_sets(const golden *g, const char *path, extent x)
 {
     ts_engine *ref = golden_open(path, TS_ISA_REF, 2, 1024, 0, PAIR);
     ts_engine *avx2 = golden_open(path, TS_ISA_AVX2, 2, 1024, 0, PAIR);
-    double limit = int8 ? GOLDEN_NMSE_INT8 : GOLDEN_NMSE;
-    float near =
-        int8 && g->synth[0] ? 0.5f : GOLDEN_TIE; /* prompts of real models avoid near ties */
     if (ref) {
-        golden_check_rows(g, ref, x.ref_max_pos, limit, "ref");
-        golden_check_greedy(g, ref, x.ref_steps, near, "ref");
+        golden_check_rows(g, ref, x.ref_max_pos, GOLDEN_NMSE, "ref");
+        golden_check_greedy(g, ref, x.ref_steps, "ref");
     }
     if (avx2) {
-        golden_check_rows(g, avx2, SIZE_MAX, limit, "avx2");
-        golden_check_greedy(g, avx2, x.avx2_steps, near, "avx2");
+        golden_check_rows(g, avx2, SIZE_MAX, GOLDEN_NMSE, "avx2");
+        golden_check_greedy(g, avx2, x.avx2_steps, "avx2");
     }
     if (ref && avx2)
-        golden_check_pair(g, ref, avx2, x.pair, int8 ? GOLDEN_SETS_INT8 : GOLDEN_SETS,
-                          "avx2 against ref");
+        golden_check_pair(g, ref, avx2, x.pair, GOLDEN_SETS, "avx2 against ref");
     ts_engine_close(ref);
     ts_engine_close(avx2);
 }
@@ -118,7 +114,7 @@ static void test_smollm2(void)
         golden_check_perplexity(&g, e, SANITIZED ? 1 : SIZE_MAX, GOLDEN_PPL);
     }
     ts_engine_close(e);
-    check_sets(&g, path, SANITIZED ? (extent){0, 0, 4, 5} : (extent){63, 4, SIZE_MAX, PAIR}, true);
+    check_sets(&g, path, SANITIZED ? (extent){0, 0, 4, 5} : (extent){63, 4, SIZE_MAX, PAIR});
     if (!SANITIZED)
         check_ways(&g, path, TS_ISA_AUTO, "auto");
     golden_free(&g);
@@ -143,8 +139,7 @@ static void test_tiny(const char *name)
     if (st != TS_OK || fnv1a(path) != g.fnv) {
         CHECK_MSG(false, "%s: synth makes another model now: run golden/make_tiny.py again", name);
     } else {
-        check_sets(&g, path, (extent){SIZE_MAX, SIZE_MAX, SIZE_MAX, PAIR},
-                   strcmp(type, "F32") != 0);
+        check_sets(&g, path, (extent){SIZE_MAX, SIZE_MAX, SIZE_MAX, PAIR});
         check_ways(&g, path, TS_ISA_REF, "ref");
         check_ways(&g, path, TS_ISA_AUTO, "auto");
     }

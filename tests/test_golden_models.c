@@ -12,14 +12,14 @@ static bool test_model(const char *name)
         ts_engine *e = golden_open(path, TS_ISA_AUTO, 2, 1024, 0, 256);
         if (e) {
             golden_check_ids(&g, e);
-            golden_check_rows(&g, e, SIZE_MAX, GOLDEN_NMSE_INT8, "auto");
-            golden_check_greedy(&g, e, SANITIZED ? 4 : SIZE_MAX, GOLDEN_TIE, "auto");
+            golden_check_rows(&g, e, SIZE_MAX, GOLDEN_NMSE, "auto");
+            golden_check_greedy(&g, e, SANITIZED ? 4 : SIZE_MAX, "auto");
             golden_check_perplexity(&g, e, SANITIZED ? 1 : SIZE_MAX, GOLDEN_PPL);
         }
         ts_engine_close(e);
         e = golden_open(path, TS_ISA_REF, 2, 64, 0, 1);
         if (e && !SANITIZED)
-            golden_check_rows(&g, e, 63, GOLDEN_NMSE_INT8, "ref");
+            golden_check_rows(&g, e, 63, GOLDEN_NMSE, "ref");
         ts_engine_close(e);
     }
     golden_free(&g);

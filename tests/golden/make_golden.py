@@ -3,15 +3,16 @@
     python make_golden.py MODEL.gguf NAME [WINDOWS]
 
 What the file holds (README.md gives its grammar): the ids of a few prompts, 64 greedy tokens after each
-with the distance of the two best logits, logits at chosen positions of alice.txt, its perplexity (over so many
+with the distance of the two best logits, logits at chosen positions of alice.txt (the weights as F32), its perplexity (over so many
 windows of 512, or all).
 """
 import os
 import sys
+import tempfile
 
 import numpy as np
 
-from oracle import Oracle, sha256
+from oracle import Oracle, dequantised, sha256
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 N_GREEDY = 64
@@ -111,10 +112,14 @@ def main():
                   sum(g < UNSURE[0] for g in gaps), "ties", flush=True)
         piece = ids[:ROWS[-1] + 1]
         put(f, "text", piece)
-        o.clear()
         stride = 16 * max(1, o.n_vocab // 49152)  # some 3,000 of them
-        for pos, row in zip(ROWS, o.eval(piece, ROWS)):
-            put_logits(f, pos, row, stride)
+        with tempfile.TemporaryDirectory(dir=os.path.dirname(path) or ".") as folder:
+            plain = os.path.join(folder, "f32.gguf")
+            dequantised(path, plain)
+            exact = Oracle(plain)
+            for pos, row in zip(ROWS, exact.eval(piece, ROWS)):
+                put_logits(f, pos, row, stride)
+            exact.close()
         ppl = o.perplexity(ids, PPL_CTX, max_windows)
         f.write(f"perplexity {PPL_CTX} {len(ids)} ")
         put_values(f, ppl, "%.5f")

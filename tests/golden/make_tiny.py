@@ -13,7 +13,7 @@ import sys
 import tempfile
 
 from make_golden import HERE, put, put_logits
-from oracle import Oracle
+from oracle import Oracle, dequantised
 
 SEED = 1
 N_GREEDY = 32
@@ -54,7 +54,9 @@ def make(tessera, name, arch, kind, pure, rope, folder):
     subprocess.run(command, check=True)
     with open(path, "rb") as f:
         data = f.read()
-    o = Oracle(path)
+    plain = os.path.join(folder, "f32.gguf")
+    dequantised(path, plain)
+    o = Oracle(plain)
     rng = random.Random(name)
     with open(os.path.join(HERE, name + ".golden"), "w", encoding="ascii") as f:
         f.write("tessera-golden 1\n")

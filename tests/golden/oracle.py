@@ -6,6 +6,7 @@ how to set it up. Every context is made alike: CPU only, K and V in F16, flash a
 import ctypes
 import hashlib
 
+import gguf
 import numpy as np
 from llama_cpp import llama_cpp as lc
 
@@ -27,6 +28,26 @@ def sha256(path):
         while block := f.read(1 << 22):
             h.update(block)
     return h.hexdigest()
+
+
+def dequantised(path, out):
+    """Writes the model with the same weights as F32. With quantised weights llama.cpp rounds activations to
+    int8, which moves logits by an NMSE of 1e-3; with these it computes in floats."""
+    reader = gguf.GGUFReader(path)
+    writer = gguf.GGUFWriter(out, reader.fields["general.architecture"].contents())
+    for name, field in reader.fields.items():
+        if name == "general.architecture" or name.startswith("GGUF."):
+            continue
+        sub = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
+        writer.add_key_value(name, field.contents(), field.types[0], sub_type=sub)
+    for t in reader.tensors:
+        writer.add_tensor_info(t.name, [int(n) for n in t.shape[::-1]], np.dtype(np.float32), int(t.n_elements) * 4)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    for t in reader.tensors:
+        writer.write_tensor_data(gguf.dequantize(t.data, t.tensor_type).astype(np.float32))
+    writer.close()
 
 
 class Oracle:
