@@ -128,7 +128,8 @@ def make_spm(path):
             if 0 < len(part) < 40:
                 words[tuple("▁" + part)] += 1
     # some characters are left out: their bytes must serve
-    keep = [c for c, n in chars.most_common(420)]
+    # (and NUL: llama.cpp reads texts as C strings)
+    keep = [c for c, n in chars.most_common(420) if c != "\0"]
     words = {w: n for w, n in words.items() if all(c in keep for c in w)}
     merges = train(words, 400)
     tokens = [("<unk>", UNKNOWN, 0), ("<s>", CONTROL, 0), ("</s>", CONTROL, 0)]
