@@ -235,14 +235,8 @@ static void set_vocab(bad_file *f, vocab *v)
 /* Types of tokens in GGUF: 1 normal, 2 unknown, 3 control, 6 byte. */
 static uint64_t spm_vocab(bad_file *f)
 {
-    static const char *const words[] = {"\xe2\x96\x81",
-                                        "a",
-                                        "b",
-                                        "c",
-                                        "ab",
-                                        "abc",
-                                        "\xe2\x96\x81"
-                                        "a"};
+    static const char *const words[] = {"\xe2\x96\x81",    "a", "b", "c", "ab", "abc",
+                                        "\xe2\x96\x81\x61"};
     vocab v = {0};
     add_token(&v, "<unk>", 5, 0, 2);
     add_token(&v, "<s>", 3, 0, 3);
@@ -296,10 +290,7 @@ static uint64_t bpe_vocab(bad_file *f)
     }
     add_token(&v, "ab", 2, 0, 1);
     add_token(&v, "abc", 3, 0, 1);
-    add_token(&v,
-              "\xc4\xa0"
-              "a",
-              3, 0, 1);
+    add_token(&v, "\xc4\xa0\x61", 3, 0, 1);
     add_token(&v, "<|end|>", 7, 0, 3);
     for (size_t i = 0; i < sizeof merges / sizeof *merges; i++)
         bad_put_str(&m, merges[i], strlen(merges[i]));

@@ -1,8 +1,9 @@
 /* gguf.h - GGUF v2 and v3 files, read only, memory-mapped, every length checked.
  *
  * Owns the mappings of all shards; a file that is truncated meanwhile ends the process with SIGBUS
- * when its lost pages are read, so replace a model by renaming. Strings and arrays point into the mapping and are not
- * NUL-terminated; key and tensor names are copied and are. Immutable once open. */
+ * when its lost pages are read, so replace a model by renaming. Strings and arrays point into the
+ * mapping and are not NUL-terminated; key and tensor names are copied and are. Immutable once open.
+ */
 #ifndef TS_GGUF_H
 #define TS_GGUF_H
 
