@@ -390,6 +390,28 @@ static void check_parts(const ts_ops *ops, const shape *s, const data *d, const 
     free(o);
 }
 
+/* A NaN in one query shows in its row and nowhere else. */
+static void check_nan(const ts_ops *ops, const shape *s, data *d, const float *whole)
+{
+    int64_t ldo = s->n_group * s->head_dim + 3, t = rnd(0, s->n_tokens - 1);
+    int64_t g = rnd(0, s->n_group - 1);
+    float *o = floats((size_t)(s->n_tokens * ldo), 0);
+    d->q[t * d->ld + g * s->head_dim + rnd(0, s->head_dim - 1)] = NAN;
+    run(ops, s, d, 0, s->n_tokens, o, NULL);
+    bool any = false;
+    for (int64_t p = 0; p < d->n; p++)
+        any |= visible(s, t, p);
+    for (int64_t i = 0; i < s->n_tokens; i++)
+        for (int64_t j = 0; j < s->n_group; j++) {
+            const float *a = o + i * ldo + j * s->head_dim, *b = whole + (a - o);
+            if (i != t || j != g)
+                CHECK(!memcmp(a, b, (size_t)s->head_dim * sizeof *a));
+            else
+                CHECK_MSG(isnan(a[0]) == any, SHAPE_FMT, SHAPE_ARGS(s));
+        }
+    free(o);
+}
+
 static void test_attend(const ts_ops *ops, const shape *s)
 {
     data d = make_data(s);
@@ -409,6 +431,7 @@ static void test_attend(const ts_ops *ops, const shape *s)
     while (segments[n] < end && n < 7)
         segments[n + 1] = segments[n] + TS_ATTEND_SEGMENT, n++;
     check_parts(ops, s, &d, o, segments, n, true);
+    check_nan(ops, s, &d, o);
     free(o);
     free_data(&d);
 }

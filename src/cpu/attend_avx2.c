@@ -176,13 +176,12 @@ static void transpose_k(uint16_t *kt, const uint16_t *k, int64_t j, int64_t j0, 
             kt[d * ATTEND_BLOCK + j + i] = row[i][d];
 }
 
-/* Rows of head_dim to rows of lda = head_dim rounded up to 16, the columns between them 0. */
+/* Rows of head_dim to rows of lda = head_dim rounded up to 16. The columns between are added up
+ * too, but nobody reads their sums. */
 static void pad_rows(uint16_t *y, const uint16_t *x, int64_t rows, int64_t head_dim, int64_t lda)
 {
-    for (int64_t r = 0; r < rows; r++, y += lda, x += head_dim) {
-        memcpy(y, x, (size_t)head_dim * sizeof *y);
-        memset(y + head_dim, 0, (size_t)(lda - head_dim) * sizeof *y);
-    }
+    for (int64_t r = 0; r < rows; r++)
+        memcpy(y + r * lda, x + r * head_dim, (size_t)head_dim * sizeof *y);
 }
 
 /* cap * tanh(x / cap). The scores need it to a few ulp of cap only, so the cancellation near 0 is
