@@ -115,6 +115,8 @@ static void scalars(uint32_t version)
     }
     BAD(ts_gguf_get_int(g, "big", INT64_MIN, INT64_MAX, &x, NULL, &err), TS_BAD_FILE,
         "key 'big' is 18446744073709551615");
+    BAD(ts_gguf_get_int(g, "u8", 256, 300, &x, NULL, &err), TS_BAD_FILE,
+        "key 'u8' is 255, it must");
     BAD(ts_gguf_get_int(g, "i64", 0, 5, &x, NULL, &err), TS_BAD_FILE, "is -9223372036854775808");
     BAD(ts_gguf_get_int(g, "f32", 0, 5, &x, NULL, &err), TS_BAD_FILE,
         "has type f32, it must be an integer");
