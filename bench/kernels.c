@@ -96,8 +96,8 @@ __attribute__((target("avx2,fma"))) static void int8_job(void *arg, int tid, int
     for (int i = 0; i < PEAK_ROUNDS; i++) {
         __asm__ volatile("" : "+x"(c), "+x"(x));
         for (int j = 0; j < 8; j++) {
+            __asm__ volatile("" : "+x"(c)); /* each product is made */
             __m256i v = _mm256_maddubs_epi16(c, x);
-            __asm__("" : "+x"(v)); /* each one is made */
             a[j] = _mm256_add_epi16(a[j], v);
         }
     }
