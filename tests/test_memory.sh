@@ -12,11 +12,14 @@ if [ ! -r "$model" ]; then
     exit 77
 fi
 
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
 run_peak() # CTX OPTION...: sets peak_kb
 {
-    local ctx=$1 out
+    local ctx=$1
     shift
-    out=$(python3 - "$TESSERA" run -m "$model" -p "Once upon a time" -n 32 --temp 0 -t 2 -c "$ctx" --stats "$@" <<'PY'
+    peak_kb=$(python3 - "$TESSERA" run -m "$model" -p "Once upon a time" -n 32 --temp 0 -t 2 -c "$ctx" "$@" 2>"$work/err" <<'PY'
 import os, sys
 pid = os.fork()
 if pid == 0:
@@ -26,8 +29,7 @@ _, status, usage = os.wait4(pid, 0)
 print(usage.ru_maxrss)
 sys.exit(os.waitstatus_to_exitcode(status) != 0)
 PY
-    )
-    peak_kb=$out
+    ) || { cat "$work/err"; exit 1; }
 }
 
 # K and V: 30 layers, 3 heads of 64, 2 bytes, for both.
@@ -39,7 +41,7 @@ for case in "512" "4096" "4096 --isa ref"; do
     file=$(stat -Lc %s "$model")
     kv=$((ctx * 30 * 2 * 3 * 64 * 2))
     limit_kb=$(((file + kv + 100000000) / 1024))
-    echo "-c $case: peak $((peak_kb / 1024)) MiB, limit $((limit_kb / 1024)) MiB"
+    echo "-c $case: peak $((peak_kb / 1024)) MiB, limit $((limit_kb / 1024)) MiB; $(grep "^load" "$work/err" | tr -s " ")"
     [ "$peak_kb" -le "$limit_kb" ] || { echo "failed: -c $case takes more memory than allowed"; failed=1; }
 done
 exit $failed
