@@ -564,6 +564,24 @@ static void many_names(void)
     bad_free(&f);
 }
 
+/* The longest key that the format allows. */
+static void long_key(void)
+{
+    static char key[GGUF_MAX_KEY + 1];
+    bad_file f = plain();
+    int64_t v = 0;
+    memset(key, 'k', GGUF_MAX_KEY);
+    bad_set_int(&f, "before", TS_GGUF_U8, 1);
+    bad_set_int(&f, key, TS_GGUF_U8, 2);
+    bad_set_int(&f, "after", TS_GGUF_U8, 3);
+    ts_gguf *g = open_file(&f);
+    GOOD(ts_gguf_get_int(g, key, 2, 2, &v, NULL, &err));
+    CHECK(v == 2 && strlen(ts_gguf_kv_at(g, 1)->key) == GGUF_MAX_KEY);
+    CHECK(ts_gguf_find(g, "before") && ts_gguf_find(g, "after"));
+    ts_gguf_close(g);
+    bad_free(&f);
+}
+
 /* Each shard holds a number of tensors that is allowed, together they hold one too many. */
 static void too_many_tensors(void)
 {
@@ -678,6 +696,7 @@ int main(void)
     truncation();
     corruption();
     many_names();
+    long_key();
     too_many_tensors();
     big_vocabulary();
     replay("corpus_gguf");
