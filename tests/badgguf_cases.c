@@ -762,7 +762,7 @@ const bad_case bad_cases[] = {
     MODEL_CASE("rope-factor-nan", set_nan, "llama.rope.scaling.factor", 0, "rope.scaling.factor"),
     MODEL_CASE("rope-factor-negative", set_float, "llama.rope.scaling.factor", -2,
                "scaling.factor"),
-    MODEL_CASE("rope-scaling-unknown", scaling_type, 0, 0, "wavy\\x1b[31m"),
+    MODEL_CASE("rope-scaling-unknown", scaling_type, 0, 0, "RoPE scaling 'wavy"),
     MODEL_CASE("embd-0", set_u32, "llama.embedding_length", 0, "'llama.embedding_length' is 0"),
     MODEL_CASE("embd-64", set_u32, "llama.embedding_length", 64, "token_embd.weight"),
     MODEL_CASE("embd-missing", drop, "llama.embedding_length", 0,
