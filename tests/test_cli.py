@@ -1,5 +1,6 @@
 """The command line: usage, every wrong option, `run` and its streams, signals, terminals."""
 import fcntl
+import json
 import os
 import pty
 import re
@@ -137,6 +138,14 @@ def happy(folder, model):
     check(one == two, "the same seed, another text")
     check(len({good(*warm, "--seed", s).bytes for s in range(5)}) > 1, "seeds don't matter")
     check("seed 7" in good(*warm, "-s", "7").err)
+    # what ends the text is never chosen, if asked for
+    meta = {m["key"]: m["value"] for m in json.loads(good("inspect", model, "--json").out)["metadata"]}
+    eos = good("tokenize", "-m", model, "-sp", "--ids", meta["tokenizer.ggml.eos_token_id"]).out.strip()
+    wild = ["run", "-m", model, "-p", "Hello", "-n", 400, "--temp", 50, "--seed", 1, "--top-k", 0,
+            "--top-p", 1, "--min-p", 0, "-sp"]
+    check(eos.startswith("<") and eos not in good(*wild, "--ignore-eos").out, eos)
+    r = good(*wild)
+    check(int(re.search(r"decode .* (\d+) tokens", r.err).group(1)) < 399, "no text ends:", r)
     # nothing to make: the prompt and its newline
     check(good("run", "-m", model, "-p", "Hi", "-n", "0").out == "Hi\n")
     r = good("run", "-m", model, "-p", "Hi", "-n", "4", "--ignore-eos", "--stats")
@@ -232,6 +241,19 @@ def outputs(model):
     check(p.returncode == 0 and p.stdout == b"x" and b"tessera:" not in p.stderr, p)
 
 
+def blocked(model, prompt):
+    """A run that waits for somebody to read its prompt."""
+    p = start("run", "-m", model, "-f", prompt, "-c", "20000", "-n", "1")
+    size = fcntl.fcntl(p.stdout, 1031, 4096) # F_SETPIPE_SZ
+    deadline = time.time() + 60
+    while time.time() < deadline and p.poll() is None:
+        waiting = fcntl.ioctl(p.stdout, termios.FIONREAD, struct.pack("i", 0))
+        if struct.unpack("i", waiting)[0] >= size:
+            break
+        time.sleep(0.02)
+    return p
+
+
 def interrupts(folder, model):
     p = start("run", "-m", model, "-p", "Hello", "-n", "100000", "--ignore-eos", "-c", "30000")
     first = os.read(p.stdout.fileno(), 1)
@@ -240,16 +262,15 @@ def interrupts(folder, model):
     out, err = first + out, err.decode()
     check(p.returncode == 130, "one SIGINT:", p.returncode, err)
     check(out.endswith(b"\n") and out.startswith(b"Hello") and "decode" in err, out[-60:], err)
-    # Nobody reads: the text can't end until somebody does, so only a second Ctrl-C helps.
+    # Nobody reads: the text waits, whole, until somebody does ...
     long = folder.file("long.txt", "word " * 2000)
-    p = start("run", "-m", model, "-f", long, "-c", "20000", "-n", "1")
-    size = fcntl.fcntl(p.stdout, 1031, 4096) # F_SETPIPE_SZ
-    deadline = time.time() + 60
-    while time.time() < deadline:
-        waiting = fcntl.ioctl(p.stdout, termios.FIONREAD, struct.pack("i", 0))
-        if struct.unpack("i", waiting)[0] >= size or p.poll() is not None:
-            break
-        time.sleep(0.02)
+    p = blocked(model, long)
+    p.send_signal(signal.SIGINT)
+    time.sleep(0.2)
+    out, err = p.communicate(timeout=60)
+    check(p.returncode == 130 and out == b"word " * 2000 + b"\n", p.returncode, len(out), err)
+    # ... or a second Ctrl-C
+    p = blocked(model, long)
     p.send_signal(signal.SIGINT)
     time.sleep(0.2)
     check(p.poll() is None, "the first SIGINT cut the text:", p.returncode)

@@ -11,8 +11,8 @@
 typedef struct ts_probe {
     double read; /* bytes/s read from memory: one stream a thread, far larger than the caches */
     double fma;  /* float operations/s in registers; a multiply-add is two                   */
-    double int8; /* int8 operations/s in registers: products of 8-bit integers summed to 32 bits;
-                    a product and its sum are two                                           */
+    double int8; /* int8 operations/s in registers: products of 8-bit integers, summed; a product
+                    and its sum are two                                                    */
 } ts_probe;
 
 /* What a measurement needs: threads, and memory to read (256 MiB to 1 GiB, less when memory is
