@@ -136,9 +136,10 @@ static inline void tv_small_bpe(tv *v, const char *pre)
         "Ġ a", "a b",   "b c",       "ab c", "! !",  "!! !!", "ä ¸",  "ä¸ Ń",
         "ð Ł", "Ģ į",   "ï ¿",       "ï¿ ½", "e r",  "i n",   "in g", "Ġ the"};
     static const tv_token special[] = {
-        {"<s>", 3, 0}, {"</s>", 3, 0},       {"<unk>", 2, 0},  {"<|", 4, 0},   {"<|x|>", 3, 0},
-        {"|>", 4, 0},  {"<|im_end|>", 3, 0}, {"  ", 4, 0},     {"   ", 4, 0},  {"aab", 4, 0},
-        {"bab", 4, 0}, {"[unused]", 5, 0},   {"\n\n\n", 4, 0}, {"abcab", 3, 0}};
+        {"<s>", 3, 0},   {"</s>", 3, 0},       {"<unk>", 2, 0},  {"<|", 4, 0},    {"<|x|>", 3, 0},
+        {"|>", 4, 0},    {"<|im_end|>", 3, 0}, {"  ", 4, 0},     {"   ", 4, 0},   {"aab", 4, 0},
+        {"bab", 4, 0},   {"[unused]", 5, 0},   {"\n\n\n", 4, 0}, {"abcab", 3, 0}, {"xy", 4, 0},
+        {"xyzxy", 4, 0}, {"zxyzz!", 4, 0}};
     static char bytes[256][4], merged[sizeof merges / sizeof *merges][16];
     tv_token t[TV_MAX];
     size_t n = 0, n_merges = sizeof merges / sizeof *merges;
