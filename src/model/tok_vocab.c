@@ -2,7 +2,6 @@
  *
  * Texts point into the mapped file. Pieces do too where the bytes a token stands for are its text;
  * the others are spelled out once, in one arena. */
-#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
