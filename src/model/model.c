@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "gguf/show.h"
 
 static const ts_arch *const archs[] = {&ts_arch_llama, &ts_arch_qwen2, &ts_arch_qwen3,
                                        &ts_arch_gemma3};
@@ -344,9 +345,10 @@ void ts_load_rope(ts_loader *ld, ts_rope *r, bool neox)
     } else if (kind.n == 4 && memcmp(kind.s, "none", 4) == 0) {
         r->mscale = (float)attn_factor;
     } else {
+        ts_shown shown;
         ts_load_fail(ld, TS_UNSUPPORTED,
-                     "RoPE scaling '%.*s' isn't supported; none, linear and yarn are",
-                     (int)(kind.n < 40 ? kind.n : 40), kind.s);
+                     "RoPE scaling '%s' isn't supported; none, linear and yarn are",
+                     ts_show(&shown, kind.s, kind.n));
         return;
     }
     /* Llama 3.1 stores its frequency-dependent scaling as one divisor for each pair. */
@@ -423,17 +425,14 @@ static ts_status choose_arch(ts_model *m, ts_error *err)
     m->arch = find_arch(&name);
     if (m->arch)
         return TS_OK;
-    char known[128] = "", shown[48];
-    size_t at = 0, n = 0;
+    char known[128] = "";
+    size_t at = 0;
     for (size_t i = 0; i < N_ARCHS; i++)
         at +=
             (size_t)snprintf(known + at, sizeof known - at, "%s%s", i ? ", " : "", archs[i]->name);
-    /* The name is a stranger's: only what prints safely goes into the sentence. */
-    for (; n < name.n && n < sizeof shown - 1; n++)
-        shown[n] = name.s[n] >= 32 && name.s[n] < 127 ? name.s[n] : '?';
-    shown[n] = 0;
+    ts_shown shown;
     return ts_fail(err, TS_UNSUPPORTED, "%s: architecture '%s' isn't supported; these are: %s",
-                   ts_gguf_path(m->g), shown, known);
+                   ts_gguf_path(m->g), ts_show(&shown, name.s, name.n), known);
 }
 
 static void count_tensors(ts_model *m)
@@ -445,12 +444,21 @@ static void count_tensors(ts_model *m)
     }
 }
 
+/* Names the first tensor that nothing reads, and counts the rest: a file may hold very many. */
 static void warn_unused(const ts_loader *ld)
 {
+    const ts_tensor *first = NULL;
+    size_t n = 0;
     for (size_t i = 0; i < ts_gguf_n_tensors(ld->m->g); i++)
-        if (!ld->used[i])
-            ts_logf(ld->log, TS_LOG_WARN, "tensor '%s' isn't used by architecture '%s'",
-                    ts_gguf_tensor_at(ld->m->g, i)->name, ld->m->arch->name);
+        if (!ld->used[i]) {
+            first = first ? first : ts_gguf_tensor_at(ld->m->g, i);
+            n++;
+        }
+    ts_shown shown;
+    if (n)
+        ts_logf(ld->log, TS_LOG_WARN, "architecture '%s' doesn't use %zu of the tensors ('%s'%s)",
+                ld->m->arch->name, n, ts_show(&shown, first->name, strlen(first->name)),
+                n > 1 ? " and more" : "");
 }
 
 ts_status ts_model_open(ts_model **out, const ts_gguf *g, int64_t n_vocab, const ts_log *log,
