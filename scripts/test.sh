@@ -112,13 +112,13 @@ step "tools" tools
 step "model" fetch
 if ! $quick; then step "layout (clang-format)" layout; fi
 step "build, gcc, warnings are errors" build ci
+step "tests" tests
 if ! $quick; then
     step "build with sanitizers" build asan
     step "tests under AddressSanitizer and UndefinedBehaviorSanitizer" ctest --preset asan
     step "build with clang and the fuzzers" build_fuzz
     step "fuzzers, $fuzz_seconds s each" fuzz
 fi
-step "tests" tests
 say "all passed in $((SECONDS / 60)) min $((SECONDS % 60)) s"
 printf '%s\n' "${summary[@]}" >&2
 sed -n '/% tests passed/,$p' "$logs/ctest.log"
