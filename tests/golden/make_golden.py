@@ -3,8 +3,8 @@
     python make_golden.py MODEL.gguf NAME [WINDOWS]
 
 What the file holds (README.md gives its grammar): the ids of a few prompts, 64 greedy tokens after each
-with the distance of the two best logits, logits at chosen positions of alice.txt (the weights as F32), its perplexity (over so many
-windows of 512, or all).
+with the distance of the two best logits, logits at chosen positions of alice.txt (the weights as F32), its perplexity
+(over so many windows of 512, or all).
 """
 import os
 import sys
@@ -22,10 +22,11 @@ PPL_CTX = 512
 
 N_PROMPTS = 5
 
-# Rounding alone moves a logit by a tenth: llama.cpp's own two ways (a batch, token by token) differ by that much
-# where activations are 8 bits. A continuation says something about another program only if it doesn't
-# hang on such a step, so the prompts taken are those with the fewest steps whose two best logits are this close.
-UNSURE = (0.05, 0.5)
+# With int8 activations rounding alone moves a logit by a tenth: llama.cpp's own two ways (a batch, token by token)
+# differ by that much. A continuation says something about another program only if it doesn't hang on
+# such a step. So of these the prompts are taken where llama.cpp with the same weights as F32 makes the same 64
+# tokens, those first that have the fewest steps whose two best logits are this close.
+TIE, UNSURE = 0.05, 0.5
 CHAT = "<|im_start|>user\n%s<|im_end|>\n<|im_start|>assistant\n"
 CANDIDATES = [
     CHAT % "What is the capital of France, and what is it known for?",
@@ -88,6 +89,30 @@ def put_logits(f, pos, row, stride):
     put(f, "toplogits", row[top], "%.6g")
 
 
+def same_tokens(exact, prompt, out, gaps):
+    """Whether the exact model takes the same token wherever the two best differ by more than a tie."""
+    exact.clear()
+    n = len(prompt)
+    best = exact.eval(prompt + out[:-1], list(range(n - 1, n - 1 + len(out)))).argmax(axis=1)
+    return all(b == t or g < TIE for b, t, g in zip(best, out, gaps))
+
+
+def put_prompts(f, o, exact):
+    tried = []
+    for p in CANDIDATES:
+        prompt = o.tokenize(p)
+        out, gaps = o.greedy(prompt, N_GREEDY)
+        if same_tokens(exact, prompt, out, gaps):
+            tried.append((sum(TIE <= g < UNSURE for g in gaps), p, prompt, out, gaps))
+    for unsure, p, prompt, out, gaps in sorted(tried, key=lambda t: t[0])[:N_PROMPTS]:
+        f.write(f"prompt {quote(p)}\n")
+        put(f, "ids", prompt)
+        put(f, "greedy", out)
+        put(f, "gap", gaps, "%.4f")
+        print(repr(p), "->", repr(b"".join(map(o.piece, out)).decode(errors="replace")), unsure, "unsure,",
+              sum(g < TIE for g in gaps), "ties", flush=True)
+
+
 def main():
     path, name = sys.argv[1:3]
     max_windows = int(sys.argv[3]) if len(sys.argv) > 3 else 1 << 30
@@ -98,25 +123,15 @@ def main():
     with open(os.path.join(HERE, name + ".golden"), "w", encoding="ascii") as f:
         f.write("tessera-golden 1\n")
         f.write(f"file {os.path.basename(path)}\nsha256 {sha256(path)}\nvocab {o.n_vocab}\n")
-        tried = []
-        for p in CANDIDATES:
-            prompt = o.tokenize(p)
-            out, gaps = o.greedy(prompt, N_GREEDY)
-            tried.append((sum(UNSURE[0] <= g < UNSURE[1] for g in gaps), p, prompt, out, gaps))
-        for unsure, p, prompt, out, gaps in sorted(tried, key=lambda t: t[0])[:N_PROMPTS]:
-            f.write(f"prompt {quote(p)}\n")
-            put(f, "ids", prompt)
-            put(f, "greedy", out)
-            put(f, "gap", gaps, "%.4f")
-            print(repr(p), "->", repr(b"".join(map(o.piece, out)).decode(errors="replace")), unsure, "unsure,",
-                  sum(g < UNSURE[0] for g in gaps), "ties", flush=True)
-        piece = ids[:ROWS[-1] + 1]
-        put(f, "text", piece)
-        stride = 16 * max(1, o.n_vocab // 49152)  # some 3,000 of them
         with tempfile.TemporaryDirectory(dir=os.path.dirname(path) or ".") as folder:
             plain = os.path.join(folder, "f32.gguf")
             dequantised(path, plain)
             exact = Oracle(plain)
+            put_prompts(f, o, exact)
+            piece = ids[:ROWS[-1] + 1]
+            put(f, "text", piece)
+            stride = 16 * max(1, o.n_vocab // 49152)  # some 3,000 of them
+            exact.clear()
             for pos, row in zip(ROWS, exact.eval(piece, ROWS)):
                 put_logits(f, pos, row, stride)
             exact.close()
