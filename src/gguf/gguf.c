@@ -270,7 +270,7 @@ void ts_gguf_close(ts_gguf *g)
 
 const char *ts_gguf_path(const ts_gguf *g)
 {
-    return g->shards[0].path;
+    return g->shards[0].label;
 }
 
 uint32_t ts_gguf_version(const ts_gguf *g)

@@ -64,7 +64,7 @@ typedef struct ts_gguf ts_gguf;
 ts_status ts_gguf_open(ts_gguf **out, const char *path, ts_error *err);
 void ts_gguf_close(ts_gguf *g);
 
-const char *ts_gguf_path(const ts_gguf *g);
+const char *ts_gguf_path(const ts_gguf *g); /* for sentences: a long one keeps its end */
 uint32_t ts_gguf_version(const ts_gguf *g);
 int ts_gguf_n_shards(const ts_gguf *g);
 uint64_t ts_gguf_file_bytes(const ts_gguf *g); /* all shards */
