@@ -31,7 +31,7 @@ static void detect_x86(ts_cpu *c)
         c->avx2 = ymm && fma && f16c && (b & bit_AVX2) && (b & bit_BMI2);
 
     uint32_t w[12];
-    if (__get_cpuid_max(0x80000000u, NULL) >= 0x80000004u) {
+    if ((unsigned)__get_cpuid_max(0x80000000u, NULL) >= 0x80000004u) {
         for (uint32_t i = 0; i < 3; i++)
             __get_cpuid(0x80000002u + i, &w[4 * i], &w[4 * i + 1], &w[4 * i + 2], &w[4 * i + 3]);
         memcpy(c->brand, w, 48);

@@ -1,5 +1,6 @@
 /* mem.c - memory from libc and from the kernel, and how much there is. */
 #include "base/mem.h"
+#include "base/utf8.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -150,32 +151,12 @@ void ts_sb_printf(ts_sb *b, const char *fmt, ...)
     va_end(again);
 }
 
-/* Bytes of the well-formed UTF-8 character at s (Unicode table 3-7), 0 if there is none. */
-static size_t utf8_len(const unsigned char *s, size_t n)
-{
-    if (s[0] < 0x80)
-        return 1;
-    size_t len = s[0] >= 0xc2 && s[0] < 0xe0   ? 2
-                 : s[0] >= 0xe0 && s[0] < 0xf0 ? 3
-                 : s[0] >= 0xf0 && s[0] < 0xf5 ? 4
-                                               : 0;
-    if (len == 0 || len > n)
-        return 0;
-    for (size_t i = 1; i < len; i++)
-        if ((s[i] & 0xc0) != 0x80)
-            return 0;
-    if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] > 0x9f) ||
-        (s[0] == 0xf0 && s[1] < 0x90) || (s[0] == 0xf4 && s[1] > 0x8f))
-        return 0;
-    return len;
-}
-
 void ts_sb_json_str(ts_sb *b, const char *s, size_t n)
 {
     const unsigned char *p = (const unsigned char *)s;
     ts_sb_str(b, "\"");
     for (size_t i = 0; i < n;) {
-        size_t len = utf8_len(p + i, n - i);
+        size_t len = ts_utf8_decode(s + i, n - i, NULL);
         if (len == 0) {
             ts_sb_str(b, "\xef\xbf\xbd");
             i++;

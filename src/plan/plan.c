@@ -121,7 +121,7 @@ static ts_status check_option(int64_t v, int64_t max, const char *what, ts_error
 }
 
 static ts_status take_options(ts_plan *p, const ts_model *m, const ts_plan_options *o,
-                              const ts_log *log, ts_error *err)
+                              ts_error *err)
 {
     ts_status s;
     if ((s = check_option(o->n_threads, 1024, "the number of threads", err)) ||
@@ -133,17 +133,10 @@ static ts_status take_options(ts_plan *p, const ts_model *m, const ts_plan_optio
     p->isa = o->isa;
     p->int8_prefill = o->int8_prefill;
     p->n_threads = o->n_threads ? o->n_threads : n_cpus;
-    if (p->n_threads > n_cpus) {
-        ts_logf(log, TS_LOG_WARN, "%d threads asked for, %d CPUs to run on: %d threads are used",
-                p->n_threads, n_cpus, n_cpus);
+    if (p->n_threads > n_cpus)
         p->n_threads = n_cpus;
-    }
     int64_t trained = m->hp.n_ctx_train;
     p->n_ctx = o->n_ctx ? o->n_ctx : trained < DEFAULT_CTX ? trained : DEFAULT_CTX;
-    if (p->n_ctx > trained)
-        ts_logf(log, TS_LOG_WARN,
-                "a context of %lld is more than the %lld the model was trained for",
-                (long long)p->n_ctx, (long long)trained);
     p->n_ubatch = o->n_ubatch ? o->n_ubatch : DEFAULT_UBATCH;
     if (p->n_ubatch > p->n_ctx)
         p->n_ubatch = p->n_ctx;
@@ -153,11 +146,24 @@ static ts_status take_options(ts_plan *p, const ts_model *m, const ts_plan_optio
     return TS_OK;
 }
 
+/* What was done otherwise than asked, once it is sure that there is a plan. */
+static void say_changes(const ts_plan *p, const ts_model *m, const ts_plan_options *o,
+                        const ts_log *log)
+{
+    if (o->n_threads > p->n_threads)
+        ts_logf(log, TS_LOG_WARN, "%d threads asked for, %d CPUs to run on: %d threads are used",
+                o->n_threads, p->n_threads, p->n_threads);
+    if (p->n_ctx > m->hp.n_ctx_train)
+        ts_logf(log, TS_LOG_WARN,
+                "a context of %lld is more than the %lld the model was trained for",
+                (long long)p->n_ctx, (long long)m->hp.n_ctx_train);
+}
+
 ts_status ts_plan_make(ts_plan *out, ts_model *m, const ts_plan_options *opt, const ts_log *log,
                        ts_error *err)
 {
     ts_plan p = {0};
-    ts_status s = take_options(&p, m, opt, log, err);
+    ts_status s = take_options(&p, m, opt, err);
     if (s)
         return s;
     place_weights(&p, m);
@@ -170,6 +176,7 @@ ts_status ts_plan_make(ts_plan *out, ts_model *m, const ts_plan_options *opt, co
         ts_plan_free(&p);
         return s;
     }
+    say_changes(&p, m, opt, log);
     *out = p;
     return TS_OK;
 }
