@@ -5,7 +5,8 @@
 #
 # Without models: SmolLM2-135M-Instruct and two synth models of a Llama 1B's shape, Q4_0 and Q4_K_M; with
 # --types: one of every type instead. Each round runs both programs on each model, the one that went second
-# going first in the next; the table has the median over rounds and the range.
+# going first in the next; the table has the median over rounds and the range. llama.cpp's activations have 8 bits
+# and Tessera's 15; the rows "prefill int8" are Tessera's with 8 bits too (--prefill int8).
 #
 # LLAMA_BENCH=PATH uses that llama-bench. Otherwise llama.cpp is taken from the source package llama-cpp-python
 # and built for this machine (needs a C++ compiler; once, about ten minutes) under the cache folder.
@@ -84,12 +85,13 @@ fi
 
 llama=("$LLAMA_BENCH" -p "$n_prompt" -n "$n_gen" -t "$threads" -r 1 -ngl 0 -o json)
 tessera=("$TESSERA" bench -p "$n_prompt" -n "$n_gen" -t "$threads" -r 1 -o json)
+int8=("$TESSERA" bench -p "$n_prompt" -n 0 -t "$threads" -r 1 -o json --prefill int8)
 for round in $(seq "$rounds"); do
     for i in "${!models[@]}"; do
         m=${models[$i]}
         say "round $round of $rounds: $(basename "$m")"
-        order=(llama tessera)
-        if [ $((round % 2)) = 0 ]; then order=(tessera llama); fi
+        order=(llama tessera int8)
+        if [ $((round % 2)) = 0 ]; then order=(int8 tessera llama); fi
         for who in "${order[@]}"; do
             declare -n command=$who
             "${command[@]}" -m "$m" >"$work/$i-$round-$who.json" 2>"$work/stderr" ||
@@ -139,8 +141,9 @@ def short(command):
 rows, per_byte = [], []
 for i, m in enumerate(models):
     size = os.path.getsize(m)
-    for prompt, name in ((True, "prefill"), (False, "decode")):
-        a, b = speeds(i, "llama", prompt), speeds(i, "tessera", prompt)
+    for prompt, name, who in ((True, "prefill", "tessera"), (True, "prefill int8", "int8"),
+                              (False, "decode", "tessera")):
+        a, b = speeds(i, "llama", prompt), speeds(i, who, prompt)
         ratio = statistics.median(b) / statistics.median(a)
         rows.append(f"| {os.path.basename(m)} | {size / 2**20:.0f} MiB | {name} | {show(a)} | {show(b)} "
                     f"| {ratio:.2f} | {statistics.median(b) * size / 1e9:.1f} |")
