@@ -6,10 +6,12 @@
 #include "plan/plan.h"
 
 /* What real models reach of the measured limits (docs/BENCHMARKS.md): one token streams its weights
- * at this share of the read bandwidth, a micro-batch computes at this share of the peak. */
-#define DECODE_SHARE   0.80
-#define INT8_SHARE     0.45
-#define FMA_SHARE      0.60
+ * at this share of the read bandwidth, a micro-batch computes at this share of the peak. Exact
+ * activations are two int8 products each. */
+#define DECODE_SHARE   0.77
+#define EXACT_SHARE    0.25
+#define INT8_SHARE     0.46
+#define FMA_SHARE      0.70
 #define PREFILL_TOKENS 512
 
 typedef struct speeds {
@@ -24,6 +26,7 @@ static speeds predict(const ts_plan *p, const ts_model *m, const ts_probe *r)
     if (!r || p->isa == TS_ISA_REF)
         return s;
     double seconds = 0; /* of computing one token among many */
+    double int8_share = p->int8_prefill ? INT8_SHARE : EXACT_SHARE;
     for (size_t i = 0; i < m->n_weights; i++) {
         const ts_weight *w = &m->weights[i];
         if (!w->kset)
@@ -32,7 +35,7 @@ static speeds predict(const ts_plan *p, const ts_model *m, const ts_probe *r)
         if (w == m->output) /* for the last token only */
             flops /= PREFILL_TOKENS;
         seconds +=
-            flops / (w->kset->prep->act == TS_ACT_F32 ? r->fma * FMA_SHARE : r->int8 * INT8_SHARE);
+            flops / (w->kset->prep->act == TS_ACT_F32 ? r->fma * FMA_SHARE : r->int8 * int8_share);
     }
     s.prefill_tps = 1 / seconds;
     s.decode_tps = r->read * DECODE_SHARE / (double)p->step_weights;
