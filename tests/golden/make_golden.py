@@ -3,8 +3,8 @@
     python make_golden.py MODEL.gguf NAME [WINDOWS]
 
 What the file holds (README.md gives its grammar): the ids of a few prompts, 64 greedy tokens after each
-with the distance of the two best logits, logits at chosen positions of alice.txt (the weights as F32), its perplexity
-(over so many windows of 512, or all).
+with the distance of the two best logits, logits at chosen positions of alice.txt, and
+its perplexity over so many windows of 512, or all (both with the weights as F32).
 """
 import os
 import sys
@@ -134,8 +134,8 @@ def main():
             exact.clear()
             for pos, row in zip(ROWS, exact.eval(piece, ROWS)):
                 put_logits(f, pos, row, stride)
+            ppl = exact.perplexity(ids, PPL_CTX, max_windows)
             exact.close()
-        ppl = o.perplexity(ids, PPL_CTX, max_windows)
         f.write(f"perplexity {PPL_CTX} {len(ids)} ")
         put_values(f, ppl, "%.5f")
         print("perplexity", ppl[-1:], "over", len(ppl), "windows")
