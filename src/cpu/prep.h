@@ -21,4 +21,18 @@ extern const ts_prep ts_prep_f32_ref, ts_prep_q8_32_ref, ts_prep_q8_256_ref;
 extern const ts_prep ts_prep_f32_avx2, ts_prep_q8_32_avx2, ts_prep_q8_256_avx2;
 extern const ts_prep ts_prep_q15_32_avx2, ts_prep_q15_256_avx2;
 
+/* avx512 and amx: prep_x16.h. What is compiled with the stand-in for wide instructions has names of
+ * its own, so that a program can hold both. */
+#ifdef TS_STANDIN
+#define TS_SYM(name) TS_SYM_(name, _standin)
+#else
+#define TS_SYM(name) TS_SYM_(name, )
+#endif
+#define TS_SYM_(name, suffix)  TS_SYM__(name, suffix)
+#define TS_SYM__(name, suffix) name##suffix
+
+extern const ts_prep TS_SYM(ts_prep_q15_avx512), TS_SYM(ts_prep_q8_32_avx512);
+extern const ts_prep TS_SYM(ts_prep_q8_256_avx512), TS_SYM(ts_prep_f32_avx512);
+extern const ts_prep TS_SYM(ts_prep_quant_amx), TS_SYM(ts_prep_float_amx);
+
 #endif

@@ -11,22 +11,7 @@
 #include <immintrin.h>
 
 #include "cpu/kset/r8.h"
-
-#define TS_INLINE static inline __attribute__((always_inline))
-
-/* Instrumented, the unrolled tiles would take a compiler minutes and gigabytes. */
-#if defined(__has_feature)
-#define TS_HAS_FEATURE(f) __has_feature(f)
-#else
-#define TS_HAS_FEATURE(f) 0
-#endif
-#if defined(__SANITIZE_ADDRESS__) || TS_HAS_FEATURE(address_sanitizer) || !defined(__OPTIMIZE__)
-#define TS_UNROLL
-#elif defined(__clang__)
-#define TS_UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define TS_UNROLL _Pragma("GCC unroll 16")
-#endif
+#include "cpu/kset/unroll.h"
 
 /* Keeps a chain of sums a chain: reordered into a tree, it needs more registers than there are. The
  * second makes a pointer new to the compiler, so that what was read through it is read again and

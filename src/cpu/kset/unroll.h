@@ -1,0 +1,21 @@
+/* unroll.h - how the kernels say that a function must be inlined and a loop unrolled. */
+#ifndef TS_KSET_UNROLL_H
+#define TS_KSET_UNROLL_H
+
+#define TS_INLINE static inline __attribute__((always_inline))
+
+/* Instrumented, the unrolled tiles would take a compiler minutes and gigabytes. */
+#if defined(__has_feature)
+#define TS_HAS_FEATURE(f) __has_feature(f)
+#else
+#define TS_HAS_FEATURE(f) 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || TS_HAS_FEATURE(address_sanitizer) || !defined(__OPTIMIZE__)
+#define TS_UNROLL
+#elif defined(__clang__)
+#define TS_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define TS_UNROLL _Pragma("GCC unroll 16")
+#endif
+
+#endif

@@ -1,0 +1,44 @@
+/* prep_x16.h - activations as the kernel sets of 16 rows read them.
+ *
+ * For VNNI (few tokens): one run of blocks of 32 elements a token, [token][k / 32]. Weights sit in
+ * vectors of 16 rows x 4 consecutive k, so four codes of x are one broadcast dword. The sums beside
+ * the codes take every offset and minimum of a weight type out of the k loop.
+ *
+ *     exact  q = 128 h + l in 15 bits: limb[0] = h, limb[1] = l      80 bytes
+ *     int8   q in 8 bits: limb[0]                                    48 bytes
+ *
+ * For tiles (many tokens): BF16 in the order of the tile operand,
+ *
+ *     [16 tokens][k / 32] tiles of 1 KB: [pair j of 16][token of 16][2]
+ *
+ * where pair j is k = ts_r16_pair(j) and ts_r16_pair(j) + 2 of the 32 (kset/r16.h). Tokens that
+ * fill up the last 16 are zeros, and so are elements that fill up the last 32. */
+#ifndef TS_PREP_X16_H
+#define TS_PREP_X16_H
+
+#include <stdint.h>
+
+typedef struct ts_x16 {
+    float d;            /* x = d * q                */
+    float s;            /* d * sum(q)               */
+    float s16[2];       /* d * sum(q) of each 16    */
+    int8_t limb[1][32]; /* [limbs]               */
+} ts_x16;
+
+/* Bytes of a block. */
+static inline size_t ts_x16_bytes(int limbs)
+{
+    return 16 + 32 * (size_t)limbs;
+}
+
+/* Token blocks, and the tiles along k of one. */
+static inline int64_t ts_tile_count(int64_t n, int64_t of)
+{
+    return (n + of - 1) / of;
+}
+
+/* From this many tokens on the amx kernel sets compute with tiles: below, making BF16 of the
+ * weights costs more than VNNI takes for the product (docs/BENCHMARKS.md). */
+#define TS_TILES_MIN 8
+
+#endif
