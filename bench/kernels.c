@@ -141,6 +141,8 @@ typedef struct job {
     int copies, at;
     float *x, *y;
     void *act;
+    char *scratch; /* [threads][TS_MUL_SCRATCH] */
+    int threads;
     int64_t m, n, k;
 } job;
 
@@ -156,16 +158,15 @@ static void rows(const job *j, int tid, int n, int64_t *n0, int64_t *n1)
 static void mul_job(void *arg, int tid, int n)
 {
     job *j = arg;
-    ts_mul p = {j->w + (size_t)j->at * j->w_bytes,
-                j->act,
-                j->prep->limbs,
-                j->y,
-                j->m,
-                j->n,
-                j->k,
-                j->n,
-                0,
-                0};
+    ts_mul p = {.w = j->w + (size_t)j->at * j->w_bytes,
+                .x = j->act,
+                .limbs = j->prep->limbs,
+                .y = j->y,
+                .m = j->m,
+                .n = j->n,
+                .k = j->k,
+                .ldy = j->n,
+                .scratch = j->scratch + (size_t)tid * TS_MUL_SCRATCH};
     rows(j, tid, n, &p.n0, &p.n1);
     /* a few tasks each, as the engine deals them out */
     int64_t end = p.n1, step = 256;
@@ -210,7 +211,8 @@ static void fill(const ts_type_info *info, uint8_t *p, size_t bytes)
         memset(p, 0x22, bytes);
 }
 
-static bool job_open(job *j, const ts_kset *s, bool int8, int64_t n, int64_t k, int64_t m)
+static bool job_open(job *j, int threads, const ts_kset *s, bool int8, int64_t n, int64_t k,
+                     int64_t m)
 {
     const ts_type_info *info = ts_type_get(s->type);
     size_t bytes = (size_t)n * ts_row_bytes(info, k);
@@ -222,7 +224,9 @@ static bool job_open(job *j, const ts_kset *s, bool int8, int64_t n, int64_t k, 
     j->x = ts_map((size_t)(m * k) * sizeof(float));
     j->y = ts_map((size_t)(m * n) * sizeof(float));
     j->act = ts_map(j->prep->bytes(m, k));
-    if (!j->src || !j->w || !j->x || !j->y || !j->act)
+    j->threads = threads;
+    j->scratch = ts_map((size_t)threads * TS_MUL_SCRATCH);
+    if (!j->src || !j->w || !j->x || !j->y || !j->act || !j->scratch)
         return false;
     fill(info, (uint8_t *)j->src, bytes);
     for (int i = 0; i < j->copies; i++)
@@ -243,6 +247,7 @@ static void job_close(job *j)
     ts_unmap(j->w, j->w_bytes * (size_t)j->copies);
     ts_unmap(j->x, (size_t)(j->m * j->k) * sizeof(float));
     ts_unmap(j->y, (size_t)(j->m * j->n) * sizeof(float));
+    ts_unmap(j->scratch, (size_t)j->threads * TS_MUL_SCRATCH);
     ts_unmap(j->act, j->prep->bytes(j->m, j->k));
 }
 
@@ -303,7 +308,8 @@ static int run(const options *opt, ts_pool *pool)
         for (int shape = 0; shape < (opt->n ? 1 : 2); shape++)
             for (int im = 0; im < opt->n_m; im++) {
                 job j;
-                if (!job_open(&j, s, opt->int8, opt->n ? opt->n : shapes[shape][0],
+                if (!job_open(&j, ts_pool_size(pool), s, opt->int8,
+                              opt->n ? opt->n : shapes[shape][0],
                               opt->n ? opt->k : shapes[shape][1], opt->m[im])) {
                     fprintf(stderr, "bench_kernels: out of memory\n");
                     return 1;

@@ -9,8 +9,26 @@
 
 #include "base/cpu.h"
 #include "cpu/kset.h"
+#include "cpu/tiles.h"
 
 static uint64_t seed;
+
+/* The kernels for wide instructions compiled with the stand-in: they run anywhere. */
+#define STANDIN_ref(T, F)
+#define STANDIN_avx2(T, F)
+#define STANDIN_avx512(T, F) F(ts_kset_##T##_avx512_standin)
+#define STANDIN_amx(T, F)    F(ts_kset_##T##_amx_standin)
+#define TS_KSET(T, isa)      STANDIN_##isa(T, DECLARE)
+#define DECLARE(name)        extern const ts_kset name;
+#include "cpu/kset/kset.def"
+#undef TS_KSET
+#define ENTRY(name)     &name,
+#define TS_KSET(T, isa) STANDIN_##isa(T, ENTRY)
+static const ts_kset *const standins[] = {
+#include "cpu/kset/kset.def"
+};
+#undef TS_KSET
+static const char *suffix = ""; /* of the sets under test */
 
 /* Memory of exactly `bytes` bytes, so that a sanitizer sees the end; 64-byte aligned, full of NaN.
  */
@@ -101,12 +119,56 @@ static void product(const ts_kset *s, bool int8, const uint8_t *w, const float *
     }
     for (int i = 0; i < parts; i++) {
         int64_t a = groups * i / parts * s->group, b = groups * (i + 1) / parts * s->group;
-        ts_mul p = {packed ? packed : w, act, prep->limbs, y, m, n, k, ldy, a, b < n ? b : n};
+        ts_mul p = {.w = packed ? packed : w,
+                    .x = act,
+                    .limbs = prep->limbs,
+                    .y = y,
+                    .m = m,
+                    .n = n,
+                    .k = k,
+                    .ldy = ldy,
+                    .n0 = a,
+                    .n1 = b < n ? b : n,
+                    .scratch = poisoned(TS_MUL_SCRATCH)};
         if (p.n0 < p.n1)
             s->mul(&p);
+        free(p.scratch);
     }
     free(packed);
     free(act);
+}
+
+static float bf16(float f)
+{
+    return ts_bf16_to_f32(ts_f32_to_bf16(f));
+}
+
+/* With exact activations, or where 8 bits change nothing. */
+static bool on_tiles(const ts_kset *s, bool int8, int64_t m)
+{
+    return s->on_tiles && s->on_tiles(m) && !(int8 && s->prep_int8 != s->prep);
+}
+
+/* What `ref` makes of the same activations. Tiles see both sides rounded to BF16. */
+static void oracle(const ts_kset *s, bool int8, const uint8_t *w, const float *x, int64_t ldx,
+                   float *want, int64_t m, int64_t n, int64_t k)
+{
+    if (!on_tiles(s, int8, m)) {
+        product(ts_kset_get(s->type, TS_ISA_REF), int8, w, x, ldx, want, n, m, n, k, 1);
+        return;
+    }
+    const ts_type_info *info = ts_type_get(s->type);
+    float *wf = poisoned((size_t)(n * k) * sizeof *wf),
+          *xf = poisoned((size_t)(m * k) * sizeof *xf);
+    for (int64_t i = 0; i < n; i++)
+        info->to_f32(wf + i * k, w + (size_t)i * ts_row_bytes(info, k), k);
+    for (int64_t i = 0; i < n * k; i++)
+        wf[i] = bf16(wf[i]);
+    for (int64_t i = 0; i < m * k; i++)
+        xf[i] = bf16(x[i / k * ldx + i % k]);
+    product(ts_kset_get(TS_TYPE_F32, TS_ISA_REF), false, (uint8_t *)wf, xf, k, want, n, m, n, k, 1);
+    free(wf);
+    free(xf);
 }
 
 /* The same from the definition: float x, to_f32(W), double sums. */
@@ -151,18 +213,19 @@ static void compare(const char *what, const ts_kset *s, const float *want, const
     rms = sqrt(rms / (double)(m * n));
     err = sqrt(err / (double)(m * n));
     CHECK_MSG(err <= sqrt(limit) * rms && worst <= 6 * sqrt(limit) * rms,
-              "%s %s/%s m=%d n=%d k=%d: nmse %.2g, worst at token %d row %d: %g not %g", what,
-              ts_type_get(s->type)->name, ts_isa_name(s->isa), (int)m, (int)n, (int)k,
+              "%s %s/%s%s m=%d n=%d k=%d: nmse %.2g, worst at token %d row %d: %g not %g", what,
+              ts_type_get(s->type)->name, ts_isa_name(s->isa), suffix, (int)m, (int)n, (int)k,
               err * err / (rms * rms), (int)(at / n), (int)(at % n),
               (double)y[at / n * ldy + at % n], (double)want[at]);
-    CHECK_MSG(outside, "%s %s/%s m=%d n=%d k=%d: wrote beside its columns", what,
-              ts_type_get(s->type)->name, ts_isa_name(s->isa), (int)m, (int)n, (int)k);
+    CHECK_MSG(outside, "%s %s/%s%s m=%d n=%d k=%d: wrote beside its columns", what,
+              ts_type_get(s->type)->name, ts_isa_name(s->isa), suffix, (int)m, (int)n, (int)k);
 }
 
 static void one_case(const ts_kset *s, bool int8, int64_t m, int64_t n, int64_t k,
                      bool against_plain)
 {
     const ts_kset *ref = ts_kset_get(s->type, TS_ISA_REF);
+    bool tiles = on_tiles(s, int8, m);
     int64_t ldx = k + (int64_t)(rnd_u64(&seed) % 3) * 5, ldy = n + (int64_t)(rnd_u64(&seed) % 12);
     size_t bytes = (size_t)n * ts_row_bytes(ts_type_get(s->type), k);
     uint8_t *w = poisoned(bytes);
@@ -174,14 +237,16 @@ static void one_case(const ts_kset *s, bool int8, int64_t m, int64_t n, int64_t 
 
     product(s, int8, w, x, ldx, y, ldy, m, n, k, 1 + (int)(rnd_u64(&seed) % 3));
     if (s != ref) {
-        product(ref, int8, w, x, ldx, want, n, m, n, k, 1);
+        oracle(s, int8, w, x, ldx, want, m, n, k);
         /* A few values alone may cancel and leave the 15 bits' noise. */
-        compare(int8 ? "same activations" : "exact activations", s, want, y, m, n, k, ldy,
-                int8 || m * n >= 32 ? 1e-7 : 1e-4);
+        compare(int8    ? "same activations"
+                : tiles ? "BF16 tiles"
+                        : "exact activations",
+                s, want, y, m, n, k, ldy, int8 || m * n >= 32 ? 1e-7 : 1e-4);
     }
     if (against_plain) {
         plain(s->type, w, x, ldx, want, m, n, k);
-        compare("float activations", s, want, y, m, n, k, ldy, int8 ? 5e-4 : 1e-7);
+        compare("float activations", s, want, y, m, n, k, ldy, int8 || tiles ? 5e-4 : 1e-7);
     }
     free(w);
     free(x);
@@ -215,6 +280,7 @@ static void large(const ts_kset *s)
     int block = ts_type_get(s->type)->block;
     for (int int8 = 0; int8 < 2; int8++) {
         one_case(s, int8, 300, 24, 512, true);
+        one_case(s, int8, 512, 33, 256, true);
         one_case(s, int8, 11, 40, (4096 + 256) / block * block, true);
         one_case(s, int8, 1, 40, (4096 + 256) / block * block, true);
     }
@@ -225,7 +291,6 @@ static void extremes(const ts_kset *s)
 {
     static const int fills[] = {0x00, 0xff, 0x7f, 0x80, 0x88, 0x77, 0x3f, 0xc0, 0x1f, 0xe0};
     static const float scales[] = {1, 65504, -65504, 0x1p-24f, 0x3p-20f};
-    const ts_kset *ref = ts_kset_get(s->type, TS_ISA_REF);
     enum { M = 9, N = 9, K = 512 };
     size_t bytes = N * ts_row_bytes(ts_type_get(s->type), K);
     for (size_t i = 0; i < sizeof fills / sizeof *fills; i++)
@@ -240,7 +305,7 @@ static void extremes(const ts_kset *s)
                 int m = j % 2 ? M : 1;
                 bool int8 = i % 2;
                 product(s, int8, w, x, K, y, N, m, N, K, 1);
-                product(ref, int8, w, x, K, want, N, m, N, K, 1);
+                oracle(s, int8, w, x, K, want, m, N, K);
                 double rms = 0;
                 for (int l = 0; l < m * N; l++)
                     rms += fabs((double)want[l]) / (m * N);
@@ -269,8 +334,9 @@ static void odd_activations(const ts_kset *s)
         x[4 * K + i] = i % 2 ? 1e-42f : -1e-40f;
     for (int i = 0; i < K; i++)
         x[5 * K + i] *= 1e30f;
-    for (int m = 6; m <= M; m += 4) {
-        product(s, m > 6, w, x, K, y, N, m, N, K, 2);
+    for (int run = 0; run < 3; run++) {
+        int m = run == 0 ? 6 : M;
+        product(s, run == 1, w, x, K, y, N, m, N, K, 2);
         const char *name = ts_type_get(s->type)->name;
         for (int i = 0; i < N; i++) {
             CHECK_MSG(isfinite(y[i]), "%s m=%d", name, m);
@@ -339,8 +405,20 @@ static void lookup(void)
     CHECK(ts_kset_at(ts_kset_count()) == NULL);
 }
 
+static void one_set(const ts_kset *s)
+{
+    shapes(s);
+    large(s);
+    odd_activations(s);
+    if (s->isa != TS_ISA_REF)
+        extremes(s);
+    if (s->pack)
+        round_trip(s);
+}
+
 int main(int argc, char **argv)
 {
+    size_t left_out = 0;
     FILE *f = fopen("/dev/urandom", "rb");
     if (argc > 1)
         seed = strtoull(argv[1], NULL, 0);
@@ -351,17 +429,19 @@ int main(int argc, char **argv)
     printf("seed 0x%llx\n", (unsigned long long)seed);
 
     lookup();
-    for (size_t i = 0; i < ts_kset_count(); i++) {
-        const ts_kset *s = ts_kset_at(i);
-        if (!ts_isa_usable(ts_cpu_get(), s->isa, NULL))
-            continue;
-        shapes(s);
-        large(s);
-        odd_activations(s);
-        if (s->isa != TS_ISA_REF)
-            extremes(s);
-        if (s->pack)
-            round_trip(s);
-    }
+    if (ts_cpu_get()->amx)
+        ts_tiles_begin();
+    for (size_t i = 0; i < ts_kset_count(); i++)
+        if (ts_isa_usable(ts_cpu_get(), ts_kset_at(i)->isa, NULL))
+            one_set(ts_kset_at(i));
+        else
+            left_out++;
+    if (ts_cpu_get()->amx)
+        ts_tiles_end();
+    suffix = " (stand-in)";
+    for (size_t i = 0; i < sizeof standins / sizeof *standins; i++)
+        one_set(standins[i]);
+    printf("%zu sets with real instructions, %zu can't run on this CPU, %zu with the stand-in\n",
+           ts_kset_count() - left_out, left_out, sizeof standins / sizeof *standins);
     return check_done("kset");
 }

@@ -23,7 +23,12 @@ typedef struct ts_mul {
     float *y;      /* [m][n], row stride ldy in floats                          */
     int64_t m, n, k, ldy;
     int64_t n0, n1;
+    void *scratch; /* TS_MUL_SCRATCH bytes, 64-byte aligned, private to the call; for amx sets   */
 } ts_mul;
+
+/* Of a product by tiles: a panel of weights, and sums of 128 rows by this many tokens. */
+#define TS_MUL_TOKENS  512
+#define TS_MUL_SCRATCH ((32 + 256) * 1024)
 
 /* Activation preparation, one per (format, ISA). Quantised activations come in two precisions:
  *
@@ -34,11 +39,12 @@ typedef struct ts_prep {
     ts_act act;
     ts_isa isa;
     int limbs;   /* rows of the product that one token is: 1 or 2                    */
-    int m_group; /* tokens are prepared in groups of this many; 1 = each on its own */
+    int m_group; /* whole groups of this many tokens are prepared fastest; any other cut is right
+                    too */
     /* bytes for m tokens; never more for fewer tokens */
     size_t (*bytes)(int64_t m, int64_t k);
-    /* x[m][k] (row stride ldx floats) -> dst, tokens m0..m1 of m. m0 is a multiple of m_group; m1
-     * too, or m. dst is 64-byte aligned. Distinct ranges may be prepared by distinct threads. */
+    /* x[m][k] (row stride ldx floats) -> dst, tokens m0..m1 of m. dst is 64-byte aligned. Distinct
+     * ranges may be prepared by distinct threads. The format may depend on m. */
     void (*run)(void *dst, const float *x, int64_t ldx, int64_t m, int64_t k, int64_t m0,
                 int64_t m1);
 } ts_prep;
@@ -59,6 +65,8 @@ typedef struct ts_kset {
     /* The inverse, byte for byte. */
     void (*unpack)(void *src, const void *packed, int64_t n, int64_t k, int64_t n0, int64_t n1);
     void (*mul)(const ts_mul *p);
+    /* Does a product of m tokens with exact activations run on tiles? NULL: never. */
+    bool (*on_tiles)(int64_t m);
 } ts_kset;
 
 /* The widest kernel set for this type not wider than isa; never NULL for a type ts_type_get knows

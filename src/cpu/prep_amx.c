@@ -87,7 +87,7 @@ static size_t tiles_bytes(int64_t m, int64_t k)
     return (size_t)ts_tile_count(m, TOKENS) * (size_t)ts_tile_count(k, 32) * TILE;
 }
 
-#define PREP(name, few, act)                                                                       \
+#define PREP(name, few, act, limbs)                                                                \
     static size_t name##_bytes(int64_t m, int64_t k)                                               \
     {                                                                                              \
         size_t a = few.bytes(m < TS_TILES_MIN ? m : TS_TILES_MIN - 1, k), b = tiles_bytes(m, k);   \
@@ -101,8 +101,8 @@ static size_t tiles_bytes(int64_t m, int64_t k)
         else                                                                                       \
             tiles_run(dst, x, ldx, m, k, m0, m1);                                                  \
     }                                                                                              \
-    const ts_prep TS_SYM(ts_prep_##name##_amx) = {act,    TS_ISA_AMX,   2,                         \
+    const ts_prep TS_SYM(ts_prep_##name##_amx) = {act,    TS_ISA_AMX,   limbs,                     \
                                                   TOKENS, name##_bytes, name##_run};
 
-PREP(quant, TS_SYM(ts_prep_q15_avx512), TS_ACT_Q8_32)
-PREP(float, TS_SYM(ts_prep_f32_avx512), TS_ACT_F32)
+PREP(quant, TS_SYM(ts_prep_q15_avx512), TS_ACT_Q8_32, 2)
+PREP(float, TS_SYM(ts_prep_f32_avx512), TS_ACT_F32, 1)

@@ -136,7 +136,7 @@ static ts_status cpu_state_open(ts_state **out, ts_device *d, ts_error *err)
     if (!s)
         return ts_fail(err, TS_NO_MEMORY, "no memory for a session");
     s->d = d;
-    s->scratch_bytes = aligned(ts_attend_scratch(hp->n_head / hp->n_head_kv, hp->head_dim));
+    s->scratch_bytes = p->scratch;
     s->mem_bytes = aligned(p->kv) + p->buffers;
     s->mem = ts_map(s->mem_bytes);
     s->bufs = ts_calloc(p->steps.n_bufs, sizeof *s->bufs);

@@ -23,7 +23,7 @@ struct ts_device {
  *              one head streams contiguous memory. Positions not yet stored are undefined.
  *     buffers  one after the other, 64-byte aligned (ts_plan_buffer_bytes)
  *     parts    sums and maxima of every segment of positions, for decode
- *     scratch  of attention, one piece a thread */
+ *     scratch  of attention and products, one piece a thread */
 struct ts_state {
     ts_device *d;
     uint8_t *mem;

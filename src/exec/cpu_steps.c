@@ -1,8 +1,9 @@
 /* cpu_steps.c - what each step of the forward pass does on the CPU, shared among n threads.
  *
- * By row: thread i of n takes the i-th part of the rows, cut at multiples of the plan's row_group,
- * so that it meets its own rows again in the next such step. Freely: threads claim chunks. Either
- * way a number computed for a row doesn't depend on who computes it. */
+ * By row: thread i of n takes the i-th part of the rows, cut at multiples of the plan's row_group
+ * if every thread gets one, so that it meets its own rows again in the next such step. Freely:
+ * threads claim chunks. Either way a number computed for a row doesn't depend on who computes it.
+ */
 #include "exec/cpu.h"
 
 #include <math.h>
@@ -14,7 +15,10 @@ typedef struct rows {
 
 static rows share(const ts_state *s, int64_t m, int tid, int n)
 {
-    int64_t g = s->d->plan->steps.row_group, units = (m + g - 1) / g;
+    int64_t g = s->d->plan->steps.row_group;
+    if (m < g * n) /* fewer groups than threads: one row is better than none */
+        g = 1;
+    int64_t units = (m + g - 1) / g;
     int64_t r1 = units * (tid + 1) / n * g;
     return (rows){units * tid / n * g, r1 < m ? r1 : m};
 }
@@ -113,7 +117,7 @@ static int64_t matmul_chunk(const ts_step *st, int64_t m, int n)
     return (chunk + group - 1) / group * group;
 }
 
-static void matmul(ts_state *s, size_t i, int n)
+static void matmul(ts_state *s, size_t i, int tid, int n)
 {
     const ts_step *st = &s->d->plan->steps.v[i];
     bool logits = st->dst == s->d->plan->steps.logits;
@@ -123,7 +127,8 @@ static void matmul(ts_state *s, size_t i, int n)
                   .m = st->domain == TS_ALL_ROWS ? s->batch->m : s->batch->m_out,
                   .n = st->w->n,
                   .k = st->w->k,
-                  .ldy = s->d->plan->steps.bufs[st->dst].width};
+                  .ldy = s->d->plan->steps.bufs[st->dst].width,
+                  .scratch = s->scratch + (size_t)tid * s->scratch_bytes};
     mul.limbs = prep_of(s, st, mul.m)->limbs;
     int64_t chunk = matmul_chunk(st, mul.m, n);
     for (;;) {
@@ -255,7 +260,7 @@ void ts_cpu_step(ts_state *s, size_t i, int tid, int n)
                                    s->d->plan->steps.bufs[st->a].width, m, st->d, r.r0, r.r1);
         break;
     case TS_OP_MATMUL:
-        matmul(s, i, n);
+        matmul(s, i, tid, n);
         break;
     case TS_OP_BIAS:
         for (int64_t j = r.r0; j < r.r1; j++)

@@ -85,12 +85,14 @@ static void size_session(ts_plan *p, const ts_model *m)
 
     /* Attention: scratch of each thread, and for decode the sums of every segment of positions. */
     int64_t group = hp->n_head / hp->n_head_kv;
-    size_t scratch = aligned(ts_attend_scratch(group, hp->head_dim));
+    p->scratch = aligned(ts_attend_scratch(group, hp->head_dim));
+    if (p->isa == TS_ISA_AMX && p->scratch < TS_MUL_SCRATCH)
+        p->scratch = TS_MUL_SCRATCH;
     size_t segments = (size_t)((p->n_ctx + TS_ATTEND_SEGMENT - 1) / TS_ATTEND_SEGMENT);
     size_t rows = sat_mul(TS_SPLIT_TOKENS, (size_t)hp->n_head);
     p->parts =
         aligned(sat_mul(sat_mul(segments, rows), ((size_t)hp->head_dim + 2) * sizeof(float)));
-    p->buffers = sat_add(p->buffers, sat_mul(scratch, (size_t)p->n_threads));
+    p->buffers = sat_add(p->buffers, sat_mul(p->scratch, (size_t)p->n_threads));
     p->buffers = sat_add(p->buffers, p->parts);
 }
 

@@ -30,6 +30,7 @@ typedef struct ts_plan {
     size_t kv;           /* KV cache of a session                                          */
     size_t buffers;      /* activations, logits and attention scratch of a session         */
     size_t parts;        /* of them: partial attention sums of a decode step               */
+    size_t scratch;      /* of them: of one thread, for attention and products by tiles    */
     size_t step_weights; /* read from memory by one decode step                            */
 } ts_plan;
 

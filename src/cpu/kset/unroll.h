@@ -2,7 +2,12 @@
 #ifndef TS_KSET_UNROLL_H
 #define TS_KSET_UNROLL_H
 
+/* With the stand-in for wide instructions neither is worth the compiler's time. */
+#ifdef TS_STANDIN
+#define TS_INLINE static inline __attribute__((unused))
+#else
 #define TS_INLINE static inline __attribute__((always_inline))
+#endif
 
 /* Instrumented, the unrolled tiles would take a compiler minutes and gigabytes. */
 #if defined(__has_feature)
@@ -10,7 +15,7 @@
 #else
 #define TS_HAS_FEATURE(f) 0
 #endif
-#if defined(__SANITIZE_ADDRESS__) || TS_HAS_FEATURE(address_sanitizer) || !defined(__OPTIMIZE__)
+#if defined(TS_STANDIN) || defined(__SANITIZE_ADDRESS__) || TS_HAS_FEATURE(address_sanitizer) || !defined(__OPTIMIZE__)
 #define TS_UNROLL
 #elif defined(__clang__)
 #define TS_UNROLL _Pragma("clang loop unroll(full)")
