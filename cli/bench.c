@@ -222,7 +222,7 @@ static ts_status run_model(bench *b, const char *path, int64_t threads, ts_error
     if (!st)
         st = model_session(&b->session, b->engine, err);
     if (!st)
-        st = ts_prober_open(&b->prober, b->r.info.n_threads, err);
+        st = ts_prober_open(&b->prober, b->r.info.n_threads, TS_ISA_AUTO, err);
     if (!st)
         st = run_tests(b, err);
     ts_prober_close(b->prober);

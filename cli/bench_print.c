@@ -2,6 +2,7 @@
  * what was achieved, and its share of what this machine was measured to be able to do. */
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "base/cpu.h"
 #include "base/mem.h"
@@ -45,11 +46,31 @@ static double stddev(const bench_result *r, sample_fn *get)
 
 /* What bounds a test, and how near to the bound it came. */
 typedef struct bound {
-    const char *name;      /* "read", "fma", "int8"; NULL for a mixed test     */
+    const char *name;      /* "read", "int8", "tile_bf16"; NULL for a mixed test */
     const char *unit;      /* of the achieved figure                           */
     const char *peak_unit; /* of the peak                                      */
     double achieved, peak; /* in that unit                                     */
 } bound;
+
+/* The peak that bounds a prefill: of tiles, if the engine has them; else of what most products are
+ * made in. */
+static void prefill_peak(const bench_result *r, bound *b)
+{
+    bool tiles = strcmp(r->info.isa, "amx") == 0, int8 = r->info.int8_prefill;
+    double peak;
+
+    if (tiles) {
+        b->name = int8 ? "tile_int8" : "tile_bf16";
+        peak = int8 ? r->peak.tile_int8 : r->peak.tile_bf16;
+    } else {
+        int8 = r->work.int8;
+        b->name = int8 ? "int8" : "fma";
+        peak = int8 ? r->peak.int8 : r->peak.fma;
+    }
+    b->peak = 1e-12 * peak;
+    b->unit = "TFLOPS";
+    b->peak_unit = int8 ? "TOPS" : "TFLOPS";
+}
 
 static bound bound_of(const bench_result *r)
 {
@@ -70,11 +91,8 @@ static bound bound_of(const bench_result *r)
     double batches = ceil((double)r->n_prompt / (double)r->n_batch);
     double flops =
         2 * ((double)w->body_params * (double)r->n_prompt + (double)w->head_params * batches);
-    b.name = w->int8 ? "int8" : "fma";
-    b.unit = "TFLOPS";
-    b.peak_unit = w->int8 ? "TOPS" : "TFLOPS";
     b.achieved = 1e-12 * flops * tps / (double)r->n_prompt;
-    b.peak = 1e-12 * (w->int8 ? r->peak.int8 : r->peak.fma);
+    prefill_peak(r, &b);
     return b;
 }
 
@@ -103,14 +121,14 @@ static void md_header(const bench_printer *p)
         printf(" %7s |", "n_batch");
     if (p->show_ubatch)
         printf(" %8s |", "n_ubatch");
-    printf(" %15s | %19s | %13s | %27s |\n", "test", "t/s", "achieved", "of measured peak");
+    printf(" %15s | %19s | %13s | %32s |\n", "test", "t/s", "achieved", "of measured peak");
     printf("| ------------------------------ | ---------: | ---------: | ---------- | ------: |");
     if (p->show_batch)
         printf(" ------: |");
     if (p->show_ubatch)
         printf(" -------: |");
-    printf(
-        " --------------: | ------------------: | ------------: | --------------------------: |\n");
+    printf(" --------------: | ------------------: | ------------: | "
+           "-------------------------------: |\n");
 }
 
 static void md_row(const bench_printer *p, const bench_result *r)
@@ -136,7 +154,7 @@ static void md_row(const bench_printer *p, const bench_result *r)
     if (p->show_ubatch)
         printf(" %8lld |", (long long)r->info.n_ubatch);
     /* the sign between mean and deviation is two bytes wide and one column */
-    printf(" %15s | %20s | %13s | %27s |\n", test_name(r, test), speed, figure, share);
+    printf(" %15s | %20s | %13s | %32s |\n", test_name(r, test), speed, figure, share);
 }
 
 /* --- JSON and CSV ------------------------------------------------------- */
@@ -247,6 +265,8 @@ static void add_own(fields *f, const bench_result *r)
     field_float(f, "peak_read_gbps", 1e-9 * r->peak.read);
     field_float(f, "peak_fma_tflops", 1e-12 * r->peak.fma);
     field_float(f, "peak_int8_tops", 1e-12 * r->peak.int8);
+    field_float(f, "peak_tile_bf16_tflops", 1e-12 * r->peak.tile_bf16);
+    field_float(f, "peak_tile_int8_tops", 1e-12 * r->peak.tile_int8);
     if (!b.name) {
         field_none(f, "bound");
         field_none(f, "achieved_gbps");

@@ -17,6 +17,7 @@ static const struct {
     {"plan", "where every weight would go, and what that costs", cmd_plan},
     {"bench", "speed of prefill and decode, beside what this machine can do", cmd_bench},
     {"perplexity", "perplexity of a text, KL divergence between two runs", cmd_perplexity},
+    {"info", "what this machine has, and what it can do", cmd_info},
     {"synth", "write a model of random weights in real shapes", cmd_synth},
 };
 

@@ -114,7 +114,7 @@ ts_status ts_engine_plan(const ts_engine *e, bool json, char **out, ts_error *er
         return ts_fail(err, TS_BAD_ARG,
                        "the engine was opened for its vocabulary only: it has no plan");
     ts_probe rates;
-    ts_status st = ts_probe_run(e->plan.n_threads, &rates, err);
+    ts_status st = ts_probe_run(e->plan.n_threads, e->plan.isa, &rates, err);
     if (st)
         return st;
     ts_sb sb = {0};

@@ -13,7 +13,7 @@ import time
 
 from cli_tool import ENV, SOURCE, TESSERA, Folder, bad, check, done, good, run
 
-COMMANDS = ["run", "tokenize", "inspect", "plan", "bench", "perplexity", "synth"]
+COMMANDS = ["run", "tokenize", "inspect", "plan", "bench", "perplexity", "info", "synth"]
 
 
 def usage():

@@ -7,6 +7,7 @@ import os
 import re
 import resource
 import struct
+import time
 
 from cli_tool import SOURCE, Folder, bad, check, done, good, run
 
@@ -26,11 +27,57 @@ def plan(model):
     check({"prefill_tps", "decode_tps"} <= set(p["predicted"]), p["predicted"])
 
 
+def info():
+    """The machine: nothing it says contradicts /proc, and it takes at most 3 seconds."""
+    seconds = []
+    for _ in range(3): # other programs may be at work
+        start = time.time()
+        r = good("info", "--json")
+        seconds.append(time.time() - start)
+        if seconds[-1] <= 3:
+            break
+    check(min(seconds) <= 3, "info takes", seconds)
+    i = json.loads(r.out)
+    with open("/proc/cpuinfo") as f:
+        proc = f.read()
+    flags = set(re.search(r"^flags\s*: (.*)$", proc, re.M).group(1).split())
+    check(i["cpu"]["brand"] in proc, i["cpu"])
+    check(i["cpu"]["n_cpus"] == i["n_threads"] == len(os.sched_getaffinity(0)), i)
+    for name in ["AVX2", "FMA", "F16C", "BMI2", "AVX512F", "AVX512BW", "AVX512DQ", "AVX512VL",
+                 "AVX512CD", "AVX512_VNNI", "AVX512_VBMI", "AVX512_BF16", "AMX-TILE", "AMX-INT8",
+                 "AMX-BF16"]:
+        # Linux drops what its own options switch off
+        flag = name.lower().replace("-", "_")
+        flag = {"avx512_vbmi": "avx512vbmi"}.get(flag, flag)
+        check(flag not in flags or name in i["cpu"]["features"], name, i["cpu"]["features"])
+    check(i["memory"]["total_bytes"] > 0, i["memory"])
+    if os.path.isdir("/sys/devices/system/node/node0"):
+        check(i["numa"] and i["numa"][0]["total_bytes"] > 0, i["numa"])
+    sets = {s["name"]: s for s in i["kernel_sets"]}
+    check(list(sets) == ["ref", "avx2", "avx512", "amx"], sets)
+    for s in sets.values():
+        check(s["usable"] == (s["why_not"] is None), s)
+    check(sets["ref"]["usable"] and "Q4_K" in sets["ref"]["types"], sets["ref"])
+    amx = sets["amx"]["usable"]
+    check(i["tiles"]["granted"] == amx and (i["tiles"]["asked"] or not amx), i["tiles"])
+    m = i["measured"]
+    check(min(m["read_gbs"], m["fma_gflops"], m["int8_gops"]) > 0, m)
+    check((m["tile_int8_gops"] > 0) == (m["tile_bf16_gflops"] > 0) == amx, m)
+    r = good("info", "-t", 1)
+    check(i["cpu"]["brand"] in r.out and "measured, 1 thread\n" in r.out, r)
+    for s in sets.values():
+        check(re.search(rf"^  {s['name']} +{'yes' if s['usable'] else 'no: '}", r.out, re.M), s, r)
+        check(s["usable"] or s["why_not"] in r.out, s, r)
+    check(("there are no tiles" in r.out) != amx, r)
+    bad(["info", "extra"], "no use for the argument 'extra'")
+    bad(["info", "-t", "0"], "-t must be from 1")
+
+
 FIELDS = ["build_commit", "cpu_info", "gpu_info", "backends", "model_filename", "model_type",
           "model_size", "model_n_params", "n_batch", "n_ubatch", "n_threads", "type_k", "type_v",
           "n_prompt", "n_gen", "n_depth", "test_time", "avg_ns", "stddev_ns", "avg_ts", "stddev_ts"]
 OWN = ["isa", "weight_bytes", "body_params", "head_params", "peak_read_gbps", "peak_fma_tflops",
-       "peak_int8_tops", "bound", "achieved_gbps", "achieved_tflops", "share"]
+       "peak_int8_tops", "peak_tile_bf16_tflops", "peak_tile_int8_tops", "bound", "achieved_gbps", "achieved_tflops", "share"]
 
 
 def check_numbers(t):
@@ -53,8 +100,10 @@ def check_numbers(t):
         batches = math.ceil(t["n_prompt"] / t["n_batch"])
         flops = 2 * (t["body_params"] + t["head_params"] * batches / t["n_prompt"])
         tflops = 1e-12 * flops * t["avg_ts"]
-        peak = t["peak_fma_tflops"] if t["bound"] == "fma" else t["peak_int8_tops"]
-        check(t["bound"] in ("fma", "int8") and t["achieved_gbps"] is None, t)
+        peaks = {"fma": "peak_fma_tflops", "int8": "peak_int8_tops",
+                 "tile_bf16": "peak_tile_bf16_tflops", "tile_int8": "peak_tile_int8_tops"}
+        peak = t[peaks[t["bound"]]]
+        check(t["bound"].startswith("tile") == (t["isa"] == "amx") and t["achieved_gbps"] is None, t)
         check(abs(t["achieved_tflops"] - tflops) < 1e-3 * tflops + 2e-6, t)
         check(abs(t["share"] - tflops / peak) < 1e-3 * t["share"] + 2e-6, t)
 
@@ -69,7 +118,7 @@ def bench(model, f32):
     for t in tests:
         check([k for k in t if k in FIELDS] == FIELDS, "llama-bench's fields:", list(t))
         check(set(OWN) <= set(t) and t["n_threads"] == 1 and t["n_batch"] == 8, t)
-        check(t["bound"] in (None, "read", "int8"), "Q8_0 is int8:", t)
+        check(t["bound"] in (None, "read", "int8", "tile_bf16"), "Q8_0 is int8:", t)
         check(t["model_filename"] == model, t)
         check(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", t["test_time"]), t)
         check_numbers(t)
@@ -84,7 +133,7 @@ def bench(model, f32):
 
     r = good("bench", "-m", f"{model},{f32}", "-p", 4, "-n", 0, *quick, "--no-warmup", "-o", "csv")
     rows = list(csv.DictReader(io.StringIO(r.out)))
-    check([row["bound"] for row in rows] == ["int8", "fma"], r)
+    check([row["bound"] for row in rows] in (["int8", "fma"], ["tile_bf16", "tile_bf16"]), r)
     check([row["model_filename"] for row in rows] == [model, f32], r)
     check(all(k in rows[0] for k in FIELDS + OWN) and rows[0]["achieved_gbps"] == "", rows[0])
 
@@ -214,6 +263,7 @@ def wrong_files(folder, model, foreign, saved):
     check(r.rc == 0 and not os.path.isfile("/dev/null"), r)
 
 
+info()
 with Folder() as f:
     tiny = f.model("tiny.gguf")
     plan(tiny)

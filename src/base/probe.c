@@ -74,15 +74,28 @@ const ts_probe_loops ts_probe_sse2 = {
 
 /* --- timing ------------------------------------------------------------- */
 
-enum { RUNS = 6, ROUNDS = 400000 };
+/* A millisecond or two each. A round of tile products takes 64 cycles. */
+#define LEAST ((size_t)256 << 20) /* bytes to read, if there is memory for them */
 
-typedef enum job_kind { JOB_FILL, JOB_READ, JOB_FMA, JOB_INT8 } job_kind;
+enum { RUNS = 6, ROUNDS = 400000, TILE_ROUNDS = 50000 };
+
+typedef enum job_kind {
+    JOB_FILL,
+    JOB_READ,
+    JOB_FMA,
+    JOB_INT8,
+    JOB_TILE_INT8,
+    JOB_TILE_BF16
+} job_kind;
 
 struct ts_prober {
     const ts_probe_loops *loops;
+    const ts_probe_tiles *tiles; /* NULL: there are none */
     ts_pool *pool;
     char *buf;
-    size_t bytes, slice; /* of the mapping; of each thread's part */
+    size_t bytes;         /* of the mapping                                          */
+    size_t stride, slice; /* from one thread's part to the next; what is read of one */
+    size_t filled;        /* of a part, while it is filled                           */
     job_kind what;
     atomic_int_fast64_t sink; /* results go here, so that they are made */
 };
@@ -90,13 +103,13 @@ struct ts_prober {
 static void job(void *arg, int tid, int n_threads)
 {
     ts_prober *j = arg;
-    char *mine = j->buf + (size_t)tid * j->slice;
+    char *mine = j->buf + (size_t)tid * j->stride;
     int64_t v = 0;
 
     (void)n_threads;
     switch (j->what) {
     case JOB_FILL: /* by its reader, for the sake of NUMA; not zeros, which the kernel may share */
-        memset(mine, 0x55, j->slice);
+        memset(mine + j->filled, 0x55, j->slice);
         break;
     case JOB_READ:
         v = (int64_t)j->loops->read(mine, j->slice);
@@ -106,6 +119,12 @@ static void job(void *arg, int tid, int n_threads)
         break;
     case JOB_INT8:
         v = j->loops->int8(ROUNDS);
+        break;
+    case JOB_TILE_INT8:
+        v = j->tiles->int8(TILE_ROUNDS);
+        break;
+    case JOB_TILE_BF16:
+        v = (int64_t)j->tiles->bf16(TILE_ROUNDS);
         break;
     }
     atomic_fetch_add_explicit(&j->sink, v, memory_order_relaxed);
@@ -135,22 +154,46 @@ static double best_rate(ts_prober *p, job_kind what, double n)
     return n * ts_pool_size(p->pool) / (best > 1e-9 ? best : 1e-9);
 }
 
+static void keep(double *best, double rate)
+{
+    if (rate > *best)
+        *best = rate;
+}
+
 void ts_prober_run(ts_prober *p, ts_probe *best)
 {
-    double read = best_rate(p, JOB_READ, (double)p->slice);
-    double fma = best_rate(p, JOB_FMA, ROUNDS * p->loops->fma_ops);
-    double int8 = best_rate(p, JOB_INT8, ROUNDS * p->loops->int8_ops);
+    keep(&best->read, best_rate(p, JOB_READ, (double)p->slice));
+    keep(&best->fma, best_rate(p, JOB_FMA, ROUNDS * p->loops->fma_ops));
+    keep(&best->int8, best_rate(p, JOB_INT8, ROUNDS * p->loops->int8_ops));
+    if (!p->tiles)
+        return;
+    keep(&best->tile_int8, best_rate(p, JOB_TILE_INT8, TILE_ROUNDS * p->tiles->int8_ops));
+    keep(&best->tile_bf16, best_rate(p, JOB_TILE_BF16, TILE_ROUNDS * p->tiles->bf16_ops));
+}
 
-    best->read = read > best->read ? read : best->read;
-    best->fma = fma > best->fma ? fma : best->fma;
-    best->int8 = int8 > best->int8 ? int8 : best->int8;
+/* The parts grow a sixteenth at a time. Where the system is slow to give memory (a virtual machine
+ * that grows), they stay at what a second brings, if that is LEAST or more together. */
+static void fill(ts_prober *p)
+{
+    size_t piece = p->stride / 16 / 4096 * 4096, least = LEAST / (size_t)ts_pool_size(p->pool);
+    double start = now();
+
+    if (!piece)
+        piece = p->stride;
+    p->what = JOB_FILL;
+    while (p->filled < p->stride && (p->filled < least || now() - start < 1)) {
+        p->slice = piece < p->stride - p->filled ? piece : p->stride - p->filled;
+        ts_pool_run(p->pool, job, p);
+        p->filled += p->slice;
+    }
+    p->slice = p->filled;
 }
 
 /* Together at least 256 MiB and four times the last-level cache, at most 1 GiB and a quarter of
  * free memory. */
 static size_t buffer_bytes(void)
 {
-    size_t n = (size_t)256 << 20, most = (size_t)1 << 30, l3 = ts_cpu_get()->l3;
+    size_t n = LEAST, most = (size_t)1 << 30, l3 = ts_cpu_get()->l3;
     uint64_t available = ts_mem_available();
 
     if (l3 > n / 4)
@@ -160,29 +203,39 @@ static size_t buffer_bytes(void)
     return n < most ? n : most;
 }
 
-ts_status ts_prober_open(ts_prober **out, int n_threads, ts_error *err)
+static void choose_loops(ts_prober *p, ts_isa isa)
+{
+    const ts_cpu *c = ts_cpu_get();
+    if (isa == TS_ISA_AUTO)
+        isa = TS_ISA_AMX;
+    p->tiles = isa == TS_ISA_AMX && c->amx ? &ts_probe_amx : NULL;
+    p->loops = isa >= TS_ISA_AVX512 && c->avx512 ? &ts_probe_avx512
+               : isa >= TS_ISA_AVX2 && c->avx2   ? &ts_probe_avx2
+                                                 : &ts_probe_sse2;
+}
+
+ts_status ts_prober_open(ts_prober **out, int n_threads, ts_isa isa, ts_error *err)
 {
     ts_prober *p = ts_calloc(1, sizeof *p);
 
     if (!p)
         return ts_fail(err, TS_NO_MEMORY, "no memory to measure this machine");
-    p->loops = ts_cpu_get()->avx2 ? &ts_probe_avx2 : &ts_probe_sse2;
+    choose_loops(p, isa);
     ts_status st = ts_pool_open(&p->pool, n_threads, err);
     if (st) {
         ts_prober_close(p);
         return st;
     }
-    p->slice = buffer_bytes() / (size_t)n_threads / 4096 * 4096;
+    p->stride = buffer_bytes() / (size_t)n_threads / 4096 * 4096;
     /* The loops prefetch a page ahead of what they read: those addresses lie in the mapping too. */
-    p->bytes = p->slice * (size_t)n_threads + 8192;
-    p->buf = p->slice ? ts_map(p->bytes) : NULL;
+    p->bytes = p->stride * (size_t)n_threads + 8192;
+    p->buf = p->stride ? ts_map(p->bytes) : NULL;
     if (!p->buf) {
         st = ts_fail(err, TS_NO_MEMORY, "no memory (%zu bytes) to measure its bandwidth", p->bytes);
         ts_prober_close(p);
         return st;
     }
-    p->what = JOB_FILL;
-    ts_pool_run(p->pool, job, p);
+    fill(p);
     *out = p;
     return TS_OK;
 }
@@ -197,10 +250,10 @@ void ts_prober_close(ts_prober *p)
     free(p);
 }
 
-ts_status ts_probe_run(int n_threads, ts_probe *out, ts_error *err)
+ts_status ts_probe_run(int n_threads, ts_isa isa, ts_probe *out, ts_error *err)
 {
     ts_prober *p;
-    ts_status st = ts_prober_open(&p, n_threads, err);
+    ts_status st = ts_prober_open(&p, n_threads, isa, err);
 
     if (st)
         return st;

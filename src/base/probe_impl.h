@@ -13,6 +13,14 @@ typedef struct ts_probe_loops {
     double fma_ops, int8_ops; /* of one round */
 } ts_probe_loops;
 
-extern const ts_probe_loops ts_probe_sse2, ts_probe_avx2;
+/* Products of 16 x 16 tiles, 64 (int8) or 32 (bf16) deep. */
+typedef struct ts_probe_tiles {
+    int32_t (*int8)(int64_t n);
+    float (*bf16)(int64_t n);
+    double int8_ops, bf16_ops; /* of one round */
+} ts_probe_tiles;
+
+extern const ts_probe_loops ts_probe_sse2, ts_probe_avx2, ts_probe_avx512;
+extern const ts_probe_tiles ts_probe_amx;
 
 #endif

@@ -65,9 +65,15 @@ typedef struct ts_kset {
     /* The inverse, byte for byte. */
     void (*unpack)(void *src, const void *packed, int64_t n, int64_t k, int64_t n0, int64_t n1);
     void (*mul)(const ts_mul *p);
-    /* Does a product of m tokens with exact activations run on tiles? NULL: never. */
+    /* Does mul make the products of m tokens with exact activations on tiles? NULL: never. The
+     * statistics and the prediction ask it. */
     bool (*on_tiles)(int64_t m);
 } ts_kset;
+
+static inline bool ts_kset_on_tiles(const ts_kset *s, int64_t m)
+{
+    return s->on_tiles && s->on_tiles(m);
+}
 
 /* The widest kernel set for this type not wider than isa; never NULL for a type ts_type_get knows
  * (`ref` has all). */

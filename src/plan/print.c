@@ -7,16 +7,27 @@
 
 /* What real models reach of the measured limits (docs/BENCHMARKS.md): one token streams its weights
  * at this share of the read bandwidth, a micro-batch computes at this share of the peak. Exact
- * activations are two int8 products each. */
+ * activations are two int8 products each. Of tiles only a loop of its own has been measured. */
 #define DECODE_SHARE   0.77
 #define EXACT_SHARE    0.25
 #define INT8_SHARE     0.46
 #define FMA_SHARE      0.70
+#define TILE_SHARE     0.40
 #define PREFILL_TOKENS 512
 
 typedef struct speeds {
     double prefill_tps, decode_tps; /* 0: not predicted */
 } speeds;
+
+/* Operations a second of a micro-batch's products with this weight. */
+static double prefill_rate(const ts_plan *p, const ts_weight *w, const ts_probe *r)
+{
+    if (ts_kset_on_tiles(w->kset, PREFILL_TOKENS))
+        return r->tile_bf16 * TILE_SHARE;
+    if (w->kset->prep->act == TS_ACT_F32)
+        return r->fma * FMA_SHARE;
+    return r->int8 * (p->int8_prefill ? INT8_SHARE : EXACT_SHARE);
+}
 
 /* Decode is bound by reading every weight once a token, prefill by computing. Attention is small
  * beside both at the lengths predicted for. The oracle's speed isn't worth a prediction. */
@@ -26,7 +37,6 @@ static speeds predict(const ts_plan *p, const ts_model *m, const ts_probe *r)
     if (!r || p->isa == TS_ISA_REF)
         return s;
     double seconds = 0; /* of computing one token among many */
-    double int8_share = p->int8_prefill ? INT8_SHARE : EXACT_SHARE;
     for (size_t i = 0; i < m->n_weights; i++) {
         const ts_weight *w = &m->weights[i];
         if (!w->kset)
@@ -34,8 +44,7 @@ static speeds predict(const ts_plan *p, const ts_model *m, const ts_probe *r)
         double flops = 2.0 * (double)w->n * (double)w->k;
         if (w == m->output) /* for the last token only */
             flops /= PREFILL_TOKENS;
-        seconds +=
-            flops / (w->kset->prep->act == TS_ACT_F32 ? r->fma * FMA_SHARE : r->int8 * int8_share);
+        seconds += flops / prefill_rate(p, w, r);
     }
     s.prefill_tps = 1 / seconds;
     s.decode_tps = r->read * DECODE_SHARE / (double)p->step_weights;
@@ -96,11 +105,15 @@ void ts_plan_text(const ts_plan *p, const ts_model *m, const ts_probe *r, ts_sb 
         ts_sb_printf(
             out,
             "predicted: prefill of %d tokens %.1f tok/s, decode %.1f tok/s (%.1f MiB a token; "
-            "measured here: %.1f GB/s read, %.0f GOP/s int8, %.0f GFLOP/s float)\n",
+            "measured here: %.1f GB/s read, %.0f GOP/s int8, %.0f GFLOP/s float",
             PREFILL_TOKENS, s.prefill_tps, s.decode_tps, mib(p->step_weights), r->read / 1e9,
             r->int8 / 1e9, r->fma / 1e9);
     else
         ts_sb_str(out, "predicted: nothing for the ref kernel sets, which are there to be right\n");
+    if (s.decode_tps > 0 && r->tile_bf16 > 0)
+        ts_sb_printf(out, ", %.0f GFLOP/s bf16 on tiles", r->tile_bf16 / 1e9);
+    if (s.decode_tps > 0)
+        ts_sb_str(out, ")\n");
 }
 
 void ts_plan_json(const ts_plan *p, const ts_model *m, const ts_probe *r, ts_sb *out)
@@ -134,8 +147,10 @@ void ts_plan_json(const ts_plan *p, const ts_model *m, const ts_probe *r, ts_sb 
                  "]},\n\"kv\":{\"type\":\"F16\",\"n_ctx\":%lld,\"bytes\":%zu},\n\"n_threads\":%d,"
                  "\"n_ubatch\":%lld,\"isa\":\"%s\",\"steps\":%zu,\n"
                  "\"predicted\":{\"prefill_tps\":%.2f,\"decode_tps\":%.2f},\n\"measured\":"
-                 "{\"read_gbs\":%.2f,\"int8_gops\":%.1f,\"fma_gflops\":%.1f}}\n",
+                 "{\"read_gbs\":%.2f,\"int8_gops\":%.1f,\"fma_gflops\":%.1f,"
+                 "\"tile_int8_gops\":%.1f,\"tile_bf16_gflops\":%.1f}}\n",
                  (long long)p->n_ctx, p->kv, p->n_threads, (long long)p->n_ubatch,
                  ts_isa_name(p->isa), p->steps.n, s.prefill_tps, s.decode_tps,
-                 r ? r->read / 1e9 : 0, r ? r->int8 / 1e9 : 0, r ? r->fma / 1e9 : 0);
+                 r ? r->read / 1e9 : 0, r ? r->int8 / 1e9 : 0, r ? r->fma / 1e9 : 0,
+                 r ? r->tile_int8 / 1e9 : 0, r ? r->tile_bf16 / 1e9 : 0);
 }
