@@ -14,6 +14,7 @@
 #include "gguf/gguf.h"
 #include "interrupt.h"
 #include "model.h"
+#include "stats.h"
 
 typedef struct bench_opts {
     opt_strs models;
@@ -21,6 +22,7 @@ typedef struct bench_opts {
     int64_t batch, reps;
     const char *format;
     bool no_warmup;
+    stats_opts stats;
     model_opts model; /* of the engine that is open */
 } bench_opts;
 
@@ -157,9 +159,16 @@ static ts_status run_test(bench *b, int64_t n_prompt, int64_t n_gen, int64_t n_d
         st = run_prompt(b, n_depth, err);
     if (!st && !b->o->no_warmup)
         st = warm_up(b, err);
+    stats_start(b->session, &b->o->stats); /* of what is measured */
     if (!st)
         st = time_reps(b, err);
-    return st ? st : bench_print(&b->out, r, err);
+    if (!st && b->o->stats.text)
+        st = ts_session_stats(b->session, b->out.format == BENCH_JSON, &r->stats, err);
+    if (!st)
+        st = bench_print(&b->out, r, err);
+    ts_free(r->stats);
+    r->stats = NULL;
+    return st;
 }
 
 static ts_status run_tests(bench *b, ts_error *err)
@@ -316,6 +325,7 @@ int cmd_bench(int argc, char **argv)
             "don't run each test once before it counts"),
         OPT("Output", "-o, --output", OPT_CHOICE, &o.format, NULL, "format of the results",
             .choices = "md|json|csv"),
+        STATS_OPTION(&o.stats),
     };
     const opt_cmd cmd = {
         .name = "bench",

@@ -24,6 +24,7 @@ typedef struct bench_result {
     char time[32]; /* start of the test, RFC 3339 */
     int64_t n_reps;
     uint64_t ns[BENCH_MAX_REPS]; /* of each repetition */
+    char *stats;                 /* JSON for BENCH_JSON, else text; NULL: not asked for */
 } bench_result;
 
 typedef enum bench_format { BENCH_MD, BENCH_JSON, BENCH_CSV } bench_format;

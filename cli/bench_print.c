@@ -294,6 +294,12 @@ static void json_row(const bench_printer *p, fields *f, const bench_result *r)
     add_own(f, r);
     samples(f, "samples_ns", r, nanoseconds, "i");
     samples(f, "samples_ts", r, tokens_per_second, "f");
+    if (r->stats) {
+        field_name(f, "stats");
+        ts_sb_str(&f->values, r->stats);
+    } else {
+        field_none(f, "stats");
+    }
     ts_sb_str(&f->values, "\n  }");
 }
 
@@ -334,6 +340,11 @@ ts_status bench_print(bench_printer *p, const bench_result *r, ts_error *err)
     ts_sb_free(&f.names);
     ts_sb_free(&f.values);
     fflush(stdout);
+    if (r->stats && p->format != BENCH_JSON) {
+        char test[96];
+        fprintf(stderr, "\n%s, %lld repetitions\n%s\n", test_name(r, test), (long long)r->n_reps,
+                r->stats);
+    }
     p->n++;
     return failed ? ts_fail(err, TS_NO_MEMORY, "no memory for a line of output") : TS_OK;
 }

@@ -13,6 +13,7 @@
 #include "interrupt.h"
 #include "logits.h"
 #include "model.h"
+#include "stats.h"
 #include "text.h"
 
 /* Rows of logits held at once. */
@@ -22,6 +23,7 @@ typedef struct ppl_opts {
     model_opts model;
     const char *file, *save, *kl;
     int64_t chunks; /* -1 = all */
+    stats_opts stats;
 } ppl_opts;
 
 /* Sum and sum of squares of a quantity seen n times. */
@@ -304,11 +306,13 @@ static int perplexity_with(ppl_opts *o)
         double start = cli_now();
         fprintf(stderr, "%s, %s: %lld chunks of %lld tokens\n", p.info.desc, p.info.isa,
                 (long long)p.n_chunks, (long long)p.n_ctx);
+        stats_start(p.session, &o->stats);
         st = eval_all(&p, &err);
         if (!st && !cli_stdout_failed()) {
             print_result(&p);
             double s = cli_now() - start;
             fprintf(stderr, "%.1f s, %.1f tokens/s\n", s, (double)(p.n_chunks * p.n_ctx) / s);
+            st = stats_report(p.session, &o->stats, &err);
         }
     }
     model_session_close(p.session);
@@ -338,6 +342,7 @@ int cmd_perplexity(int argc, char **argv)
             "save all distributions: about 2 bytes * vocabulary for every scored token"),
         OPT("Comparison", "--kl", OPT_STR, &o.kl, "FILE",
             "compare with the distributions that --save-logits saved"),
+        STATS_OPTIONS(&o.stats),
     };
     const opt_cmd cmd = {
         .name = "perplexity",

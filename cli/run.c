@@ -14,12 +14,14 @@
 #include "command.h"
 #include "interrupt.h"
 #include "model.h"
+#include "stats.h"
 #include "text.h"
 
 typedef struct run_opts {
     model_opts model;
     const char *prompt, *file;
-    bool escape, no_escape, no_display_prompt, special, ignore_eos, stats;
+    bool escape, no_escape, no_display_prompt, special, ignore_eos;
+    stats_opts stats;
     int64_t batch, predict, top_k, repeat_last_n, seed;
     double temp, top_p, min_p, repeat_penalty, frequency_penalty, presence_penalty;
 } run_opts;
@@ -169,18 +171,6 @@ static void print_timings(const run *r)
     print_rate("decode", r->n_decoded, r->decode_seconds);
 }
 
-static ts_status print_stats(const run *r, ts_error *err)
-{
-    char *text;
-    ts_status st = ts_session_stats(r->session, false, &text, err);
-
-    if (st)
-        return st;
-    fprintf(stderr, "\n%s", text);
-    ts_free(text);
-    return TS_OK;
-}
-
 /* --- generation --------------------------------------------------------- */
 
 /* Interrupted, it ends well with fewer tokens than the prompt has. */
@@ -308,8 +298,8 @@ static ts_status open_all(run *r, run_opts *o, ts_error *err)
         st = find_eog(r, err);
     if (!st)
         st = model_session(&r->session, r->engine, err);
-    if (!st && o->stats)
-        ts_session_set_stats(r->session, true);
+    if (!st)
+        stats_start(r->session, &o->stats);
     return st;
 }
 
@@ -331,7 +321,7 @@ static int generate(run *r)
     if (st)
         return model_failed(&err);
     print_timings(r);
-    if (r->o->stats && print_stats(r, &err))
+    if (stats_report(r->session, &r->o->stats, &err))
         return cli_fail(&err);
     return r->end == END_INTERRUPT ? CLI_INTERRUPTED : CLI_OK;
 }
@@ -394,8 +384,7 @@ int cmd_run(int argc, char **argv)
         OPT("Output", "--no-display-prompt", OPT_FLAG, &o.no_display_prompt, NULL,
             "print only what was made, not the prompt before it"),
         OPT("Output", "-sp, --special", OPT_FLAG, &o.special, NULL, "print control tokens as text"),
-        OPT("Output", "--stats", OPT_FLAG, &o.stats, NULL,
-            "count and time the work of every kernel set and operation; printed to stderr"),
+        STATS_OPTIONS(&o.stats),
         OPT("Sampling", "--temp, --temperature", OPT_FLOAT, &o.temp, "T",
             "temperature; 0 always takes the best token", .min = 0, .max = 100),
         OPT("Sampling", "--top-k", OPT_INT, &o.top_k, "K", "keep the K best tokens; 0 keeps all",

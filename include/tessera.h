@@ -194,8 +194,9 @@ TS_API void ts_session_cancel(ts_session *s);
  * zero. */
 TS_API void ts_session_set_stats(ts_session *s, bool on);
 
-/* What was done since: for each kernel set weights, bytes, calls, FLOPs and seconds, for each other
- * operation calls and seconds. Text or JSON (docs/CLI.md), allocated: ts_free. */
+/* What was done since: for each kernel set weights, bytes, calls, FLOPs, seconds and both speeds,
+ * for each other operation calls and seconds, and the share of all matrix FLOPs done on tiles. Text
+ * or JSON (docs/CLI.md), allocated: ts_free. */
 TS_API ts_status ts_session_stats(const ts_session *s, bool json, char **out, ts_error *err);
 
 /* --- sampling ----------------------------------------------------------- */

@@ -125,38 +125,64 @@ void ts_session_set_stats(ts_session *s, bool on)
     s->e->be->set_stats(s->state, on);
 }
 
+static double ratio(double a, double b)
+{
+    return b > 0 ? a / b : 0;
+}
+
+/* All kernel sets together. */
+static ts_work sum_matrix(const ts_work *w, size_t n)
+{
+    ts_work sum = {0};
+    for (size_t i = 0; i < n; i++)
+        if (w[i].matrix) {
+            sum.flops += w[i].flops;
+            sum.tile_flops += w[i].tile_flops;
+        }
+    return sum;
+}
+
 static void stats_json(const ts_work *w, size_t n, ts_sb *out)
 {
+    ts_work sum = sum_matrix(w, n);
     ts_sb_str(out, "{\"work\":[");
     for (size_t i = 0; i < n; i++) {
-        ts_sb_printf(out, "%s{\"name\":\"%s\",\"matrix\":%s,\"calls\":%lld,\"seconds\":%.6f",
+        ts_sb_printf(out, "%s\n{\"name\":\"%s\",\"matrix\":%s,\"calls\":%lld,\"seconds\":%.6f",
                      i ? "," : "", w[i].name, w[i].matrix ? "true" : "false", (long long)w[i].calls,
                      w[i].seconds);
         if (w[i].matrix)
             ts_sb_printf(out,
-                         ",\"weights\":%lld,\"weight_bytes\":%llu,\"bytes\":%.0f,\"flops\":%.0f",
+                         ",\"weights\":%lld,\"weight_bytes\":%llu,\"bytes\":%.0f,\"flops\":%.0f,"
+                         "\"tile_flops\":%.0f,\"tflops\":%.6f,\"gbs\":%.6f",
                          (long long)w[i].n_weights, (unsigned long long)w[i].weight_bytes,
-                         w[i].bytes, w[i].flops);
+                         w[i].bytes, w[i].flops, w[i].tile_flops,
+                         ratio(1e-12 * w[i].flops, w[i].seconds),
+                         ratio(1e-9 * w[i].bytes, w[i].seconds));
         ts_sb_str(out, "}");
     }
-    ts_sb_str(out, "]}");
+    ts_sb_printf(out, "],\n\"matrix_flops\":%.0f,\"tile_flops\":%.0f,\"tile_share\":%.6f}\n",
+                 sum.flops, sum.tile_flops, ratio(sum.tile_flops, sum.flops));
 }
 
 static void stats_text(const ts_work *w, size_t n, ts_sb *out)
 {
     double all = 0;
+    ts_work sum = sum_matrix(w, n);
     for (size_t i = 0; i < n; i++)
         all += w[i].seconds;
-    ts_sb_printf(out, "%-10s %8s %10s %6s   %s\n", "work", "calls", "seconds", "share", "");
+    ts_sb_printf(out, "%-10s %8s %10s %7s %8s %10s %9s %8s %12s %8s\n", "work", "calls", "seconds",
+                 "share", "weights", "MB", "GB read", "GB/s", "GFLOP", "TFLOPS");
     for (size_t i = 0; i < n; i++) {
-        ts_sb_printf(out, "%-10s %8lld %10.4f %5.1f%%", w[i].name, (long long)w[i].calls,
-                     w[i].seconds, all > 0 ? 100 * w[i].seconds / all : 0);
-        if (w[i].matrix && w[i].seconds > 0)
-            ts_sb_printf(out, "   %lld weights, %.1f MB, %.1f GB/s, %.1f GFLOP/s",
-                         (long long)w[i].n_weights, (double)w[i].weight_bytes / 1e6,
-                         w[i].bytes / w[i].seconds / 1e9, w[i].flops / w[i].seconds / 1e9);
+        ts_sb_printf(out, "%-10s %8lld %10.4f %5.1f %%", w[i].name, (long long)w[i].calls,
+                     w[i].seconds, 100 * ratio(w[i].seconds, all));
+        if (w[i].matrix)
+            ts_sb_printf(out, " %8lld %10.1f %9.3f %8.1f %12.3f %8.3f", (long long)w[i].n_weights,
+                         1e-6 * (double)w[i].weight_bytes, 1e-9 * w[i].bytes,
+                         ratio(1e-9 * w[i].bytes, w[i].seconds), 1e-9 * w[i].flops,
+                         ratio(1e-12 * w[i].flops, w[i].seconds));
         ts_sb_str(out, "\n");
     }
+    ts_sb_printf(out, "matrix FLOPs on tiles: %.1f %%\n", 100 * ratio(sum.tile_flops, sum.flops));
 }
 
 ts_status ts_session_stats(const ts_session *s, bool json, char **out, ts_error *err)

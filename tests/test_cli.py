@@ -159,8 +159,25 @@ def happy(folder, model):
     check(good("run", "-m", model, "-p", "Hi", "-n", "0").out == "Hi\n")
     r = good("run", "-m", model, "-p", "Hi", "-n", "4", "--ignore-eos", "--stats")
     check(re.search(r"^work .*seconds", r.err, re.M), r)
+    check(re.search(r"^matrix FLOPs on tiles: [\d.]+ %$", r.err, re.M), r)
+    counts = folder.name("stats.json")
+    r = good("run", "-m", model, "-p", "Hi", "-n", "4", "--ignore-eos", "--stats-json", counts)
+    check("matrix FLOPs" not in r.err, r)
+    with open(counts) as f:
+        j = json.load(f)
+    sets = [w for w in j["work"] if w["matrix"]]
+    check(sets and j["matrix_flops"] == sum(w["flops"] for w in sets) > 0 and
+          j["tile_flops"] == sum(w["tile_flops"] for w in sets) and 0 <= j["tile_share"] <= 1, j)
+    check(any(w["name"] == "attend" and w["calls"] > 0 for w in j["work"]), j)
+    nowhere = os.path.join(folder.path, "no", "stats.json")
+    r = run("run", "-m", model, "-p", "Hi", "-n", "1", "--stats-json", nowhere)
+    check(r.rc == 1 and f"{nowhere}: cannot be created: No such file" in r.err, r)
+    # each tensor as it is packed
     r = good("run", "-m", model, "-p", "Hi", "-n", "1", "-v")
-    check(re.search(r"^(info|debug): ", r.err, re.M), r)
+    weights = json.loads(good("plan", "-m", model, "--json").out)["weights"]
+    for w in weights:
+        check(re.search(rf"^debug: {re.escape(w['name'])}: .*{re.escape(w['layout'])}, "
+                        rf"{w['bytes']} bytes$", r.err, re.M), w, r)
     good("run", "-m", model, "-p", "Hi", "-n", "2", "--isa", "ref")
 
 

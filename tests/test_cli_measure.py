@@ -146,6 +146,19 @@ def bench(model, f32):
     check(re.search(r"\| CPU ref +\| +1 \| +pp4 \| +[\d.]+ ± 0.00 \| +[\d.]+ TFLOPS \| +\d+ % of "
                     r"[\d.]+ TOPS int8 \|$", lines[2]), lines[2])
     check(re.search(r"\| +2 \| +tg2 \| .* GB/s \| +\d+ % of [\d.]+ GB/s read \|$", lines[5]), lines[5])
+    # what was done in the repetitions, without the warm-up
+    r = good("bench", "-m", model, "-p", 8, "-n", 3, *quick, "--stats", "-o", "json")
+    check(r.err == "", r)
+    for t in json.loads(r.out):
+        matrix = [w for w in t["stats"]["work"] if w["matrix"]]
+        evals = 2 * (t["n_gen"] or 1)
+        flops = 2 * evals * (t["body_params"] * (t["n_prompt"] or 1) + t["head_params"])
+        # behind the last layer's attention only the last token goes on
+        check(0.5 * flops < t["stats"]["matrix_flops"] <= flops, flops, t["stats"])
+        check(all(w["calls"] == evals * w["weights"] for w in matrix), evals, matrix)
+    check(tests[0]["stats"] is None, tests[0])
+    r = good("bench", "-m", model, "-p", 8, "-n", 0, *quick, "--stats")
+    check("matrix FLOPs on tiles" in r.err and r.err.startswith("\npp8, 2 repetitions\nwork "), r)
     # a model that isn't there ends the run, but what was printed is well-formed
     r = run("bench", "-m", model + ",missing.gguf", "-p", 1, "-n", 0, "-r", 1, "-t", 1, "-o", "json")
     check(r.rc == 1 and len(json.loads(r.out)) == 1 and "missing.gguf" in r.err, r)
@@ -189,6 +202,11 @@ def perplexity(folder, model, other, foreign):
     ppl, error = estimates(r)
     check(len(chunks) == 3 and chunks[-1] == ppl and 0 < error < ppl, r)
     check(good(*args, "-m", model, "-ub", 7).out == r.out, "micro-batches show")
+    counts = folder.name("stats.json")
+    r2 = good(*args, "-m", model, "--stats", "--stats-json", counts)
+    check(r2.out == r.out and "matrix FLOPs on tiles" in r2.err, r2)
+    with open(counts) as f:
+        check(json.load(f)["matrix_flops"] > 0)
     with open(TEXT, "rb") as f:
         piped = good("perplexity", "-f", "-", "-c", 32, "--chunks", 3, "-m", model, stdin=f.read())
     check(piped.out == r.out, piped)

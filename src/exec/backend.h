@@ -26,6 +26,7 @@ typedef struct ts_work {
     uint64_t weight_bytes; /* of these weights, once                     */
     int64_t calls;
     double bytes, flops; /* read of weights, computed                    */
+    double tile_flops;   /* of them, on tiles                            */
     double seconds;      /* of the first thread                          */
 } ts_work;
 

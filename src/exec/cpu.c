@@ -119,6 +119,7 @@ static void cpu_state_close(ts_state *s)
     free(s->seconds);
     free(s->calls);
     free(s->rows);
+    free(s->tile_rows);
     free(s);
 }
 
@@ -145,7 +146,9 @@ static ts_status cpu_state_open(ts_state **out, ts_device *d, ts_error *err)
     s->seconds = ts_calloc(n, sizeof *s->seconds);
     s->calls = ts_calloc(n, sizeof *s->calls);
     s->rows = ts_calloc(n, sizeof *s->rows);
-    if (!s->mem || !s->bufs || !s->next || !s->merged || !s->seconds || !s->calls || !s->rows) {
+    s->tile_rows = ts_calloc(n, sizeof *s->tile_rows);
+    if (!s->mem || !s->bufs || !s->next || !s->merged || !s->seconds || !s->calls || !s->rows ||
+        !s->tile_rows) {
         cpu_state_close(s);
         return ts_fail(err, TS_NO_MEMORY,
                        "no memory for a session: %zu bytes of KV cache, %zu of buffers", p->kv,
@@ -192,6 +195,8 @@ static void walk_steps(ts_state *s, int tid, int n)
             s->seconds[i] += t1 - t0;
             s->calls[i]++;
             s->rows[i] += rows;
+            if (st->op == TS_OP_MATMUL && ts_kset_on_tiles(st->w->kset, rows))
+                s->tile_rows[i] += rows;
             t0 = t1;
         }
     }
@@ -234,6 +239,7 @@ static void cpu_set_stats(ts_state *s, bool on)
     memset(s->seconds, 0, n * sizeof *s->seconds);
     memset(s->calls, 0, n * sizeof *s->calls);
     memset(s->rows, 0, n * sizeof *s->rows);
+    memset(s->tile_rows, 0, n * sizeof *s->tile_rows);
     s->stats = on;
 }
 
@@ -264,7 +270,9 @@ static size_t cpu_stats(const ts_state *s, ts_work out[TS_MAX_WORK])
                 w->n_weights++;
                 w->weight_bytes += st->w->bytes;
                 w->bytes += (double)s->calls[i] * (double)st->w->bytes;
-                w->flops += 2.0 * (double)s->rows[i] * (double)st->w->n * (double)st->w->k;
+                double row_flops = 2.0 * (double)st->w->n * (double)st->w->k;
+                w->flops += (double)s->rows[i] * row_flops;
+                w->tile_flops += (double)s->tile_rows[i] * row_flops;
             }
         }
     return n;

@@ -37,9 +37,10 @@ struct ts_state {
     atomic_int_fast64_t *merged; /* [n_steps * n_head_kv] finished parts of a KV head  */
     const ts_batch *batch;
     bool stats;
-    double *seconds; /* [n_steps] by the first thread */
-    int64_t *calls;  /* [n_steps] */
-    int64_t *rows;   /* [n_steps] */
+    double *seconds;    /* [n_steps] by the first thread */
+    int64_t *calls;     /* [n_steps] */
+    int64_t *rows;      /* [n_steps] */
+    int64_t *tile_rows; /* [n_steps] of them, those whose products were made on tiles */
 };
 
 /* Thread tid of n does its share of step i. */
