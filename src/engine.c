@@ -58,7 +58,9 @@ static ts_status open_model(ts_engine *e, const ts_engine_options *o, ts_error *
     e->be = &ts_backend_cpu;
     if ((s = e->be->open(&e->dev, &e->plan, e->m, err)))
         return s;
-    return e->be->load(e->dev, e->m, &e->log, o->progress, o->progress_user, err);
+    ts_load_options lo = {
+        .log = &e->log, .progress = o->progress, .progress_user = o->progress_user};
+    return e->be->load(e->dev, e->m, &lo, err);
 }
 
 ts_status ts_engine_open(ts_engine **out, const char *path, const ts_engine_options *opt,

@@ -7,19 +7,36 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 void *ts_calloc(size_t n, size_t size)
 {
     return calloc(n ? n : 1, size ? size : 1);
 }
 
+#define HUGE_PAGE ((size_t)2 << 20)
+
 void *ts_map(size_t size)
 {
     if (size == 0)
         size = 1;
-    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    /* A huge page lies on a multiple of its size, which older kernels don't choose by themselves:
+     * take more and give back what is in front and behind. */
+    size_t spare = size >= HUGE_PAGE ? HUGE_PAGE : 0, page = (size_t)sysconf(_SC_PAGESIZE), all;
+    if (ts_add_overflow(size, spare + page - 1, &all))
+        return NULL;
+    all = all / page * page;
+    uint8_t *p = mmap(NULL, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED)
         return NULL;
+    if (!spare)
+        return p;
+    size_t front = (size_t)(-(uintptr_t)p % HUGE_PAGE), back = spare - front;
+    if (front)
+        munmap(p, front);
+    if (back)
+        munmap(p + (all - back), back);
+    p += front;
     /* Only advice: without transparent huge pages this fails and 4 KB pages serve. */
     madvise(p, size, MADV_HUGEPAGE);
     return p;

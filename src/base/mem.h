@@ -12,8 +12,8 @@
  * pointer. free() frees it. */
 void *ts_calloc(size_t n, size_t size);
 
-/* Large zeroed memory straight from the kernel, 64-byte aligned or better, on huge pages where the
- * system allows. NULL when short. ts_unmap takes the same size. */
+/* Large zeroed memory straight from the kernel, on huge pages where the system allows: aligned to
+ * 2 MiB from that size on, to a page below. NULL when short. ts_unmap takes the same size. */
 void *ts_map(size_t size);
 void ts_unmap(void *p, size_t size);
 

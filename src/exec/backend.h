@@ -32,13 +32,18 @@ typedef struct ts_work {
 
 #define TS_MAX_WORK 32
 
+typedef struct ts_load_options {
+    const ts_log *log;
+    bool (*progress)(void *user, double done); /* from the calling thread; may be NULL */
+    void *progress_user;
+} ts_load_options;
+
 typedef struct ts_backend {
     const char *name; /* "CPU" */
     ts_status (*open)(ts_device **out, const ts_plan *plan, const ts_model *m, ts_error *err);
     void (*close)(ts_device *d);
     /* Packs or uploads every weight. TS_NO_MEMORY, or TS_CANCELLED when progress returns false. */
-    ts_status (*load)(ts_device *d, ts_model *m, const ts_log *log,
-                      bool (*progress)(void *user, double done), void *user, ts_error *err);
+    ts_status (*load)(ts_device *d, ts_model *m, const ts_load_options *opt, ts_error *err);
     ts_status (*state_open)(ts_state **out, ts_device *d, ts_error *err);
     void (*state_close)(ts_state *s);
     void (*run)(ts_state *s, const ts_batch *b);

@@ -34,78 +34,6 @@ static ts_status cpu_open(ts_device **out, const ts_plan *plan, const ts_model *
     return TS_OK;
 }
 
-/* --- loading ---------------------------------------------------------------- */
-
-/* Rows of one weight, packed by all threads. */
-typedef struct pack_job {
-    const ts_weight *w;
-    void *dst;
-    int64_t row0, row1; /* of this job */
-    int64_t chunk;      /* rows a thread takes at once, a multiple of the kset's group */
-    atomic_int_fast64_t next;
-} pack_job;
-
-static void pack_rows(void *arg, int tid, int n)
-{
-    (void)tid, (void)n;
-    pack_job *j = arg;
-    const ts_weight *w = j->w;
-    for (;;) {
-        int64_t r0 = j->row0 + ts_claim(&j->next) * j->chunk;
-        if (r0 >= j->row1)
-            return;
-        int64_t r1 = r0 + j->chunk < j->row1 ? r0 + j->chunk : j->row1;
-        w->kset->pack(j->dst, w->source->data, w->n, w->k, r0, r1);
-    }
-}
-
-/* Packs in pieces of the source and lets each go when it is done: the two copies of a weight are
- * never resident together. */
-#define PACK_PIECE ((size_t)32 << 20)
-#define PACK_CHUNK ((size_t)256 << 10)
-
-static void pack_weight(ts_device *d, ts_weight *w)
-{
-    size_t row = w->source->size / (size_t)w->n;
-    int64_t group = w->kset->group;
-    int64_t piece = (int64_t)(PACK_PIECE / (row + 1) + 1),
-            chunk = (int64_t)(PACK_CHUNK / (row + 1) + 1);
-    chunk = (chunk + group - 1) / group * group;
-    piece = (piece + chunk - 1) / chunk * chunk;
-    for (int64_t r = 0; r < w->n; r += piece) {
-        int64_t end = r + piece < w->n ? r + piece : w->n;
-        pack_job j = {.w = w, .dst = d->packed + w->offset, .row0 = r, .row1 = end, .chunk = chunk};
-        ts_pool_run(d->pool, pack_rows, &j);
-        ts_gguf_drop(d->m->g, (const uint8_t *)w->source->data + (size_t)r * row,
-                     (size_t)(end - r) * row);
-    }
-}
-
-static ts_status cpu_load(ts_device *d, ts_model *m, const ts_log *log,
-                          bool (*progress)(void *user, double done), void *user, ts_error *err)
-{
-    d->packed = ts_map(d->plan->packed);
-    if (!d->packed)
-        return ts_fail(err, TS_NO_MEMORY, "no memory for %zu bytes of packed weights",
-                       d->plan->packed);
-    size_t done = 0, all = d->plan->packed + d->plan->source;
-    for (size_t i = 0; i < m->n_weights; i++) {
-        ts_weight *w = &m->weights[i];
-        bool packs = w->kset && w->kset->packed_bytes;
-        if (packs)
-            pack_weight(d, w);
-        w->data = packs ? d->packed + w->offset : w->source->data;
-        ts_logf(log, TS_LOG_DEBUG, "%s: %s %lld x %lld, %s, %s, %zu bytes", w->source->name,
-                ts_type_get(w->source->type)->name, (long long)w->n, (long long)w->k,
-                w->kset ? ts_isa_name(w->kset->isa) : "lookup", packs ? w->kset->layout : "source",
-                w->bytes);
-        done += w->bytes;
-        if (progress && !progress(user, all ? (double)done / (double)all : 1))
-            return ts_fail(err, TS_CANCELLED, "loading was cancelled");
-    }
-    return TS_OK;
-}
-
 /* --- sessions --------------------------------------------------------------- */
 
 static void cpu_state_close(ts_state *s)
@@ -282,7 +210,7 @@ const ts_backend ts_backend_cpu = {
     .name = "CPU",
     .open = cpu_open,
     .close = cpu_close,
-    .load = cpu_load,
+    .load = ts_cpu_load,
     .state_open = cpu_state_open,
     .state_close = cpu_state_close,
     .run = cpu_run,

@@ -1,5 +1,5 @@
-/* cpu.h - the CPU device's insides, shared by its two files: cpu.c owns memory and threads,
- * cpu_steps.c does the work of each step. */
+/* cpu.h - the CPU device's insides, shared by its files: cpu.c owns memory and threads, cpu_load.c
+ * fills the packed arena, cpu_steps.c does the work of each step. */
 #ifndef TS_EXEC_CPU_H
 #define TS_EXEC_CPU_H
 
@@ -42,6 +42,9 @@ struct ts_state {
     int64_t *rows;      /* [n_steps] */
     int64_t *tile_rows; /* [n_steps] of them, those whose products were made on tiles */
 };
+
+/* Packs every weight the plan wants packed, and writes where each is. As ts_backend.load. */
+ts_status ts_cpu_load(ts_device *d, ts_model *m, const ts_load_options *opt, ts_error *err);
 
 /* Thread tid of n does its share of step i. */
 void ts_cpu_step(ts_state *s, size_t i, int tid, int n);

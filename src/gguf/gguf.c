@@ -19,6 +19,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/hash.h"
+
 /* Where shards come from: the file system, or memory (files != NULL). */
 typedef struct source {
     const ts_str *files;
@@ -35,6 +37,15 @@ static void unload(gguf_shard *s)
     *s = (gguf_shard){0};
 }
 
+static uint64_t stamp_of(const struct stat *sb)
+{
+    uint64_t v[] = {(uint64_t)sb->st_dev,          (uint64_t)sb->st_ino,
+                    (uint64_t)sb->st_size,         (uint64_t)sb->st_mtim.tv_sec,
+                    (uint64_t)sb->st_mtim.tv_nsec, (uint64_t)sb->st_ctim.tv_sec,
+                    (uint64_t)sb->st_ctim.tv_nsec};
+    return ts_hash64(v, sizeof v, 0);
+}
+
 static ts_status map_fd(gguf_shard *s, int fd, ts_error *err)
 {
     struct stat sb;
@@ -45,6 +56,7 @@ static ts_status map_fd(gguf_shard *s, int fd, ts_error *err)
     if (!S_ISREG(sb.st_mode))
         return ts_fail(err, TS_IO, "%s: this is no regular file, so it can't be mapped", s->label);
     s->size = (size_t)sb.st_size;
+    s->stamp = stamp_of(&sb);
     if (s->size == 0) /* can't be mapped; the reader says what is wrong with it */
         return TS_OK;
     void *p = mmap(NULL, s->size, PROT_READ, MAP_PRIVATE, fd, 0);
@@ -315,6 +327,16 @@ const ts_tensor *ts_gguf_tensor(const ts_gguf *g, const char *name)
 {
     int64_t i = gguf_index_find(&g->index, name, strlen(name));
     return i < 0 ? NULL : &g->tensors[i];
+}
+
+ts_gguf_file ts_gguf_file_at(const ts_gguf *g, int i)
+{
+    const gguf_shard *s = &g->shards[i];
+    ts_gguf_file f = {.bytes = s->data, .size = s->size, .data = s->size, .stamp = s->stamp};
+    for (size_t t = 0; t < g->n_tensors; t++)
+        if (g->tensors[t].shard == i && g->tensors[t].offset < f.data)
+            f.data = g->tensors[t].offset;
+    return f;
 }
 
 void ts_gguf_drop(const ts_gguf *g, const void *p, size_t n)

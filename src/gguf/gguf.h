@@ -103,6 +103,15 @@ void ts_gguf_arr_strs(const ts_gguf_arr *a, ts_str *out);
 /* The inner arrays of an array of arrays: out[a->n]. */
 void ts_gguf_arr_arrs(const ts_gguf_arr *a, ts_gguf_arr *out);
 
+/* Shard i as a file: all its bytes, where the data of its tensors begins (its size if it has none),
+ * and a number that changes whenever the file may have: device, inode, size, times of change. */
+typedef struct ts_gguf_file {
+    const uint8_t *bytes; /* [size] */
+    size_t size, data;
+    uint64_t stamp;
+} ts_gguf_file;
+ts_gguf_file ts_gguf_file_at(const ts_gguf *g, int i);
+
 /* Tells the kernel that these source bytes won't be read again soon: resident memory shrinks, the
  * bytes stay readable. */
 void ts_gguf_drop(const ts_gguf *g, const void *p, size_t n);

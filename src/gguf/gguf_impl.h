@@ -61,7 +61,8 @@ typedef struct gguf_shard {
     char label[208];     /* the path as messages show it: long ones keep their end    */
     const uint8_t *data; /* [size]                                                    */
     size_t size;
-    bool mapped; /* data is ours to unmap (else the caller's memory)                  */
+    bool mapped;    /* data is ours to unmap (else the caller's memory)                  */
+    uint64_t stamp; /* of ts_gguf_file; 0 for the caller's memory                       */
 } gguf_shard;
 
 struct ts_gguf {
