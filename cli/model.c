@@ -46,6 +46,7 @@ ts_status model_open(ts_engine **out, model_opts *m, int64_t n_logits, bool plan
     ts_status st = choose_isa(m, &o, err);
     if (st)
         return st;
+    o.pack_cache = m->pack_cache;
     m->level = m->verbose ? TS_LOG_DEBUG : TS_LOG_WARN;
     o.log = cli_log;
     o.log_user = &m->level;

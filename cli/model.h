@@ -6,7 +6,7 @@
 #include "report.h"
 
 typedef struct model_opts {
-    const char *path, *isa, *prefill;
+    const char *path, *isa, *prefill, *pack_cache;
     int64_t threads, ctx, ubatch; /* 0: the library's choice */
     bool verbose, amx, no_amx;
     ts_log_level level; /* of the log; stays where it is while the engine is open */
@@ -34,6 +34,9 @@ typedef struct model_opts {
             "tokens computed together in prefill", .min = 1, .max = 65536, .def = "512"),          \
         OPT("Model", "-v, --verbose", OPT_FLAG, &(o)->verbose, NULL,                               \
             "print the library's log to stderr")
+#define PACK_CACHE_OPTION(o)                                                                       \
+    OPT("Model", "--pack-cache", OPT_STR, &(o)->pack_cache, "DIR",                                 \
+        "keep the packed weights in a file there for the next start", .def = "none")
 #define CTX_OPTION(o, default_text)                                                                \
     OPT("Model", "-c, --ctx-size", OPT_INT, &(o)->ctx, "N", "positions a session can hold",        \
         .min = 1, .max = 2147483647, .def = default_text)

@@ -331,6 +331,7 @@ int cmd_perplexity(int argc, char **argv)
     ppl_opts o = {.chunks = -1};
     const opt table[] = {
         MODEL_OPTIONS(&o.model),
+        PACK_CACHE_OPTION(&o.model),
         OPT("Text", "-f, --file", OPT_STR, &o.file, "FILE", "the text, - for stdin",
             .required = true),
         OPT("Text", "-c, --ctx-size", OPT_INT, &o.model.ctx, "N",

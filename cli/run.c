@@ -367,6 +367,7 @@ int cmd_run(int argc, char **argv)
     };
     const opt table[] = {
         MODEL_OPTIONS(&o.model),
+        PACK_CACHE_OPTION(&o.model),
         CTX_OPTION(&o.model, "what the model was trained for, at most 4096"),
         OPT("Model", "-b, --batch-size", OPT_INT, &o.batch, "N",
             "tokens of the prompt handed over at once", .min = 1, .max = 1048576),

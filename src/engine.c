@@ -58,8 +58,10 @@ static ts_status open_model(ts_engine *e, const ts_engine_options *o, ts_error *
     e->be = &ts_backend_cpu;
     if ((s = e->be->open(&e->dev, &e->plan, e->m, err)))
         return s;
-    ts_load_options lo = {
-        .log = &e->log, .progress = o->progress, .progress_user = o->progress_user};
+    ts_load_options lo = {.log = &e->log,
+                          .pack_cache = o->pack_cache,
+                          .progress = o->progress,
+                          .progress_user = o->progress_user};
     return e->be->load(e->dev, e->m, &lo, err);
 }
 

@@ -28,5 +28,9 @@ for arch in llama qwen2 qwen3 gemma3; do
         --temp 0.9 --seed 3 --repeat-penalty 1.1
 done
 check "run --isa ref" "$TESSERA" run -m "$work/llama.gguf" -p "a" -n 4 -c 64 -t 1 --temp 0 --isa ref
+for what in write read; do
+    check "run --pack-cache, $what" "$TESSERA" run -m "$work/llama.gguf" -p "a" -n 4 -c 64 -t 2 --temp 0 \
+        --pack-cache "$work/cache"
+done
 check "plan" "$TESSERA" plan -m "$work/llama.gguf" --json
 check "inspect" "$TESSERA" inspect "$work/llama.gguf"

@@ -34,6 +34,7 @@ typedef struct ts_work {
 
 typedef struct ts_load_options {
     const ts_log *log;
+    const char *pack_cache;                    /* directory; NULL: none */
     bool (*progress)(void *user, double done); /* from the calling thread; may be NULL */
     void *progress_user;
 } ts_load_options;

@@ -4,13 +4,16 @@
  * claims a piece, packs it, lets the source pages go. Nobody waits
  * for anybody before the last piece, a weight and its source are never resident together, and the
  * pages of the arena come from whoever packs into them first: on a machine with several NUMA nodes
- * they are spread as the threads are. */
+ * they are spread as the threads are.
+ *
+ * With a pack cache (pack_cache.h) the arena is read from its file instead, in the same way. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/cpu.h"
+#include "base/hash.h"
 #include "exec/cpu.h"
-#include "exec/load.h"
+#include "exec/pack_cache.h"
 
 /* A piece and what becomes of it fit a core's second-level cache; a system call each is nothing
  * beside them. */
@@ -74,32 +77,40 @@ static size_t weight_of(const piece_list *l, int64_t p)
 
 typedef struct piece_job {
     const piece_list *list;
-    uint8_t *packed; /* the arena */
+    uint8_t *packed; /* the arena; NULL: nothing is packed        */
+    bool hash;       /* sum = of the hashes of all pieces' source */
     ts_progress *progress;
     atomic_int_fast64_t next;
+    atomic_uint_fast64_t sum;
 } piece_job;
+
+static void run_piece(piece_job *j, int64_t p, int tid)
+{
+    const ts_model *m = j->list->m;
+    size_t i = weight_of(j->list, p);
+    const ts_weight *w = &m->weights[i];
+    int64_t rows = piece_rows(w), r0 = (p - j->list->first[i]) * rows;
+    int64_t r1 = r0 + rows < w->n ? r0 + rows : w->n;
+    size_t row = w->source->size / (size_t)w->n, bytes = (size_t)(r1 - r0) * row;
+    const uint8_t *src = (const uint8_t *)w->source->data + (size_t)r0 * row;
+    if (j->hash)
+        atomic_fetch_add_explicit(&j->sum, ts_hash64(src, bytes, (uint64_t)p),
+                                  memory_order_relaxed);
+    if (j->packed)
+        w->kset->pack(j->packed + w->offset, w->source->data, w->n, w->k, r0, r1);
+    ts_gguf_drop(m->g, src, bytes);
+    ts_progress_add(j->progress, tid, bytes);
+}
 
 static void run_pieces(void *arg, int tid, int n_threads)
 {
     (void)n_threads;
     piece_job *j = arg;
-    const ts_model *m = j->list->m;
-    int64_t n_pieces = j->list->first[m->n_weights];
-    for (;;) {
-        int64_t p = ts_claim(&j->next);
-        if (p >= n_pieces)
+    int64_t n_pieces = j->list->first[j->list->m->n_weights];
+    for (int64_t p; !atomic_load_explicit(&j->progress->stop, memory_order_relaxed);) {
+        if ((p = ts_claim(&j->next)) >= n_pieces)
             return;
-        size_t i = weight_of(j->list, p);
-        const ts_weight *w = &m->weights[i];
-        int64_t rows = piece_rows(w), r0 = (p - j->list->first[i]) * rows;
-        int64_t r1 = r0 + rows < w->n ? r0 + rows : w->n;
-        size_t row = w->source->size / (size_t)w->n;
-        const uint8_t *src = (const uint8_t *)w->source->data + (size_t)r0 * row;
-        size_t bytes = (size_t)(r1 - r0) * row;
-        w->kset->pack(j->packed + w->offset, w->source->data, w->n, w->k, r0, r1);
-        ts_gguf_drop(m->g, src, bytes);
-        if (!ts_progress_add(j->progress, tid, bytes))
-            return;
+        run_piece(j, p, tid);
     }
 }
 
@@ -113,16 +124,108 @@ static size_t source_bytes(const ts_model *m)
     return n;
 }
 
-static ts_status pack_all(ts_device *d, const piece_list *l, const ts_load_options *o,
-                          ts_error *err)
+static ts_status cancelled(ts_error *err)
 {
-    ts_progress progress = {.opt = o, .all = source_bytes(l->m)};
-    piece_job j = {.list = l, .packed = d->packed, .progress = &progress};
+    return ts_fail(err, TS_CANCELLED, "loading was cancelled");
+}
+
+/* Goes through all pieces: packs them into d's arena, or just hashes their source. *content is the
+ * sum of the hashes; NULL: it isn't wanted. `after` bytes of work will follow. */
+static ts_status all_pieces(ts_device *d, const piece_list *l, bool pack, size_t after,
+                            uint64_t *content, const ts_load_options *o, ts_error *err)
+{
+    ts_progress progress = {.opt = o, .all = source_bytes(l->m) + after};
+    piece_job j = {.list = l,
+                   .packed = pack ? d->packed : NULL,
+                   .hash = content != NULL,
+                   .progress = &progress};
     ts_pool_run(d->pool, run_pieces, &j);
+    if (content)
+        *content = atomic_load(&j.sum);
     /* The last word is the caller's: that it is done, and whether it is cancelled. */
-    if (!ts_progress_add(&progress, 0, 0))
-        return ts_fail(err, TS_CANCELLED, "loading was cancelled");
-    return TS_OK;
+    return ts_progress_add(&progress, 0, 0) ? TS_OK : cancelled(err);
+}
+
+/* --- the pack cache ----------------------------------------------------- */
+
+/* True: c is open. Without a cache the load goes on. */
+static bool open_cache(ts_pack_cache *c, const ts_device *d, const ts_model *m,
+                       const ts_load_options *o)
+{
+    if (!o->pack_cache || !*o->pack_cache)
+        return false;
+    if (!d->plan->packed) {
+        ts_logf(o->log, TS_LOG_WARN, "no pack cache: the %s kernel sets pack nothing of this model",
+                ts_isa_name(d->plan->isa));
+        return false;
+    }
+    uint64_t stamp = 0;
+    for (int i = 0; i < ts_gguf_n_shards(m->g); i++) {
+        ts_gguf_file f = ts_gguf_file_at(m->g, i);
+        stamp = ts_hash64(&f.stamp, sizeof f.stamp, stamp);
+    }
+    ts_error err = {0};
+    ts_pack_key key;
+    if (ts_pack_key_make(&key, d->plan, m, &err) == TS_OK &&
+        ts_pack_cache_open(c, o->pack_cache, &key, stamp, o->log, &err) == TS_OK)
+        return true;
+    ts_logf(o->log, TS_LOG_WARN, "no pack cache: %s", err.msg);
+    return false;
+}
+
+/* Fills the arena from the file that c has found, if that is what it should be: *loaded. */
+static ts_status read_cache(ts_device *d, const piece_list *l, ts_pack_cache *c,
+                            const ts_load_options *o, bool *loaded, ts_error *err)
+{
+    *loaded = false;
+    if (!ts_pack_cache_same_file(c)) {
+        uint64_t content;
+        ts_status s = all_pieces(d, l, false, d->plan->packed, &content, o, err);
+        if (s)
+            return s;
+        if (!ts_pack_cache_same_content(c, content))
+            return TS_OK;
+    }
+    ts_progress progress = {.opt = o, .all = d->plan->packed};
+    *loaded = ts_pack_cache_read(c, d->pool, d->packed, &progress);
+    if (*loaded) {
+        ts_logf(o->log, TS_LOG_INFO, "read the pack cache %s/%s, %.2f GB", c->path, c->name,
+                (double)d->plan->packed * 1e-9);
+        return ts_progress_add(&progress, 0, 0) ? TS_OK : cancelled(err);
+    }
+    if (c->fd >= 0) /* not given up, so it was the caller */
+        return cancelled(err);
+    /* Packing leaves gaps between weights alone, and they must be zero. */
+    ts_unmap(d->packed, d->plan->packed);
+    d->packed = ts_map(d->plan->packed);
+    return d->packed ? TS_OK : ts_fail(err, TS_NO_MEMORY, "no memory for packed weights");
+}
+
+static ts_status write_cache(ts_device *d, const ts_model *m, ts_pack_cache *c, uint64_t content,
+                             const ts_load_options *o, ts_error *err)
+{
+    size_t done = source_bytes(m);
+    ts_progress progress = {.opt = o, .done = done, .all = done + d->plan->packed};
+    ts_pack_cache_write(c, d->pool, d->packed, content, &progress);
+    return ts_progress_add(&progress, 0, 0) ? TS_OK : cancelled(err);
+}
+
+static ts_status fill_arena(ts_device *d, const ts_model *m, const piece_list *l,
+                            const ts_load_options *o, ts_error *err)
+{
+    ts_pack_cache c;
+    uint64_t content;
+    bool cache = open_cache(&c, d, m, o), loaded = false;
+    ts_status s = TS_OK;
+    if (cache && c.fd >= 0)
+        s = read_cache(d, l, &c, o, &loaded, err);
+    if (!s && !loaded)
+        s = all_pieces(d, l, true, cache ? d->plan->packed : 0, cache ? &content : NULL, o, err);
+    if (!s && !loaded && cache)
+        s = write_cache(d, m, &c, content, o, err);
+    if (cache)
+        ts_pack_cache_close(&c);
+    return s;
 }
 
 /* Writes where the weights are, and lets go what is left of their source: pages that two pieces
@@ -150,7 +253,7 @@ ts_status ts_cpu_load(ts_device *d, ts_model *m, const ts_load_options *o, ts_er
     piece_list l = {0};
     ts_status s = list_pieces(&l, m, err);
     if (!s)
-        s = pack_all(d, &l, o, err);
+        s = fill_arena(d, m, &l, o, err);
     if (!s)
         hand_out(d, m, o->log);
     free(l.first);

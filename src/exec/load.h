@@ -18,7 +18,7 @@ typedef struct ts_progress {
     const ts_load_options *opt;
     atomic_size_t done;
     size_t all;       /* bytes to go through                      */
-    atomic_bool stop; /* cancelled, or failed: threads claim no more */
+    atomic_bool stop; /* cancelled: threads claim no more */
 } ts_progress;
 
 /* Thread tid has done n bytes more. False: stop. */
