@@ -105,9 +105,9 @@ typedef struct ts_engine_options {
     void *progress_user;
     bool no_amx; /* TS_ISA_AUTO without tiles; not together with TS_ISA_AMX  */
     /* A directory that keeps the packed weights for the next start; NULL or "" = none. It is made
-     * if only its last name is missing. What it holds is checked to the last byte before it is used;
-     * a file that is stale or damaged is reported to the log and made anew, and one that can't be
-     * written is a warning, never an error (docs/CLI.md). */
+     * if only its last name is missing. What it holds is checked to the last byte before it is
+     * used; a file that is stale or damaged is reported to the log and made anew, and one that
+     * can't be written is a warning, never an error (docs/CLI.md). */
     const char *pack_cache;
 } ts_engine_options;
 

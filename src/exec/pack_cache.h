@@ -7,8 +7,8 @@
  *
  * Nothing in the file is believed. It is used only if it belongs to this user and nobody else may
  * write to it; if its header's checksum holds; if its key is the one computed from this model,
- * ISA, plan and these packed layouts; if the model file is the same as then (its stamp: device,
- * inode, size, times) or holds the same bytes; and if the checksum over the whole payload holds
+ * ISA, plan and these packed layouts; if the model file is the same as then (its stamp: inode,
+ * size, times) or holds the same bytes; and if the checksum over the whole payload holds
  * for the bytes that were read. They are read into the arena, not mapped: file mappings get no
  * huge pages, and what has been checked can't change afterwards. Anything else is reported, and
  * rebuilt.

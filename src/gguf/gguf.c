@@ -39,10 +39,10 @@ static void unload(gguf_shard *s)
 
 static uint64_t stamp_of(const struct stat *sb)
 {
-    uint64_t v[] = {(uint64_t)sb->st_dev,          (uint64_t)sb->st_ino,
-                    (uint64_t)sb->st_size,         (uint64_t)sb->st_mtim.tv_sec,
-                    (uint64_t)sb->st_mtim.tv_nsec, (uint64_t)sb->st_ctim.tv_sec,
-                    (uint64_t)sb->st_ctim.tv_nsec};
+    /* Not st_dev: many file systems get another number at every start of the machine. */
+    uint64_t v[] = {(uint64_t)sb->st_ino,         (uint64_t)sb->st_size,
+                    (uint64_t)sb->st_mtim.tv_sec, (uint64_t)sb->st_mtim.tv_nsec,
+                    (uint64_t)sb->st_ctim.tv_sec, (uint64_t)sb->st_ctim.tv_nsec};
     return ts_hash64(v, sizeof v, 0);
 }
 

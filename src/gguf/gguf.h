@@ -104,7 +104,7 @@ void ts_gguf_arr_strs(const ts_gguf_arr *a, ts_str *out);
 void ts_gguf_arr_arrs(const ts_gguf_arr *a, ts_gguf_arr *out);
 
 /* Shard i as a file: all its bytes, where the data of its tensors begins (its size if it has none),
- * and a number that changes whenever the file may have: device, inode, size, times of change. */
+ * and a number that changes whenever the file may have: of inode, size, times of change. */
 typedef struct ts_gguf_file {
     const uint8_t *bytes; /* [size] */
     size_t size, data;
