@@ -1,12 +1,11 @@
 /* bench/kernels.c - the speed of every kernel set as a share of what the same run measured this
- * machine to be able to do.
+ * machine to be able to do (base/probe.h).
  *
  * Decode is bound by memory: its share is of a plain read loop over a buffer larger than the
  * caches, and every shape has as many copies of its matrix as it takes to leave them. Prefill is
- * bound by arithmetic: its share is of a loop of nothing but the instructions the type needs
- * (vpmaddubsw with vpaddw, or FMA). A figure is the fastest of its rounds: other programs on the
- * machine only ever add time. */
-#include <immintrin.h>
+ * bound by arithmetic: its share is of a loop of nothing but the instructions the kernel needs:
+ * BF16 tile products, int8 products, or FMA. A figure is the fastest of its rounds: other programs
+ * on the machine only ever add time. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,9 +15,18 @@
 #include "base/cpu.h"
 #include "base/mem.h"
 #include "base/pool.h"
+#include "base/probe.h"
 #include "cpu/kset.h"
+#include "cpu/tiles.h"
 
-enum { COLD = 96 << 20, MAX_M = 16 };
+enum { MAX_M = 16 };
+
+/* More than the caches hold. */
+static size_t cold_bytes(void)
+{
+    size_t l3 = ts_cpu_get()->l3;
+    return l3 > (48u << 20) ? 2 * l3 : 96u << 20;
+}
 
 typedef struct options {
     int threads;
@@ -54,80 +62,6 @@ static double fastest(ts_pool *pool, const options *opt, ts_pool_fn *fn, void *a
         best = t < best ? t : best;
     }
     return best;
-}
-
-/* What the machine can do. */
-
-enum { READ = 16 << 20, PEAK_ROUNDS = 20000 };
-
-typedef struct limits {
-    char *cold;  /* COLD bytes                          */
-    size_t at;   /* where the next read starts          */
-    double read; /* GB/s                               */
-    double int8; /* GFLOP/s of vpmaddubsw with vpaddw  */
-    double fma;  /* GFLOP/s                             */
-} limits;
-
-static void read_job(void *arg, int tid, int n)
-{
-    limits *l = arg;
-    size_t bytes = READ / (size_t)n / 256 * 256;
-    const char *p = l->cold + l->at + (size_t)tid * bytes;
-    for (size_t i = 0; i < bytes; i += 64)
-        __asm__ volatile("movups (%0), %%xmm0\n\tmovups 16(%0), %%xmm1\n\t"
-                         "movups 32(%0), %%xmm2\n\tmovups 48(%0), %%xmm3"
-                         :
-                         : "r"(p + i)
-                         : "xmm0", "xmm1", "xmm2", "xmm3", "memory");
-}
-
-static void next_read(void *arg)
-{
-    limits *l = arg;
-    l->at = (l->at + READ) % COLD;
-}
-
-__attribute__((target("avx2,fma"))) static void int8_job(void *arg, int tid, int n)
-{
-    (void)arg, (void)tid, (void)n;
-    __m256i a[8], c = _mm256_set1_epi8(3), x = _mm256_set1_epi8(5);
-    for (int j = 0; j < 8; j++)
-        a[j] = _mm256_setzero_si256();
-    for (int i = 0; i < PEAK_ROUNDS; i++) {
-        __asm__ volatile("" : "+x"(c), "+x"(x));
-        for (int j = 0; j < 8; j++) {
-            __asm__ volatile("" : "+x"(c)); /* each product is made */
-            __m256i v = _mm256_maddubs_epi16(c, x);
-            a[j] = _mm256_add_epi16(a[j], v);
-        }
-    }
-    for (int j = 0; j < 8; j++)
-        __asm__ volatile("" ::"x"(a[j]));
-}
-
-__attribute__((target("avx2,fma"))) static void fma_job(void *arg, int tid, int n)
-{
-    (void)arg, (void)tid, (void)n;
-    __m256 a[12], c = _mm256_set1_ps(0.5f), x = _mm256_set1_ps(0.25f);
-    for (int j = 0; j < 12; j++)
-        a[j] = _mm256_setzero_ps();
-    for (int i = 0; i < PEAK_ROUNDS; i++) {
-        __asm__ volatile("" : "+x"(c), "+x"(x));
-        for (int j = 0; j < 12; j++)
-            a[j] = _mm256_fmadd_ps(c, x, a[j]);
-    }
-    for (int j = 0; j < 12; j++)
-        __asm__ volatile("" ::"x"(a[j]));
-}
-
-static void measure(ts_pool *pool, const options *opt, limits *l)
-{
-    int n = ts_pool_size(pool);
-    l->read = READ / fastest(pool, opt, read_job, l, next_read) * 1e-9;
-    if (ts_cpu_get()->avx2) {
-        l->int8 = n * 64.0 * 8 * PEAK_ROUNDS / fastest(pool, opt, int8_job, NULL, NULL) * 1e-9;
-        l->fma = n * 16.0 * 12 * PEAK_ROUNDS / fastest(pool, opt, fma_job, NULL, NULL) * 1e-9;
-    }
 }
 
 /* The kernel sets. */
@@ -168,12 +102,17 @@ static void mul_job(void *arg, int tid, int n)
                 .ldy = j->n,
                 .scratch = j->scratch + (size_t)tid * TS_MUL_SCRATCH};
     rows(j, tid, n, &p.n0, &p.n1);
+    bool tiles = j->s->on_tiles != NULL;
+    if (tiles)
+        ts_tiles_begin();
     /* a few tasks each, as the engine deals them out */
     int64_t end = p.n1, step = 256;
     for (; p.n0 < end; p.n0 += step) {
         p.n1 = p.n0 + step < end ? p.n0 + step : end;
         j->s->mul(&p);
     }
+    if (tiles)
+        ts_tiles_end();
 }
 
 /* Another copy, so that the caches hold nothing of it. */
@@ -218,7 +157,7 @@ static bool job_open(job *j, int threads, const ts_kset *s, bool int8, int64_t n
     size_t bytes = (size_t)n * ts_row_bytes(info, k);
     *j = (job){.s = s, .prep = int8 ? s->prep_int8 : s->prep, .m = m, .n = n, .k = k};
     j->w_bytes = ((s->packed_bytes ? s->packed_bytes(n, k) : bytes) + 63) / 64 * 64;
-    j->copies = (int)(COLD / j->w_bytes) + 1;
+    j->copies = (int)(cold_bytes() / j->w_bytes) + 1;
     j->src = ts_map(bytes);
     j->w = ts_map(j->w_bytes * (size_t)j->copies);
     j->x = ts_map((size_t)(m * k) * sizeof(float));
@@ -229,11 +168,12 @@ static bool job_open(job *j, int threads, const ts_kset *s, bool int8, int64_t n
     if (!j->src || !j->w || !j->x || !j->y || !j->act || !j->scratch)
         return false;
     fill(info, (uint8_t *)j->src, bytes);
-    for (int i = 0; i < j->copies; i++)
-        if (s->pack)
-            s->pack(j->w + (size_t)i * j->w_bytes, j->src, n, k, 0, n);
-        else
-            memcpy(j->w + (size_t)i * j->w_bytes, j->src, bytes);
+    if (s->pack)
+        s->pack(j->w, j->src, n, k, 0, n);
+    else
+        memcpy(j->w, j->src, bytes);
+    for (int i = 1; i < j->copies; i++)
+        memcpy(j->w + (size_t)i * j->w_bytes, j->w, j->w_bytes);
     for (int64_t i = 0; i < m * k; i++)
         j->x[i] = (float)(i * 2654435761u % 1000) * 1e-3f - 0.5f;
     j->prep->run(j->act, j->x, k, m, k, 0, m);
@@ -255,14 +195,16 @@ static void job_close(job *j)
 
 static bool first_row = true;
 
-static void row(const options *opt, const ts_pool *pool, const limits *l, const job *j, double mul,
-                double pack, double prep)
+static void row(const options *opt, const ts_pool *pool, const ts_probe *l, const job *j,
+                double mul, double pack, double prep)
 {
     const ts_type_info *info = ts_type_get(j->s->type);
     double bytes = (double)j->n * (double)ts_row_bytes(info, j->k), x = (double)(j->m * j->k) * 4;
     double gbs = bytes / mul * 1e-9, gflops = 2.0 * (double)(j->m * j->n * j->k) / mul * 1e-9;
-    double peak = info->act == TS_ACT_F32 ? l->fma : l->int8;
-    double share_read = 100 * gbs / l->read, share_peak = peak > 0 ? 100 * gflops / peak : 0;
+    bool tiles = j->s->on_tiles && j->s->on_tiles(j->m) && j->prep == j->s->prep;
+    double peak = 1e-9 * (tiles ? l->tile_bf16 : info->act == TS_ACT_F32 ? l->fma : l->int8);
+    double share_read = 100 * gbs / (1e-9 * l->read),
+           share_peak = peak > 0 ? 100 * gflops / peak : 0;
     double pack_gbs = pack > 0 ? bytes / pack * 1e-9 : 0, prep_gbs = x / prep * 1e-9;
     if (opt->json)
         printf("%s{\"type\":\"%s\",\"isa\":\"%s\",\"layout\":\"%s\",\"threads\":%d,\"n\":%lld,"
@@ -272,7 +214,8 @@ static void row(const options *opt, const ts_pool *pool, const limits *l, const 
                "\"peak_gflops\":%.1f}",
                first_row ? "" : ",\n", info->name, ts_isa_name(j->s->isa), j->s->layout,
                ts_pool_size(pool), (long long)j->n, (long long)j->k, (long long)j->m, mul * 1e6,
-               gbs, gflops, share_read / 100, share_peak / 100, pack_gbs, prep_gbs, l->read, peak);
+               gbs, gflops, share_read / 100, share_peak / 100, pack_gbs, prep_gbs, 1e-9 * l->read,
+               peak);
     else
         printf("| %-6s | %-9s | %5lld x %-5lld | %3lld | %9.1f | %5.1f | %3.0f %% | %6.1f | %3.0f "
                "%% | "
@@ -283,24 +226,24 @@ static void row(const options *opt, const ts_pool *pool, const limits *l, const 
     fflush(stdout);
 }
 
-static int run(const options *opt, ts_pool *pool)
+static int run(const options *opt, ts_pool *pool, ts_prober *prober)
 {
     static const int64_t shapes[2][2] = {{8192, 2048}, {4096, 14336}}; /* of a 1B and of an 8B */
-    limits l = {.cold = ts_map(COLD + READ)};
-    if (!l.cold)
-        return 1;
-    memset(l.cold, 1, COLD + READ);
-    measure(pool, opt, &l);
+    ts_probe l = {0};
+    for (int i = 0; i < 3; i++)
+        ts_prober_run(prober, &l);
     if (opt->json)
         printf("[");
     else
         printf(
-            "%s, %d threads: reads %.1f GB/s, int8 %.0f GFLOP/s, FMA %.0f GFLOP/s\n\n"
+            "%s, %d threads: reads %.1f GB/s, FMA %.0f GFLOP/s, int8 %.0f GOP/s, BF16 tiles %.0f "
+            "GFLOP/s\n\n"
             "| type   | layout    |     n x k     |   m |        us |  GB/s | of read | GFLOP/s | "
             "of peak | pack GB/s | prep GB/s |\n"
             "|--------|-----------|---------------|----:|----------:|------:|-----:|------:|-----:|"
             "----:|----:|\n",
-            ts_cpu_get()->brand, ts_pool_size(pool), l.read, l.int8, l.fma);
+            ts_cpu_get()->brand, ts_pool_size(pool), 1e-9 * l.read, 1e-9 * l.fma, 1e-9 * l.int8,
+            1e-9 * l.tile_bf16);
     for (size_t i = 0; i < ts_kset_count(); i++) {
         const ts_kset *s = ts_kset_at(i);
         if (s->isa != opt->isa || (opt->type && strcasecmp(opt->type, ts_type_get(s->type)->name)))
@@ -314,7 +257,7 @@ static int run(const options *opt, ts_pool *pool)
                     fprintf(stderr, "bench_kernels: out of memory\n");
                     return 1;
                 }
-                measure(pool, opt, &l);
+                ts_prober_run(prober, &l);
                 double mul = fastest(pool, opt, mul_job, &j, next_copy);
                 double prep = fastest(pool, opt, prep_job, &j, NULL);
                 double pack = s->pack ? fastest(pool, opt, pack_job, &j, NULL) : 0;
@@ -324,17 +267,15 @@ static int run(const options *opt, ts_pool *pool)
     }
     if (opt->json)
         printf("]\n");
-    ts_unmap(l.cold, COLD + READ);
     return 0;
 }
 
 static int usage(void)
 {
-    fprintf(
-        stderr,
-        "usage: bench_kernels [-t THREADS] [-o md|json] [--isa ref|avx2] [--type TYPE] [-m M]...\n"
-        "                     [--act exact|int8] [--shape NxK] [--ms MILLISECONDS_A_FIGURE]\n"
-        "example: bench_kernels -t 2 --type Q4_K -m 1 -m 512 --shape 8192x2048\n");
+    fprintf(stderr,
+            "usage: bench_kernels [-t THREADS] [-o md|json] [--isa SET] [--type TYPE] [-m M]...\n"
+            "                     [--act exact|int8] [--shape NxK] [--ms MILLISECONDS_A_FIGURE]\n"
+            "example: bench_kernels -t 2 --type Q4_K -m 1 -m 512 --shape 8192x2048\n");
     return 1;
 }
 
@@ -372,12 +313,15 @@ int main(int argc, char **argv)
 
     ts_error err;
     ts_pool *pool;
+    ts_prober *prober;
     if (ts_isa_resolve(opt.isa, false, &(ts_log){0}, &opt.isa, &err) ||
-        ts_pool_open(&pool, opt.threads, &err)) {
+        ts_pool_open(&pool, opt.threads, &err) ||
+        ts_prober_open(&prober, opt.threads, opt.isa, &err)) {
         fprintf(stderr, "bench_kernels: %s\n", err.msg);
         return 1;
     }
-    int rc = run(&opt, pool);
+    int rc = run(&opt, pool, prober);
+    ts_prober_close(prober);
     ts_pool_close(pool);
     return rc;
 }
