@@ -52,24 +52,17 @@ typedef struct bound {
     double achieved, peak; /* in that unit                                     */
 } bound;
 
-/* The peak that bounds a prefill: of tiles, if the engine has them; else of what most products are
- * made in. */
+/* The peak that bounds a prefill, of what most of its products are made in. On amx those are tiles,
+ * unless 8-bit activations were asked for and the weights have them. */
 static void prefill_peak(const bench_result *r, bound *b)
 {
-    bool tiles = strcmp(r->info.isa, "amx") == 0, int8 = r->info.int8_prefill;
-    double peak;
+    bool int8 = r->work.int8, amx = strcmp(r->info.isa, "amx") == 0;
+    bool tiles = amx && !(int8 && r->info.int8_prefill);
 
-    if (tiles) {
-        b->name = int8 ? "tile_int8" : "tile_bf16";
-        peak = int8 ? r->peak.tile_int8 : r->peak.tile_bf16;
-    } else {
-        int8 = r->work.int8;
-        b->name = int8 ? "int8" : "fma";
-        peak = int8 ? r->peak.int8 : r->peak.fma;
-    }
-    b->peak = 1e-12 * peak;
+    b->name = tiles ? "tile_bf16" : int8 ? "int8" : "fma";
+    b->peak = 1e-12 * (tiles ? r->peak.tile_bf16 : int8 ? r->peak.int8 : r->peak.fma);
     b->unit = "TFLOPS";
-    b->peak_unit = int8 ? "TOPS" : "TFLOPS";
+    b->peak_unit = int8 && !tiles ? "TOPS" : "TFLOPS";
 }
 
 static bound bound_of(const bench_result *r)

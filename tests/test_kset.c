@@ -143,17 +143,11 @@ static float bf16(float f)
     return ts_bf16_to_f32(ts_f32_to_bf16(f));
 }
 
-/* With exact activations, or where 8 bits change nothing. */
-static bool on_tiles(const ts_kset *s, bool int8, int64_t m)
-{
-    return s->on_tiles && s->on_tiles(m) && !(int8 && s->prep_int8 != s->prep);
-}
-
 /* What `ref` makes of the same activations. Tiles see both sides rounded to BF16. */
 static void oracle(const ts_kset *s, bool int8, const uint8_t *w, const float *x, int64_t ldx,
                    float *want, int64_t m, int64_t n, int64_t k)
 {
-    if (!on_tiles(s, int8, m)) {
+    if (!ts_kset_on_tiles(s, int8, m)) {
         product(ts_kset_get(s->type, TS_ISA_REF), int8, w, x, ldx, want, n, m, n, k, 1);
         return;
     }
@@ -225,7 +219,7 @@ static void one_case(const ts_kset *s, bool int8, int64_t m, int64_t n, int64_t 
                      bool against_plain)
 {
     const ts_kset *ref = ts_kset_get(s->type, TS_ISA_REF);
-    bool tiles = on_tiles(s, int8, m);
+    bool tiles = ts_kset_on_tiles(s, int8, m);
     int64_t ldx = k + (int64_t)(rnd_u64(&seed) % 3) * 5, ldy = n + (int64_t)(rnd_u64(&seed) % 12);
     size_t bytes = (size_t)n * ts_row_bytes(ts_type_get(s->type), k);
     uint8_t *w = poisoned(bytes);

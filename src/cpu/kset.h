@@ -70,9 +70,11 @@ typedef struct ts_kset {
     bool (*on_tiles)(int64_t m);
 } ts_kset;
 
-static inline bool ts_kset_on_tiles(const ts_kset *s, int64_t m)
+/* The same for either precision: 8-bit activations go by vectors, unless they are the exact ones.
+ */
+static inline bool ts_kset_on_tiles(const ts_kset *s, bool int8, int64_t m)
 {
-    return s->on_tiles && s->on_tiles(m);
+    return s->on_tiles && s->on_tiles(m) && !(int8 && s->prep_int8 != s->prep);
 }
 
 /* The widest kernel set for this type not wider than isa; never NULL for a type ts_type_get knows

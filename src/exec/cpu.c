@@ -123,7 +123,8 @@ static void walk_steps(ts_state *s, int tid, int n)
             s->seconds[i] += t1 - t0;
             s->calls[i]++;
             s->rows[i] += rows;
-            if (st->op == TS_OP_MATMUL && ts_kset_on_tiles(st->w->kset, rows))
+            if (st->op == TS_OP_MATMUL &&
+                ts_kset_on_tiles(st->w->kset, ts_plan_int8(s->d->plan, rows), rows))
                 s->tile_rows[i] += rows;
             t0 = t1;
         }

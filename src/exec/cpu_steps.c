@@ -95,12 +95,10 @@ static void store(ts_state *s, const ts_step *st, rows r)
     }
 }
 
-/* Which of a kernel set's two precisions a step over m rows uses: the same for preparing the
- * activations and for the products. */
+/* The same for preparing the activations and for the products. */
 static const ts_prep *prep_of(const ts_state *s, const ts_step *st, int64_t m)
 {
-    bool int8 = s->d->plan->int8_prefill && m >= TS_PREFILL_ROWS;
-    return int8 ? st->kset->prep_int8 : st->kset->prep;
+    return ts_plan_int8(s->d->plan, m) ? st->kset->prep_int8 : st->kset->prep;
 }
 
 /* --- steps shared freely ---------------------------------------------------- */

@@ -34,6 +34,12 @@ typedef struct ts_plan {
     size_t step_weights; /* read from memory by one decode step                            */
 } ts_plan;
 
+/* Which of a kernel set's two precisions a step over m rows uses. */
+static inline bool ts_plan_int8(const ts_plan *p, int64_t m)
+{
+    return p->int8_prefill && m >= TS_PREFILL_ROWS;
+}
+
 typedef struct ts_plan_options {
     ts_isa isa;    /* resolved                         */
     int n_threads; /* 0 = one for each CPU             */

@@ -22,7 +22,7 @@ typedef struct speeds {
 /* Operations a second of a micro-batch's products with this weight. */
 static double prefill_rate(const ts_plan *p, const ts_weight *w, const ts_probe *r)
 {
-    if (ts_kset_on_tiles(w->kset, PREFILL_TOKENS))
+    if (ts_kset_on_tiles(w->kset, p->int8_prefill, PREFILL_TOKENS))
         return r->tile_bf16 * TILE_SHARE;
     if (w->kset->prep->act == TS_ACT_F32)
         return r->fma * FMA_SHARE;
