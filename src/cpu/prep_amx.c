@@ -61,11 +61,11 @@ static void one_token(uint8_t *tile, int64_t t, const float *x, int64_t n)
 static void tiles_run(uint8_t *dst, const float *x, int64_t ldx, int64_t m, int64_t k, int64_t m0,
                       int64_t m1)
 {
-    int64_t nk = ts_tile_count(k, 32);
+    int64_t nk = ts_tile_count(k, 32), nm = ts_tile_count(m, TOKENS);
     for (int64_t t = m0; t < m1;) {
-        uint8_t *tile = dst + (size_t)(t / TOKENS * nk) * TILE;
         bool whole = t % TOKENS == 0 && t + TOKENS <= m1;
-        for (int64_t i = 0; i < nk; i++, tile += TILE) {
+        for (int64_t i = 0; i < nk; i++) {
+            uint8_t *tile = dst + (size_t)ts_tile_place(t / TOKENS, nm, i, nk) * TILE;
             const float *xi = x + t * ldx + 32 * i;
             int64_t n = k - 32 * i;
             if (whole) {

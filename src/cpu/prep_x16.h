@@ -7,12 +7,18 @@
  *     exact  q = 128 h + l in 15 bits: limb[0] = h, limb[1] = l      80 bytes
  *     int8   q in 8 bits: limb[0]                                    48 bytes
  *
- * For tiles (many tokens): BF16 in the order of the tile operand,
+ * For tiles (many tokens): BF16 in the order of the tile operand. A tile is 1 KB, 16 tokens by 32
+ * elements,
  *
- *     [16 tokens][k / 32] tiles of 1 KB: [pair j of 16][token of 16][2]
+ *     [pair j of 16][token of 16][2]
  *
- * where pair j is k = ts_r16_pair(j) and ts_r16_pair(j) + 2 of the 32 (kset/r16.h). Tokens that
- * fill up the last 16 are zeros, and so are elements that fill up the last 32. */
+ * where pair j is k = ts_r16_pair(j) and ts_r16_pair(j) + 2 of the 32 (kset/r16.h). Tiles lie as
+ *
+ *     [k block of TS_TILE_STEPS tiles][16 tokens][step]
+ *
+ * so that what all tokens have of a k block is contiguous: at a stride of all of k, a power of two
+ * in most models, they would share few sets of the L2. Tokens that fill up the last 16 are zeros,
+ * and so are elements that fill up the last 32. */
 #ifndef TS_PREP_X16_H
 #define TS_PREP_X16_H
 
@@ -31,10 +37,25 @@ static inline size_t ts_x16_bytes(int limbs)
     return 16 + 32 * (size_t)limbs;
 }
 
-/* Token blocks, and the tiles along k of one. */
+/* Tiles that n tokens (of = 16) or elements (of = 32) take. */
 static inline int64_t ts_tile_count(int64_t n, int64_t of)
 {
     return (n + of - 1) / of;
+}
+
+#define TS_TILE_STEPS 16
+
+/* Tiles along k of the k block that begins at tile k, out of n. */
+static inline int64_t ts_tile_steps(int64_t k, int64_t n)
+{
+    return n - k < TS_TILE_STEPS ? n - k : TS_TILE_STEPS;
+}
+
+/* The place of tile (token tile t of m_tiles, tile k of k_tiles) among all. */
+static inline int64_t ts_tile_place(int64_t t, int64_t m_tiles, int64_t k, int64_t k_tiles)
+{
+    int64_t k0 = k / TS_TILE_STEPS * TS_TILE_STEPS;
+    return k0 * m_tiles + t * ts_tile_steps(k0, k_tiles) + k - k0;
 }
 
 /* From this many tokens on the amx kernel sets compute with tiles: below, making BF16 of the

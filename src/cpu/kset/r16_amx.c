@@ -21,7 +21,7 @@ enum {
     ROWS = TS_R16_ROWS,
     TOKENS = 16,
     TILE = 1024,                    /* bytes */
-    STEPS = 16,                     /* tiles along k of a panel: 512 elements               */
+    STEPS = TS_TILE_STEPS,          /* tiles along k of a panel: 512 elements               */
     STRIP = 8,                      /* groups of rows whose sums wait in scratch             */
     BLOCK = TS_MUL_TOKENS / TOKENS, /* tiles of tokens of a block                           */
     PANEL = 2 * STEPS * TILE,       /* of two groups                                        */
@@ -111,10 +111,14 @@ TS_INLINE void quant_panel(ts_type type, uint8_t *dst, const uint8_t *w, int64_t
     for (; steps > 0; steps -= per, w += r16_block_bytes(type)) {
         _Alignas(64) float ds[16 * 16], dm[16 * 16];
         r16_prefetch(w, r16_block_bytes(type));
+        const float *scale = ds, *min = dm;
         r16_scales(type, w, ds, dm);
+        /* Read back from memory, a scale is broadcast by a load; kept in registers it would take a
+         * shuffle, and shuffles are what limits this loop. */
+        __asm__ volatile("" : "+r"(scale), "+r"(min)::"memory");
         TS_UNROLL
         for (int s = 0; s < per; s++, dst += TILE)
-            make_tile(type, dst, w, s, ds + 16 * subs * s, dm + 16 * subs * s);
+            make_tile(type, dst, w, s, scale + 16 * subs * s, min + 16 * subs * s);
     }
 }
 
@@ -197,10 +201,11 @@ TS_INLINE void prefetch_tile(const uint8_t *p)
 }
 
 /* a: panel, the second group's STEPS tiles on. b: tiles of activations, the second tile of tokens'
- * b_stride on. */
-TS_INLINE void products(int groups, int tokens, const uint8_t *a, const uint8_t *b, size_t b_stride,
-                        int64_t steps)
+ * `steps` tiles on. */
+TS_INLINE void products(int groups, int tokens, const uint8_t *a, const uint8_t *b, int64_t steps)
 {
+    const size_t b_stride = (size_t)steps * TILE;
+    __asm__ volatile("" ::: "memory"); /* gcc doesn't know that tile loads read what was written */
     for (; steps > 0; steps--, a += TILE, b += TILE) {
         _tile_loadd(4, a, 64);
         _tile_loadd(6, b, 64);
@@ -251,7 +256,7 @@ typedef struct amx_job {
     const ts_mul *p;
     amx_panel *panel;
     size_t group_bytes; /* of a packed group of rows  */
-    int64_t k_tiles;    /* along k                    */
+    int64_t m_tiles, k_tiles;
     uint8_t *panel_mem, *sums;
 } amx_job;
 
@@ -265,13 +270,12 @@ static void make_panels(const amx_job *j, int64_t n, int groups, int64_t k0, int
 /* One or two tiles of tokens: sums stay in the tiles. */
 TS_INLINE void narrow(const amx_job *j, int groups, int tokens, int64_t n)
 {
-    const size_t b_stride = (size_t)j->k_tiles * TILE;
     zero_sums(groups, tokens);
     for (int64_t k = 0; k < j->k_tiles; k += STEPS) {
-        int64_t steps = smaller(STEPS, j->k_tiles - k);
+        int64_t steps = ts_tile_steps(k, j->k_tiles);
         make_panels(j, n, groups, k, steps);
-        products(groups, tokens, j->panel_mem, (const uint8_t *)j->p->x + (size_t)k * TILE,
-                 b_stride, steps);
+        products(groups, tokens, j->panel_mem,
+                 (const uint8_t *)j->p->x + (size_t)(k * tokens) * TILE, steps);
     }
     store_sums(groups, tokens, j->sums, BLOCK * TILE);
 }
@@ -281,13 +285,12 @@ TS_INLINE void narrow(const amx_job *j, int groups, int tokens, int64_t n)
 TS_INLINE void wide(const amx_job *j, int groups, const uint8_t *x, uint8_t *c, int64_t tiles,
                     int64_t steps, bool first)
 {
-    const size_t b_stride = (size_t)j->k_tiles * TILE;
-    for (; tiles >= 2; tiles -= 2, x += 2 * b_stride, c += 2 * TILE) {
+    for (; tiles >= 2; tiles -= 2, x += 2 * steps * TILE, c += 2 * TILE) {
         if (first)
             zero_sums(groups, 2);
         else
             load_sums(groups, 2, c, BLOCK * TILE);
-        products(groups, 2, j->panel_mem, x, b_stride, steps);
+        products(groups, 2, j->panel_mem, x, steps);
         store_sums(groups, 2, c, BLOCK * TILE);
     }
     if (tiles == 1) {
@@ -295,43 +298,49 @@ TS_INLINE void wide(const amx_job *j, int groups, const uint8_t *x, uint8_t *c, 
             zero_sums(groups, 1);
         else
             load_sums(groups, 1, c, BLOCK * TILE);
-        products(groups, 1, j->panel_mem, x, b_stride, steps);
+        products(groups, 1, j->panel_mem, x, steps);
         store_sums(groups, 1, c, BLOCK * TILE);
     }
 }
 
-/* Groups of rows from n on, at most STRIP, for the tokens from m on, at most a block. */
+/* Groups of rows from n on, at most STRIP, for `tiles` tiles of tokens from tile m on, at most a
+ * block. */
 static void strip(const amx_job *j, int64_t n, int groups, int64_t m, int64_t tiles)
 {
-    const uint8_t *x = (const uint8_t *)j->p->x + (size_t)(m / TOKENS * j->k_tiles) * TILE;
     for (int64_t k = 0; k < j->k_tiles; k += STEPS) {
-        int64_t steps = smaller(STEPS, j->k_tiles - k);
+        int64_t steps = ts_tile_steps(k, j->k_tiles);
+        int64_t place = ts_tile_place(m, j->m_tiles, k, j->k_tiles);
+        const uint8_t *x = (const uint8_t *)j->p->x + (size_t)place * TILE;
         for (int g = 0; g < groups; g += 2) {
             uint8_t *c = j->sums + g * BLOCK * TILE;
-            const uint8_t *xk = x + (size_t)k * TILE;
             int now = groups - g < 2 ? 1 : 2;
             make_panels(j, n + g * ROWS, now, k, steps);
             if (now == 2)
-                wide(j, 2, xk, c, tiles, steps, k == 0);
+                wide(j, 2, x, c, tiles, steps, k == 0);
             else
-                wide(j, 1, xk, c, tiles, steps, k == 0);
+                wide(j, 1, x, c, tiles, steps, k == 0);
         }
     }
 }
 
 static void tiles_mul(amx_panel *panel, size_t group_bytes, const ts_mul *p)
 {
-    amx_job j = {
-        p, panel, group_bytes, ts_tile_count(p->k, 32), p->scratch, (uint8_t *)p->scratch + PANEL};
-    const int64_t groups = ts_tile_count(p->n1 - p->n0, ROWS),
-                  m_tiles = ts_tile_count(p->m, TOKENS);
+    const int64_t groups = ts_tile_count(p->n1 - p->n0, ROWS);
+    const int64_t m_tiles = ts_tile_count(p->m, TOKENS);
+    amx_job j = {.p = p,
+                 .panel = panel,
+                 .group_bytes = group_bytes,
+                 .m_tiles = m_tiles,
+                 .k_tiles = ts_tile_count(p->k, 32),
+                 .panel_mem = p->scratch,
+                 .sums = (uint8_t *)p->scratch + PANEL};
     const int64_t at_once = m_tiles <= 2 ? 2 : STRIP;
     for (int64_t m = 0; m < m_tiles; m += BLOCK) {
         int64_t tiles = smaller(BLOCK, m_tiles - m);
         for (int64_t g = 0; g < groups; g += at_once) {
             int64_t n = p->n0 + g * ROWS, now = smaller(at_once, groups - g);
             if (m_tiles > 2)
-                strip(&j, n, (int)now, m * TOKENS, tiles);
+                strip(&j, n, (int)now, m, tiles);
             else if (now == 2 && tiles == 2)
                 narrow(&j, 2, 2, n);
             else if (now == 2)
