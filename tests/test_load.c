@@ -1,5 +1,6 @@
-/* test_load.c - memory after a load: one copy of the weights is resident, and it lies on huge pages
- * where the system has them. */
+/* test_load.c - memory after a load, packed or from the pack cache: one copy of the weights is
+ * resident, and it lies on huge pages where the system has them. */
+#include <dirent.h>
 #include <inttypes.h>
 #include <string.h>
 #include <sys/statvfs.h>
@@ -77,19 +78,24 @@ static void write_model(const char *path)
     REQUIRE(waitpid(child, &status, 0) == child && status == 0);
 }
 
-static void test_memory(const char *path)
+/* With a cache that holds the model (`cached`), or none. */
+static void test_memory(const char *path, const char *cache, bool cached)
 {
     ts_error err = {0};
     ts_engine_options o;
     ts_engine_options_init(&o);
     o.isa = TS_ISA_AVX2;
+    o.pack_cache = cache;
     double before = resident();
     ts_engine *e;
     REQUIRE(ts_engine_open(&e, path, &o, &err) == TS_OK);
     double grown = resident() - before, packed = (double)e->plan.packed;
     double huge = huge_bytes(e->dev->packed);
-    printf("packed %.0f MB, resident %.0f MB, on huge pages %.0f MB, load %.2f s\n", packed / MB,
-           grown / MB, huge / MB, e->load_seconds);
+    printf("%s: packed %.0f MB, resident %.0f MB, on huge pages %.0f MB, load %.2f s\n",
+           !cache   ? "no cache"
+           : cached ? "cache read"
+                    : "cache written",
+           packed / MB, grown / MB, huge / MB, e->load_seconds);
     CHECK_MSG(grown <= 1.1 * packed, "%.0f MB resident for %.0f MB of packed weights", grown / MB,
               packed / MB);
     CHECK_MSG(grown >= packed, "%.0f MB resident", grown / MB);
@@ -112,15 +118,25 @@ int main(void)
     }
     char path[] = "/tmp/tessera-test-XXXXXX";
     struct statvfs fs;
-    if (statvfs("/tmp", &fs) == 0 && (double)fs.f_bavail * (double)fs.f_frsize < 2000 * MB) {
-        printf("skipped: no 2 GB of disk for a model\n");
+    if (statvfs("/tmp", &fs) == 0 && (double)fs.f_bavail * (double)fs.f_frsize < 3000 * MB) {
+        printf("skipped: no 3 GB of disk for a model and its cache\n");
         return 77;
     }
     int fd = mkstemp(path);
     REQUIRE(fd >= 0);
     close(fd);
     write_model(path);
-    test_memory(path);
+    test_memory(path, NULL, false);
+    char cache[] = "/tmp/tessera-test-XXXXXX", file[300] = "";
+    REQUIRE(mkdtemp(cache));
+    test_memory(path, cache, false);
+    test_memory(path, cache, true);
+    DIR *d = opendir(cache);
+    for (struct dirent *e; d && (e = readdir(d));)
+        if (e->d_name[0] != '.')
+            snprintf(file, sizeof file, "%s/%s", cache, e->d_name);
+    closedir(d);
+    CHECK(unlink(file) == 0 && rmdir(cache) == 0);
     unlink(path);
     return check_done("load");
 }

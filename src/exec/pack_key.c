@@ -56,7 +56,6 @@ static ts_status hash_layout(uint64_t *h, const ts_kset *ks, ts_error *err)
 
 static ts_status hash_layouts(uint64_t *h, const ts_model *m, ts_error *err)
 {
-    bool seen[TS_TYPE_COUNT] = {0}; /* a plan has one kernel set for a type */
     for (size_t i = 0; i < m->n_weights; i++) {
         const ts_weight *w = &m->weights[i];
         if (!w->kset || !w->kset->packed_bytes)
@@ -73,10 +72,10 @@ static ts_status hash_layouts(uint64_t *h, const ts_model *m, ts_error *err)
         *h = ts_hash64(v, sizeof v, *h);
         *h = ts_hash64(ks->layout, strlen(ks->layout), *h);
         *h = ts_hash64(w->source->name, strlen(w->source->name), *h);
-        if (seen[ks->type])
-            continue;
-        seen[ks->type] = true;
-        ts_status st = hash_layout(h, ks, err);
+        size_t first = 0; /* with this kernel set */
+        while (m->weights[first].kset != ks)
+            first++;
+        ts_status st = first == i ? hash_layout(h, ks, err) : TS_OK;
         if (st)
             return st;
     }
