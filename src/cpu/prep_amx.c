@@ -42,7 +42,7 @@ static void whole_tile(uint8_t *tile, const float *x, int64_t ldx, int64_t n)
         /* dwords of token t in v[t] -> 8 tokens of pair j: halves of p */
         ts_transpose_8x16(v, p);
         for (int i = 0; i < 8; i++) {
-            int j = ts_transposed_row(i);
+            int j = ts_r16_row(i);
             uint8_t *to = tile + 32 * half;
             _mm256_storeu_si256((__m256i *)(to + 64 * j), _mm512_castsi512_si256(p[i]));
             _mm256_storeu_si256((__m256i *)(to + 64 * (j + 4)), _mm512_extracti64x4_epi64(p[i], 1));

@@ -23,6 +23,7 @@ typedef short __m256bh __attribute__((vector_size(32), may_alias));
 typedef long long __m128i __attribute__((vector_size(16), may_alias));
 typedef uint16_t __mmask16;
 typedef uint32_t __mmask32;
+typedef uint64_t __mmask64;
 
 typedef int8_t ts_i8 __attribute__((vector_size(64), may_alias));
 typedef uint8_t ts_u8 __attribute__((vector_size(64), may_alias));
@@ -207,6 +208,14 @@ TS_FAKE __m512i _mm512_mask_mov_epi32(__m512i x, __mmask16 k, __m512i y)
     ts_i32 a = (ts_i32)x, b = (ts_i32)y;
     for (int i = 0; i < 16; i++)
         a[i] = k >> i & 1 ? b[i] : a[i];
+    return (__m512i)a;
+}
+
+TS_FAKE __m512i _mm512_maskz_mov_epi8(__mmask64 k, __m512i x)
+{
+    ts_u8 a = (ts_u8)x;
+    for (int i = 0; i < 64; i++)
+        a[i] = k >> i & 1 ? a[i] : 0;
     return (__m512i)a;
 }
 

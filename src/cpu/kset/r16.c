@@ -8,38 +8,47 @@
 enum { ROWS = TS_R16_ROWS, MAX_BLOCK = 256 }; /* bytes, more than the largest source block */
 
 static const ts_r16_layout layouts[TS_TYPE_COUNT] = {
-    /*                         offset, unit, count in the source block */
-    [TS_TYPE_Q4_0] = {32, 18, {{0, 2, 1, false}, {2, 4, 4, false}}},
-    [TS_TYPE_Q4_1] = {32, 20, {{0, 2, 1, false}, {2, 2, 1, false}, {4, 4, 4, false}}},
-    [TS_TYPE_Q5_0] = {32, 22, {{0, 2, 1, false}, {2, 4, 1, true}, {6, 4, 4, false}}},
-    [TS_TYPE_Q5_1] = {32,
-                      24,
-                      {{0, 2, 1, false}, {2, 2, 1, false}, {4, 4, 1, true}, {8, 4, 4, false}}},
-    [TS_TYPE_Q8_0] = {32, 34, {{0, 2, 1, false}, {2, 4, 8, false}}},
-    [TS_TYPE_IQ4_NL] = {32, 18, {{0, 2, 1, false}, {2, 4, 4, false}}},
-    [TS_TYPE_MXFP4] = {32, 17, {{0, 1, 1, false}, {1, 4, 4, false}}},
-    [TS_TYPE_Q2_K] = {256,
-                      84,
-                      {{80, 2, 1, false}, {82, 2, 1, false}, {0, 4, 4, false}, {16, 4, 16, false}}},
-    [TS_TYPE_Q3_K] =
-        {256, 110, {{108, 2, 1, false}, {96, 4, 3, false}, {0, 4, 8, false}, {32, 4, 16, false}}},
-    [TS_TYPE_Q4_K] = {256,
-                      144,
-                      {{0, 2, 1, false}, {2, 2, 1, false}, {4, 4, 3, false}, {16, 4, 32, false}}},
+    [TS_TYPE_Q4_0] = {32, 18, {{0, TS_R16_HALF, 1}, {2, TS_R16_NIBBLES, 1}}},
+    [TS_TYPE_Q4_1] = {32, 20, {{0, TS_R16_HALF, 1}, {2, TS_R16_HALF, 1}, {4, TS_R16_NIBBLES, 1}}},
+    [TS_TYPE_Q5_0] = {32, 22, {{0, TS_R16_HALF, 1}, {2, TS_R16_BITS, 1}, {6, TS_R16_NIBBLES, 1}}},
+    [TS_TYPE_Q5_1] =
+        {32,
+         24,
+         {{0, TS_R16_HALF, 1}, {2, TS_R16_HALF, 1}, {4, TS_R16_BITS, 1}, {8, TS_R16_NIBBLES, 1}}},
+    [TS_TYPE_Q8_0] = {32, 34, {{0, TS_R16_HALF, 1}, {2, TS_R16_PAIRS, 1}}},
+    [TS_TYPE_IQ4_NL] = {32, 18, {{0, TS_R16_HALF, 1}, {2, TS_R16_NIBBLES, 1}}},
+    [TS_TYPE_MXFP4] = {32, 17, {{0, TS_R16_BYTE, 1}, {1, TS_R16_NIBBLES, 1}}},
+    [TS_TYPE_Q2_K] =
+        {256,
+         84,
+         {{80, TS_R16_HALF, 1}, {82, TS_R16_HALF, 1}, {0, TS_R16_DWORD, 4}, {16, TS_R16_PAIRS, 2}}},
+    [TS_TYPE_Q3_K] = {256,
+                      110,
+                      {{108, TS_R16_HALF, 1},
+                       {96, TS_R16_DWORD, 3},
+                       {0, TS_R16_PAIRS, 1},
+                       {32, TS_R16_PAIRS, 2}}},
+    [TS_TYPE_Q4_K] =
+        {256,
+         144,
+         {{0, TS_R16_HALF, 1}, {2, TS_R16_HALF, 1}, {4, TS_R16_DWORD, 3}, {16, TS_R16_PAIRS, 4}}},
     [TS_TYPE_Q5_K] = {256,
                       176,
-                      {{0, 2, 1, false},
-                       {2, 2, 1, false},
-                       {4, 4, 3, false},
-                       {16, 4, 8, false},
-                       {48, 4, 32, false}}},
-    [TS_TYPE_Q6_K] =
+                      {{0, TS_R16_HALF, 1},
+                       {2, TS_R16_HALF, 1},
+                       {4, TS_R16_DWORD, 3},
+                       {16, TS_R16_PAIRS, 1},
+                       {48, TS_R16_PAIRS, 4}}},
+    [TS_TYPE_Q6_K] = {256,
+                      210,
+                      {{208, TS_R16_HALF, 1},
+                       {192, TS_R16_DWORD, 4},
+                       {128, TS_R16_PAIRS, 2},
+                       {0, TS_R16_PAIRS, 4}}},
+    [TS_TYPE_IQ4_XS] =
         {256,
-         210,
-         {{208, 2, 1, false}, {192, 4, 4, false}, {128, 4, 16, false}, {0, 4, 32, false}}},
-    [TS_TYPE_IQ4_XS] = {256,
-                        136,
-                        {{0, 2, 1, false}, {2, 2, 1, false}, {4, 4, 1, false}, {8, 4, 32, false}}},
+         136,
+         {{0, TS_R16_HALF, 1}, {2, TS_R16_HALF, 1}, {4, TS_R16_DWORD, 1}, {8, TS_R16_NIBBLES, 8}}},
 };
 
 const ts_r16_layout *ts_r16_layout_of(ts_type type)
@@ -47,78 +56,108 @@ const ts_r16_layout *ts_r16_layout_of(ts_type type)
     return layouts[type].block ? &layouts[type] : NULL;
 }
 
-/* Exchanges two bits of the place number of every bit of a dword: the places that `mask` holds go
- * up by `shift`. */
-static uint32_t swap_places(uint32_t v, int shift, uint32_t mask)
+/* Bytes of a unit of one row. */
+static const uint8_t unit_bytes[] = {[TS_R16_BYTE] = 1, [TS_R16_HALF] = 2,   [TS_R16_DWORD] = 4,
+                                     [TS_R16_BITS] = 4, [TS_R16_PAIRS] = 32, [TS_R16_NIBBLES] = 16};
+
+/* Where row r's units of `bytes` stand among those of 16 rows, by pairs. */
+static int by_pairs(int r, int bytes)
 {
-    uint32_t t = (v ^ v >> shift) & mask;
-    return v ^ t ^ t << shift;
+    int pair = r % 4 * 2 + r / 8, second = r / 4 % 2;
+    return (2 * pair + second) * bytes;
 }
 
-/* The bit of element 4 i + b stands at place [i2 i1 i0 b1 b0], five bits of a number; in planes it
- * is bit i of byte b, place [b1 b0 i2 i1 i0]. Four exchanges make one of the other. */
-static uint32_t planes_from_bits(uint32_t v)
+/* a, c: 16 bytes of two rows. to: 32 bytes, element i of a in the low nibble of byte i, of c in the
+ * high one. */
+static void join_nibbles(uint8_t *to, const uint8_t *a, const uint8_t *c)
 {
-    v = swap_places(v, 14, 0x0000cccc);   /* bits 4 and 1 of the place */
-    v = swap_places(v, 7, 0x00aa00aa);    /* 3 and 0                   */
-    v = swap_places(v, 2, 0x0c0c0c0c);    /* 2 and 1                   */
-    return swap_places(v, 1, 0x22222222); /* 1 and 0                   */
+    for (int i = 0; i < 16; i++) {
+        to[i] = (uint8_t)((a[i] & 15) | c[i] << 4);
+        to[16 + i] = (uint8_t)(a[i] >> 4 | (c[i] & 0xf0));
+    }
 }
 
-static uint32_t bits_from_planes(uint32_t v)
+static void part_nibbles(uint8_t *a, uint8_t *c, const uint8_t *from)
 {
-    v = swap_places(v, 1, 0x22222222);
-    v = swap_places(v, 2, 0x0c0c0c0c);
-    v = swap_places(v, 7, 0x00aa00aa);
-    return swap_places(v, 14, 0x0000cccc);
+    for (int i = 0; i < 16; i++) {
+        a[i] = (uint8_t)((from[i] & 15) | from[16 + i] << 4);
+        c[i] = (uint8_t)(from[i] >> 4 | (from[16 + i] & 0xf0));
+    }
+}
+
+/* One unit of 16 rows: src[r] + at <-> dst. */
+static void pack_unit(int kind, uint8_t *dst, const uint8_t *const row[ROWS], size_t at)
+{
+    switch (kind) {
+    case TS_R16_BYTE:
+        for (int r = 0; r < ROWS; r++)
+            dst[r] = row[r][at];
+        break;
+    case TS_R16_HALF:
+        for (int r = 0; r < ROWS; r++)
+            memcpy(dst + 2 * r, row[r] + at, 2);
+        break;
+    case TS_R16_DWORD:
+        for (int r = 0; r < ROWS; r++)
+            memcpy(dst + 4 * r, row[r] + at, 4);
+        break;
+    case TS_R16_BITS:
+        for (int r = 0; r < ROWS; r++)
+            memcpy(dst + by_pairs(r, 4), row[r] + at, 4);
+        break;
+    case TS_R16_PAIRS:
+        for (int r = 0; r < ROWS; r++)
+            memcpy(dst + by_pairs(r, 32), row[r] + at, 32);
+        break;
+    case TS_R16_NIBBLES:
+        for (int r = 0; r < 8; r++)
+            join_nibbles(dst + 64 * (r % 4) + 32 * (r / 4), row[r] + at, row[r + 8] + at);
+        break;
+    }
+}
+
+static void unpack_unit(int kind, uint8_t *const row[ROWS], size_t at, const uint8_t *src)
+{
+    switch (kind) {
+    case TS_R16_BYTE:
+        for (int r = 0; r < ROWS; r++)
+            row[r][at] = src[r];
+        break;
+    case TS_R16_HALF:
+        for (int r = 0; r < ROWS; r++)
+            memcpy(row[r] + at, src + 2 * r, 2);
+        break;
+    case TS_R16_DWORD:
+        for (int r = 0; r < ROWS; r++)
+            memcpy(row[r] + at, src + 4 * r, 4);
+        break;
+    case TS_R16_BITS:
+        for (int r = 0; r < ROWS; r++)
+            memcpy(row[r] + at, src + by_pairs(r, 4), 4);
+        break;
+    case TS_R16_PAIRS:
+        for (int r = 0; r < ROWS; r++)
+            memcpy(row[r] + at, src + by_pairs(r, 32), 32);
+        break;
+    case TS_R16_NIBBLES:
+        for (int r = 0; r < 8; r++)
+            part_nibbles(row[r] + at, row[r + 8] + at, src + 64 * (r % 4) + 32 * (r / 4));
+        break;
+    }
 }
 
 static void pack_block(const ts_r16_layout *l, uint8_t *dst, const uint8_t *const row[ROWS])
 {
-    for (const ts_r16_field *f = l->field; f < l->field + TS_R16_FIELDS && f->count; f++) {
-        for (int r = 0; r < ROWS; r++) {
-            const uint8_t *from = row[r] + f->at;
-            uint8_t *to = dst + r * f->unit;
-            uint32_t v;
-            if (f->unit == 4 && f->planes) {
-                memcpy(&v, from, 4);
-                v = planes_from_bits(v);
-                memcpy(to, &v, 4);
-            } else if (f->unit == 4) {
-                for (int i = 0; i < f->count; i++)
-                    memcpy(to + 64 * i, from + 4 * i, 4);
-            } else if (f->unit == 2) {
-                memcpy(to, from, 2);
-            } else {
-                *to = *from;
-            }
-        }
-        dst += ROWS * f->unit * f->count;
-    }
+    for (const ts_r16_field *f = l->field; f < l->field + TS_R16_FIELDS && f->count; f++)
+        for (int i = 0; i < f->count; i++, dst += ROWS * unit_bytes[f->kind])
+            pack_unit(f->kind, dst, row, f->at + (size_t)(i * unit_bytes[f->kind]));
 }
 
 static void unpack_block(const ts_r16_layout *l, uint8_t *const row[ROWS], const uint8_t *src)
 {
-    for (const ts_r16_field *f = l->field; f < l->field + TS_R16_FIELDS && f->count; f++) {
-        for (int r = 0; r < ROWS; r++) {
-            const uint8_t *from = src + r * f->unit;
-            uint8_t *to = row[r] + f->at;
-            uint32_t v;
-            if (f->unit == 4 && f->planes) {
-                memcpy(&v, from, 4);
-                v = bits_from_planes(v);
-                memcpy(to, &v, 4);
-            } else if (f->unit == 4) {
-                for (int i = 0; i < f->count; i++)
-                    memcpy(to + 4 * i, from + 64 * i, 4);
-            } else if (f->unit == 2) {
-                memcpy(to, from, 2);
-            } else {
-                *to = *from;
-            }
-        }
-        src += ROWS * f->unit * f->count;
-    }
+    for (const ts_r16_field *f = l->field; f < l->field + TS_R16_FIELDS && f->count; f++)
+        for (int i = 0; i < f->count; i++, src += ROWS * unit_bytes[f->kind])
+            unpack_unit(f->kind, row, f->at + (size_t)(i * unit_bytes[f->kind]), src);
 }
 
 /* --- 16-bit floats ---------------------------------------------------------------- */

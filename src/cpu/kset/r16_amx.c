@@ -85,20 +85,16 @@ TS_INLINE void code_row(uint8_t *tile, int sub, int r, __m256i codes, const floa
 TS_INLINE void make_tile(ts_type type, uint8_t *tile, const uint8_t *b, int s, const float *ds,
                          const float *dm)
 {
-    const __m512i second = _mm512_maskz_mov_epi32(0xf0f0, _mm512_set1_epi8(16));
-    __m512i v[8], p[8];
-    TS_UNROLL
-    for (int j = 0; j < 8; j++)
-        v[j] = r16_is_nibble(type) ? r16_nibbles(type, b, s, j, second) : r16_code(type, b, s, j);
-    ts_transpose_8x16(v, p);
+    const __m512i second = _mm512_maskz_mov_epi32(0xff00, _mm512_set1_epi8(16));
     TS_UNROLL
     for (int i = 0; i < 8; i++) {
-        const int r = ts_transposed_row(i);
+        const int r = ts_r16_row(i);
         if (r16_is_nibble(type)) {
-            nibble_rows(tile, r, p[i], levels(type), ds, dm);
+            nibble_rows(tile, r, r16_nibbles(type, b, s, i, second), levels(type), ds, dm);
         } else {
-            code_row(tile, r16_sub(type), r, _mm512_castsi512_si256(p[i]), ds, dm);
-            code_row(tile, r16_sub(type), r + 4, _mm512_extracti64x4_epi64(p[i], 1), ds, dm);
+            __m512i c = r16_code(type, b, s, i);
+            code_row(tile, r16_sub(type), r, _mm512_castsi512_si256(c), ds, dm);
+            code_row(tile, r16_sub(type), r + 4, _mm512_extracti64x4_epi64(c, 1), ds, dm);
         }
     }
 }
@@ -147,7 +143,7 @@ TS_INLINE void float_panel(ts_type type, uint8_t *dst, const uint8_t *w, int64_t
             ts_transpose_8x16(v, p);
             TS_UNROLL
             for (int i = 0; i < 8; i++) {
-                uint8_t *row = dst + 64 * ts_transposed_row(i) + 32 * half;
+                uint8_t *row = dst + 64 * ts_r16_row(i) + 32 * half;
                 _mm256_storeu_si256((__m256i *)row, _mm512_castsi512_si256(p[i]));
                 _mm256_storeu_si256((__m256i *)(row + 4 * 64), _mm512_extracti64x4_epi64(p[i], 1));
             }
@@ -238,7 +234,7 @@ static void leave(const ts_mul *p, const uint8_t *c, int64_t n, int64_t m)
             v[r] = _mm512_loadu_si512(c + 64 * (8 * half + r));
         ts_transpose_8x16(v, q);
         for (int i = 0; i < 8; i++) {
-            float *to = t[ts_transposed_row(i)] + 8 * half;
+            float *to = t[ts_r16_row(i)] + 8 * half;
             _mm256_storeu_si256((__m256i *)to, _mm512_castsi512_si256(q[i]));
             _mm256_storeu_si256((__m256i *)(to + 4 * ROWS), _mm512_extracti64x4_epi64(q[i], 1));
         }

@@ -9,6 +9,7 @@
  *
  * A unit is 32 k. Its panel: 8 vectors of codes, then ds and dm of each sub-block (r16_code.h). */
 #include "cpu/kset/r16_code.h"
+#include "cpu/kset/r16_transpose.h"
 #include "cpu/prep.h"
 #include "cpu/prep_x16.h"
 
@@ -48,37 +49,45 @@ TS_INLINE __m512i broadcast4(const void *p)
     return _mm512_set1_epi32(v);
 }
 
-/* acc[t] += one unit. Codes come from the packed block b (sub-block s of it), or from a panel. */
-TS_INLINE void unit(ts_type type, bool panel, int sub, int tokens, int limbs, const uint8_t *b,
-                    int s, const float *ds, const float *dm, const uint8_t *const x[], __m512 acc[])
+/* Codes of one unit, dword j of all rows in v[j]: from sub-block s of a packed block, or a panel.
+ */
+TS_INLINE void codes(ts_type type, bool panel, const uint8_t *b, int s, __m512i v[8])
 {
-    const int subs = 32 / sub;
-    __m512i sum[2][TILE];
+    __m512i p[8];
     TS_UNROLL
-    for (int j = 0; j < 8; j++) {
-        const int i = j * subs / 8;
-        const bool first = j * subs % 8 == 0, last = (j + 1) * subs % 8 == 0;
-        __m512i c = panel ? _mm512_loadu_si512(b + 64 * j) : r16_code(type, b, s, j);
-        TS_UNROLL
-        for (int t = 0; t < tokens; t++) {
-            const ts_x16 *xt = (const ts_x16 *)x[t];
-            TS_UNROLL
-            for (int l = 0; l < limbs; l++)
-                sum[l][t] = _mm512_dpbusd_epi32(first ? _mm512_setzero_si512() : sum[l][t], c,
-                                                broadcast4(xt->limb[l] + 4 * j));
-        }
-        if (!last)
-            continue;
+    for (int i = 0; i < 8; i++)
+        if (panel)
+            v[i] = _mm512_loadu_si512(b + 64 * i);
+        else
+            p[i] = r16_code(type, b, s, i);
+    if (!panel)
+        ts_transpose_16x8(p, v);
+}
+
+/* acc[t] += one unit. The low limbs are added to 128 times the sum of the high ones. */
+TS_INLINE void unit(int sub, int tokens, int limbs, const __m512i v[8], const float *ds,
+                    const float *dm, const uint8_t *const x[], __m512 acc[])
+{
+    const int subs = 32 / sub, n = 8 / subs;
+    TS_UNROLL
+    for (int i = 0; i < subs; i++) {
         __m512 d = _mm512_loadu_ps(ds + 16 * i), m = _mm512_loadu_ps(dm + 16 * i);
         TS_UNROLL
         for (int t = 0; t < tokens; t++) {
             const ts_x16 *xt = (const ts_x16 *)x[t];
-            __m512i all = sum[0][t];
-            if (limbs == 2)
-                all = _mm512_add_epi32(_mm512_slli_epi32(all, 7), sum[1][t]);
+            __m512i sum = _mm512_setzero_si512();
+            TS_UNROLL
+            for (int l = 0; l < limbs; l++) {
+                if (l == 1)
+                    sum = _mm512_slli_epi32(sum, 7);
+                TS_UNROLL
+                for (int j = 0; j < n; j++)
+                    sum = _mm512_dpbusd_epi32(sum, v[n * i + j],
+                                              broadcast4(xt->limb[l] + 4 * (n * i + j)));
+            }
             __m512 dx = _mm512_mul_ps(d, _mm512_set1_ps(xt->d));
+            acc[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), dx, acc[t]);
             float q = subs == 1 ? xt->s : xt->s16[i];
-            acc[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(all), dx, acc[t]);
             acc[t] = _mm512_fnmadd_ps(m, _mm512_set1_ps(q), acc[t]);
         }
     }
@@ -107,8 +116,9 @@ TS_INLINE void direct(ts_type type, int tokens, int limbs, const uint8_t *w, con
         r16_scales(type, w, ds, dm);
         TS_UNROLL
         for (int s = 0; s < per; s++) {
-            unit(type, false, sub, tokens, limbs, w, s, ds + 16 * (32 / sub) * s,
-                 dm + 16 * (32 / sub) * s, x, acc);
+            __m512i v[8];
+            codes(type, false, w, s, v);
+            unit(sub, tokens, limbs, v, ds + 16 * (32 / sub) * s, dm + 16 * (32 / sub) * s, x, acc);
             TS_UNROLL
             for (int t = 0; t < tokens; t++)
                 x[t] += ts_x16_bytes(limbs);
@@ -117,7 +127,6 @@ TS_INLINE void direct(ts_type type, int tokens, int limbs, const uint8_t *w, con
     store(out, tokens, acc);
 }
 
-/* ts_type 0 stands for any: a panel says nothing about its type but the size of sub-blocks. */
 TS_INLINE void from_panel(int sub, int tokens, int limbs, const uint8_t *w, const uint8_t *x0,
                           size_t ldx, int64_t units, const r16_out *out)
 {
@@ -126,7 +135,9 @@ TS_INLINE void from_panel(int sub, int tokens, int limbs, const uint8_t *w, cons
     start(tokens, x0, ldx, x, acc);
     for (; units > 0; units--, w += PANEL_UNIT) {
         const float *ds = (const float *)(w + 8 * 64);
-        unit(TS_TYPE_F32, true, sub, tokens, limbs, w, 0, ds, ds + 2 * 16, x, acc);
+        __m512i v[8];
+        codes(TS_TYPE_F32, true, w, 0, v);
+        unit(sub, tokens, limbs, v, ds, ds + 2 * 16, x, acc);
         TS_UNROLL
         for (int t = 0; t < tokens; t++)
             x[t] += ts_x16_bytes(limbs);
@@ -144,9 +155,11 @@ TS_INLINE void make_panel(ts_type type, uint8_t *dst, const uint8_t *w, int64_t 
         TS_UNROLL
         for (int s = 0; s < per; s++, dst += PANEL_UNIT) {
             float *scales = (float *)(dst + 8 * 64);
+            __m512i v[8];
+            codes(type, false, w, s, v);
             TS_UNROLL
             for (int j = 0; j < 8; j++)
-                _mm512_storeu_si512(dst + 64 * j, r16_code(type, w, s, j));
+                _mm512_storeu_si512(dst + 64 * j, v[j]);
             TS_UNROLL
             for (int i = 0; i < subs; i++) {
                 r16_put(scales, i, _mm512_loadu_ps(ds + 16 * (subs * s + i)));
@@ -387,7 +400,9 @@ R16_TYPES(QUANT)
     FLOAT_TILE(T, 3)                                                                               \
     FLOAT_TILE(T, 4)                                                                               \
     FLOAT_TILE(T, 5)                                                                               \
-    FLOAT_TILE(T, 6) FLOAT_TILE(T, 7) FLOAT_TILE(T, 8) static r16_tile *const floats_##T[TILE] = { \
+    FLOAT_TILE(T, 6)                                                                               \
+    FLOAT_TILE(T, 7)                                                                               \
+    FLOAT_TILE(T, 8) static r16_tile *const floats_##T[TILE] = {                                   \
         float1_##T, float2_##T, float3_##T, float4_##T,                                            \
         float5_##T, float6_##T, float7_##T, float8_##T};                                           \
     static void mul_##T(const ts_mul *p)                                                           \

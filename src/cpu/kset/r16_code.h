@@ -18,22 +18,25 @@
 /* The fields of the packed blocks, in the order of the layouts in r16.c: bytes of 16 rows. */
 enum {
     R16_HALVES = 32,
-    R16_DWORD = 64,
+    R16_DWORDS = 64,
+    R16_BITS = 64,
+    R16_PAIRS = 512,
+    R16_NIBBLES = 256,
     R16_MXFP4_CODES = 16,
     R16_Q2_SCALES = 2 * R16_HALVES,
-    R16_Q2_CODES = R16_Q2_SCALES + 4 * R16_DWORD,
+    R16_Q2_CODES = R16_Q2_SCALES + 4 * R16_DWORDS,
     R16_Q3_SCALES = R16_HALVES,
-    R16_Q3_HIGH = R16_Q3_SCALES + 3 * R16_DWORD,
-    R16_Q3_CODES = R16_Q3_HIGH + 8 * R16_DWORD,
+    R16_Q3_HIGH = R16_Q3_SCALES + 3 * R16_DWORDS,
+    R16_Q3_CODES = R16_Q3_HIGH + R16_PAIRS,
     R16_Q4_SCALES = 2 * R16_HALVES,
-    R16_Q4_CODES = R16_Q4_SCALES + 3 * R16_DWORD,
+    R16_Q4_CODES = R16_Q4_SCALES + 3 * R16_DWORDS,
     R16_Q5_BITS = R16_Q4_CODES,
-    R16_Q5_CODES = R16_Q5_BITS + 8 * R16_DWORD,
+    R16_Q5_CODES = R16_Q5_BITS + R16_PAIRS,
     R16_Q6_SCALES = R16_HALVES,
-    R16_Q6_HIGH = R16_Q6_SCALES + 4 * R16_DWORD,
-    R16_Q6_CODES = R16_Q6_HIGH + 16 * R16_DWORD,
+    R16_Q6_HIGH = R16_Q6_SCALES + 4 * R16_DWORDS,
+    R16_Q6_CODES = R16_Q6_HIGH + 2 * R16_PAIRS,
     R16_XS_LOW = 2 * R16_HALVES,
-    R16_XS_CODES = R16_XS_LOW + R16_DWORD,
+    R16_XS_CODES = R16_XS_LOW + R16_DWORDS,
 };
 
 /* Elements of a block, and bytes of 16 rows of it. */
@@ -153,74 +156,66 @@ TS_INLINE __m512i r16_and_or(__m512i v, __m512i mask, __m512i also)
     return _mm512_ternarylogic_epi32(v, mask, also, 0xea);
 }
 
-/* The packed dword of nibbles that holds k = 32 s + 4 j .. + 3, and the bit it starts at. */
-TS_INLINE __m512i r16_nibble_dword(ts_type type, const uint8_t *b, int s, int j, int *from)
+/* Nibbles of pair i (rows r and r + 4, r = ts_r16_row(i)), k = 32 s .. + 31 of each, with the bits
+ * of `also` above them. */
+TS_INLINE __m512i r16_nibbles(ts_type type, const uint8_t *b, int s, int i, __m512i also)
 {
+    int at, from;
     switch (type) {
     case TS_TYPE_Q4_K:
-        *from = 4 * (s & 1);
-        return _mm512_loadu_si512(b + R16_Q4_CODES + R16_DWORD * (8 * (s >> 1) + j));
-    case TS_TYPE_Q5_K:
-        *from = 4 * (s & 1);
-        return _mm512_loadu_si512(b + R16_Q5_CODES + R16_DWORD * (8 * (s >> 1) + j));
-    case TS_TYPE_IQ4_XS:
-        *from = j >= 4 ? 4 : 0;
-        return _mm512_loadu_si512(b + R16_XS_CODES + R16_DWORD * (4 * s + (j & 3)));
-    default: { /* element i and i + 16 of a block of 32 share a byte */
-        int at = type == TS_TYPE_MXFP4  ? R16_MXFP4_CODES
-                 : type == TS_TYPE_Q4_1 ? 2 * R16_HALVES
-                 : type == TS_TYPE_Q5_0 ? R16_HALVES + R16_DWORD
-                 : type == TS_TYPE_Q5_1 ? 2 * R16_HALVES + R16_DWORD
-                                        : R16_HALVES;
-        *from = j >= 4 ? 4 : 0;
-        return _mm512_loadu_si512(b + at + R16_DWORD * (j & 3));
+    case TS_TYPE_Q5_K: /* two 32s share their bytes */
+        at = (type == TS_TYPE_Q4_K ? R16_Q4_CODES : R16_Q5_CODES) + R16_PAIRS * (s >> 1) + 64 * i;
+        from = 4 * (s & 1);
+        break;
+    default: /* two pairs do */
+        at = type == TS_TYPE_MXFP4    ? R16_MXFP4_CODES
+             : type == TS_TYPE_Q4_1   ? 2 * R16_HALVES
+             : type == TS_TYPE_Q5_0   ? R16_HALVES + R16_BITS
+             : type == TS_TYPE_Q5_1   ? 2 * R16_HALVES + R16_BITS
+             : type == TS_TYPE_IQ4_XS ? R16_XS_CODES + R16_NIBBLES * s
+                                      : R16_HALVES;
+        at += 64 * (i >> 1);
+        from = 4 * (i & 1);
+        break;
     }
-    }
+    return r16_and_or(r16_shift(_mm512_loadu_si512(b + at), from, 0), _mm512_set1_epi8(15), also);
 }
 
-/* Nibbles of k = 32 s + 4 j .. + 3 with the bits of `also` above them. */
-TS_INLINE __m512i r16_nibbles(ts_type type, const uint8_t *b, int s, int j, __m512i also)
-{
-    int from;
-    __m512i v = r16_nibble_dword(type, b, s, j, &from);
-    return r16_and_or(r16_shift(v, from, 0), _mm512_set1_epi8(15), also);
-}
-
-/* Codes c of 16 rows x k = 32 s + 4 j .. + 3, a dword a row. */
-TS_INLINE __m512i r16_code(ts_type type, const uint8_t *b, int s, int j)
+/* Codes c of pair i, k = 32 s .. + 31: a byte each. */
+TS_INLINE __m512i r16_code(ts_type type, const uint8_t *b, int s, int i)
 {
     const int half = s >> 2,
               r = s & 3; /* Q2_K, Q3_K and Q6_K interleave the four 32s of each 128 */
-    const __m512i none = _mm512_setzero_si512();
     switch (type) {
     case TS_TYPE_Q5_0:
     case TS_TYPE_Q5_1: {
-        const uint8_t *planes = b + (type == TS_TYPE_Q5_0 ? 1 : 2) * R16_HALVES;
-        return r16_nibbles(type, b, s, j, r16_bits(_mm512_loadu_si512(planes), j, 4, 16));
+        __mmask64 fifth;
+        __builtin_memcpy(&fifth, b + (type == TS_TYPE_Q5_0 ? 1 : 2) * R16_HALVES + 8 * i, 8);
+        return r16_nibbles(type, b, s, i, _mm512_maskz_mov_epi8(fifth, _mm512_set1_epi8(16)));
     }
     case TS_TYPE_Q5_K:
-        return r16_nibbles(type, b, s, j,
-                           r16_bits(_mm512_loadu_si512(b + R16_Q5_BITS + R16_DWORD * j), s, 4, 16));
+        return r16_nibbles(type, b, s, i,
+                           r16_bits(_mm512_loadu_si512(b + R16_Q5_BITS + 64 * i), s, 4, 16));
     case TS_TYPE_Q8_0:
-        return _mm512_xor_si512(_mm512_loadu_si512(b + R16_HALVES + R16_DWORD * j),
+        return _mm512_xor_si512(_mm512_loadu_si512(b + R16_HALVES + 64 * i),
                                 _mm512_set1_epi8((char)0x80));
     case TS_TYPE_Q2_K:
-        return r16_bits(_mm512_loadu_si512(b + R16_Q2_CODES + R16_DWORD * (8 * half + j)), 2 * r, 0,
+        return r16_bits(_mm512_loadu_si512(b + R16_Q2_CODES + R16_PAIRS * half + 64 * i), 2 * r, 0,
                         3);
     case TS_TYPE_Q3_K: {
-        __m512i low = _mm512_loadu_si512(b + R16_Q3_CODES + R16_DWORD * (8 * half + j));
-        __m512i high = r16_bits(_mm512_loadu_si512(b + R16_Q3_HIGH + R16_DWORD * j), s, 2, 4);
+        __m512i low = _mm512_loadu_si512(b + R16_Q3_CODES + R16_PAIRS * half + 64 * i);
+        __m512i high = r16_bits(_mm512_loadu_si512(b + R16_Q3_HIGH + 64 * i), s, 2, 4);
         return r16_and_or(r16_shift(low, 2 * r, 0), _mm512_set1_epi8(3), high);
     }
     case TS_TYPE_Q6_K: {
         __m512i low =
-            _mm512_loadu_si512(b + R16_Q6_CODES + R16_DWORD * (16 * half + 8 * (r & 1) + j));
-        __m512i high = _mm512_loadu_si512(b + R16_Q6_HIGH + R16_DWORD * (8 * half + j));
+            _mm512_loadu_si512(b + R16_Q6_CODES + R16_PAIRS * (2 * half + (r & 1)) + 64 * i);
+        __m512i high = _mm512_loadu_si512(b + R16_Q6_HIGH + R16_PAIRS * half + 64 * i);
         return r16_and_or(r16_shift(low, 4 * (r >> 1), 0), _mm512_set1_epi8(15),
                           r16_bits(high, 2 * r, 4, 48));
     }
     default: {
-        __m512i v = r16_nibbles(type, b, s, j, none);
+        __m512i v = r16_nibbles(type, b, s, i, _mm512_setzero_si512());
         if (r16_is_table(type)) {
             __m512i levels = _mm512_set4_epi32(r16_levels(type, 3), r16_levels(type, 2),
                                                r16_levels(type, 1), r16_levels(type, 0));
@@ -271,8 +266,8 @@ typedef struct r16_subs {
 TS_INLINE r16_subs r16_subs_q4(const uint8_t *p)
 {
     r16_subs v;
-    __m512i a = _mm512_loadu_si512(p), b = _mm512_loadu_si512(p + R16_DWORD);
-    __m512i c = _mm512_loadu_si512(p + 2 * R16_DWORD);
+    __m512i a = _mm512_loadu_si512(p), b = _mm512_loadu_si512(p + R16_DWORDS);
+    __m512i c = _mm512_loadu_si512(p + 2 * R16_DWORDS);
     v.s[0] = r16_bits(a, 0, 0, 63);
     v.m[0] = r16_bits(b, 0, 0, 63);
     v.s[1] = r16_and_or(c, _mm512_set1_epi8(15), r16_bits(a, 6, 4, 48));
@@ -286,8 +281,8 @@ TS_INLINE r16_subs r16_subs_q3(const uint8_t *p)
 {
     r16_subs v;
     const __m512i low = _mm512_set1_epi8(15);
-    __m512i a = _mm512_loadu_si512(p), b = _mm512_loadu_si512(p + R16_DWORD);
-    __m512i c = _mm512_loadu_si512(p + 2 * R16_DWORD);
+    __m512i a = _mm512_loadu_si512(p), b = _mm512_loadu_si512(p + R16_DWORDS);
+    __m512i c = _mm512_loadu_si512(p + 2 * R16_DWORDS);
     v.s[0] = r16_and_or(a, low, r16_bits(c, 0, 4, 48));
     v.s[1] = r16_and_or(b, low, r16_bits(c, 2, 4, 48));
     v.s[2] = r16_and_or(r16_shift(a, 4, 0), low, r16_bits(c, 4, 4, 48));
@@ -324,7 +319,7 @@ TS_INLINE void r16_scales(ts_type type, const uint8_t *b, float *ds, float *dm)
         __m512 m = r16_halves(b + R16_HALVES);
         TS_UNROLL
         for (int i = 0; i < n; i++) {
-            __m512i v = _mm512_loadu_si512(b + R16_Q2_SCALES + R16_DWORD * (i / 4));
+            __m512i v = _mm512_loadu_si512(b + R16_Q2_SCALES + R16_DWORDS * (i / 4));
             r16_put(ds, i, _mm512_mul_ps(d, r16_unsigned(r16_bits(v, 0, 0, 15), i % 4)));
             r16_put(dm, i, _mm512_mul_ps(m, r16_unsigned(r16_bits(v, 4, 0, 15), i % 4)));
         }
@@ -348,7 +343,7 @@ TS_INLINE void r16_scales(ts_type type, const uint8_t *b, float *ds, float *dm)
             v = r16_subs_q3(b + R16_Q3_SCALES);
         else
             for (int i = 0; i < 4; i++)
-                v.s[i] = _mm512_loadu_si512(b + R16_Q6_SCALES + R16_DWORD * i);
+                v.s[i] = _mm512_loadu_si512(b + R16_Q6_SCALES + R16_DWORDS * i);
         TS_UNROLL
         for (int i = 0; i < n; i++) {
             __m512 s = _mm512_mul_ps(d, r16_signed(v.s[i / 4], i % 4));

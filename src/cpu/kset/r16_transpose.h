@@ -1,12 +1,14 @@
-/* r16_transpose.h - 8 vectors of 16 dwords: from a vector for each dword to rows. */
+/* r16_transpose.h - between a vector for each pair of rows and a vector for each dword of all rows.
+ */
 #ifndef TS_KSET_R16_TRANSPOSE_H
 #define TS_KSET_R16_TRANSPOSE_H
 
 #include "cpu/intrin.h"
+#include "cpu/kset/r16.h"
 #include "cpu/kset/unroll.h"
 
-/* v[j], dword r = element (j, r), j < 8, r < 16. p[i]: its lower half holds elements (0..7, r) of
- * r = ts_transposed_row(i), its upper half those of r + 4. 24 shuffles. */
+/* v[j], dword r = element (j, r), j < 8, r < 16. p[i]: pair i, its lower half the elements
+ * (0..7, r) of r = ts_r16_row(i), its upper half those of r + 4. 24 shuffles. */
 TS_INLINE void ts_transpose_8x16(const __m512i v[8], __m512i p[8])
 {
     const __m512i low = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11);
@@ -29,9 +31,24 @@ TS_INLINE void ts_transpose_8x16(const __m512i v[8], __m512i p[8])
     }
 }
 
-TS_INLINE int ts_transposed_row(int i)
+/* Back. */
+TS_INLINE void ts_transpose_16x8(const __m512i p[8], __m512i v[8])
 {
-    return i / 2 + 8 * (i % 2);
+    const __m512i low = _mm512_setr_epi64(0, 1, 4, 5, 8, 9, 12, 13);
+    const __m512i high = _mm512_setr_epi64(2, 3, 6, 7, 10, 11, 14, 15);
+    TS_UNROLL
+    for (int h = 0; h < 2; h++) {
+        __m512i q[4]; /* dwords 4 h .. + 3 of row 4 lane + i */
+        TS_UNROLL
+        for (int i = 0; i < 4; i++)
+            q[i] = _mm512_permutex2var_epi64(p[2 * i], h ? high : low, p[2 * i + 1]);
+        __m512i a = _mm512_unpacklo_epi32(q[0], q[1]), b = _mm512_unpackhi_epi32(q[0], q[1]);
+        __m512i c = _mm512_unpacklo_epi32(q[2], q[3]), d = _mm512_unpackhi_epi32(q[2], q[3]);
+        v[4 * h] = _mm512_unpacklo_epi64(a, c);
+        v[4 * h + 1] = _mm512_unpackhi_epi64(a, c);
+        v[4 * h + 2] = _mm512_unpacklo_epi64(b, d);
+        v[4 * h + 3] = _mm512_unpackhi_epi64(b, d);
+    }
 }
 
 #endif

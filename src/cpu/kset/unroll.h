@@ -15,7 +15,8 @@
 #else
 #define TS_HAS_FEATURE(f) 0
 #endif
-#if defined(TS_STANDIN) || defined(__SANITIZE_ADDRESS__) || TS_HAS_FEATURE(address_sanitizer) || !defined(__OPTIMIZE__)
+#if defined(TS_STANDIN) || defined(__SANITIZE_ADDRESS__) || TS_HAS_FEATURE(address_sanitizer) ||   \
+    !defined(__OPTIMIZE__)
 #define TS_UNROLL
 #elif defined(__clang__)
 #define TS_UNROLL _Pragma("clang loop unroll(full)")
