@@ -65,6 +65,7 @@ ts_missing_packages()
             # valgrind reads the C library's symbols to understand its string functions.
             [ -e /usr/lib/debug/.build-id ] || echo libc6-dbg
             [ -n "$(ts_clang_format)" ] || echo clang-format-14
+            have qemu-x86_64 || echo qemu-user # CPUs without AVX2
             ;;
         fuzz) ts_can_fuzz || echo clang-16 libclang-rt-16-dev ;;
         esac
