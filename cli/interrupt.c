@@ -1,29 +1,46 @@
-/* interrupt.c - Ctrl-C. Owns the program's only mutable globals: a signal handler has nothing else.
- */
+/* interrupt.c - SIGINT, SIGTERM, SIGHUP. Owns the program's only mutable globals: a signal handler
+ * has nothing else. */
 #include "interrupt.h"
 
 #include <signal.h>
 #include <stdatomic.h>
 
-static volatile sig_atomic_t caught;
+static volatile sig_atomic_t caught; /* the signal's number */
 static _Atomic(ts_session *) running;
 
-static void on_sigint(int signo)
+static void on_signal(int signo)
 {
-    (void)signo;
-    caught = 1;
+    caught = signo;
     ts_session *s = atomic_load(&running);
     if (s)
         ts_session_cancel(s);
 }
 
-void interrupt_catch(void)
+static void catch_signal(int signo, int flags)
 {
     /* SA_RESTART: what is being written to a slow terminal is still written whole. */
-    struct sigaction sa = {.sa_handler = on_sigint, .sa_flags = SA_RESETHAND | SA_RESTART};
+    struct sigaction sa = {.sa_handler = on_signal, .sa_flags = flags | SA_RESTART};
 
     sigemptyset(&sa.sa_mask);
-    sigaction(SIGINT, &sa, NULL);
+    sigaction(signo, &sa, NULL);
+}
+
+void interrupt_catch(void)
+{
+    catch_signal(SIGINT, SA_RESETHAND);
+}
+
+void interrupt_catch_all(void)
+{
+    static const int asks[] = {SIGTERM, SIGHUP};
+
+    interrupt_catch();
+    for (size_t i = 0; i < sizeof asks / sizeof *asks; i++) {
+        struct sigaction old;
+        /* nohup(1) and its like have a signal ignored */
+        if (sigaction(asks[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN)
+            catch_signal(asks[i], 0);
+    }
 }
 
 void interrupt_session(ts_session *s)
@@ -34,4 +51,9 @@ void interrupt_session(ts_session *s)
 bool interrupt_caught(void)
 {
     return caught != 0;
+}
+
+int interrupt_status(void)
+{
+    return 128 + caught;
 }

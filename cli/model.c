@@ -95,6 +95,6 @@ void model_session_close(ts_session *s)
 int model_failed(const ts_error *err)
 {
     if (err->code == TS_CANCELLED && interrupt_caught())
-        return CLI_INTERRUPTED;
+        return interrupt_status();
     return cli_fail(err);
 }

@@ -53,7 +53,7 @@ ts_status model_bos(const ts_engine *e, ts_token *bos, ts_error *err);
 ts_status model_session(ts_session **out, ts_engine *e, ts_error *err);
 void model_session_close(ts_session *s);
 
-/* The exit status of a failed call: CLI_INTERRUPTED without a word when Ctrl-C was the cause. */
+/* The exit status of a failed call: interrupt_status() without a word when Ctrl-C was the cause. */
 int model_failed(const ts_error *err);
 
 #endif

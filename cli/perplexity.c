@@ -273,7 +273,11 @@ static ts_status prepare(ppl *p, ts_error *err)
         st = read_text(p, err);
     if (st)
         return st;
-    interrupt_catch(); /* not before: Ctrl-C while the text is typed just ends the program */
+    /* not before: Ctrl-C while the text is typed just ends the program */
+    if (o->save)
+        interrupt_catch_all();
+    else
+        interrupt_catch();
     p->n_ctx = o->model.ctx ? o->model.ctx : 512;
     o->model.ctx = p->n_ctx;
     st = model_open(&p->engine, &o->model, ROWS, false, err);

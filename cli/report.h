@@ -3,14 +3,15 @@
  * stdout carries the result only. Everything else goes to stderr, and a progress bar only to a
  * terminal.
  *
- * Exit statuses: 0 success; 1 one sentence on stderr says what is wrong; 130 ended by Ctrl-C; 141
- * the reader of stdout went away (128 + the signal's number, as shells report it). */
+ * Exit statuses: 0 success; 1 one sentence on stderr says what is wrong; 141 the reader of
+ * stdout went away, and interrupt_status() when a signal ended the command in good order (128 + the
+ * signal's number, as shells report it). */
 #ifndef TS_CLI_REPORT_H
 #define TS_CLI_REPORT_H
 
 #include "base/status.h"
 
-enum { CLI_OK = 0, CLI_FAILED = 1, CLI_INTERRUPTED = 130, CLI_PIPE_CLOSED = 141 };
+enum { CLI_OK = 0, CLI_FAILED = 1, CLI_PIPE_CLOSED = 141 };
 
 /* "tessera: SENTENCE\n" on stderr; returns CLI_FAILED. */
 int cli_error(const char *fmt, ...) TS_PRINTF(1, 2);

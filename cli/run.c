@@ -323,7 +323,7 @@ static int generate(run *r)
     print_timings(r);
     if (stats_report(r->session, &r->o->stats, &err))
         return cli_fail(&err);
-    return r->end == END_INTERRUPT ? CLI_INTERRUPTED : CLI_OK;
+    return r->end == END_INTERRUPT ? interrupt_status() : CLI_OK;
 }
 
 static void close_all(run *r)

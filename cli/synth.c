@@ -30,7 +30,7 @@ static int synth_with(ts_synth_options *o, const char *path)
     ts_error err = {0};
     char size[32], params[32];
 
-    interrupt_catch();
+    interrupt_catch_all();
     signal(SIGXFSZ, SIG_IGN); /* a limit on file sizes becomes an error of the write */
     o->progress = show_progress;
     o->progress_user = &bar;
@@ -38,7 +38,7 @@ static int synth_with(ts_synth_options *o, const char *path)
     ts_status st = ts_synth_write(path, o, &r, &err);
     cli_progress_end(&bar);
     if (st == TS_CANCELLED)
-        return CLI_INTERRUPTED;
+        return interrupt_status();
     if (st)
         return cli_fail(&err);
     t = seconds() - t;

@@ -65,28 +65,43 @@ ts_missing_packages()
             # valgrind reads the C library's symbols to understand its string functions.
             [ -e /usr/lib/debug/.build-id ] || echo libc6-dbg
             [ -n "$(ts_clang_format)" ] || echo clang-format-14
+            have qemu-x86_64 || echo qemu-user # CPUs without AVX2
             ;;
         fuzz) ts_can_fuzz || echo clang-16 libclang-rt-16-dev ;;
         esac
     done
 }
 
+# apt-get with the rights it needs. A machine that was just started brings itself up to date: apt's locks are
+# waited for, the one on the lists too, for which older versions of apt have no option.
+ts_apt()
+{
+    local as_root=() said try
+    if [ "$(id -u)" != 0 ]; then as_root=(sudo); fi
+    for try in $(seq 60); do
+        said=$("${as_root[@]}" env LC_ALL=C DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 \
+            apt-get -q -o DPkg::Lock::Timeout=300 "$@" 2>&1 >/dev/null) && return
+        [[ $said == *"Could not get lock"* ]] || break
+        if [ "$try" = 1 ]; then say "another apt is at work: waiting for it"; fi
+        sleep 5
+    done
+    printf '%s\n' "$said" >&2
+    return 1
+}
+
 ts_install()
 {
-    local missing as_root=()
+    local missing
     missing=$(ts_missing_packages "$@" | xargs)
     if [ -z "$missing" ]; then return; fi
     have apt-get || die "these are missing, and there is no apt-get to install them with: $missing"
     if [ "$(id -u)" != 0 ]; then
         have sudo || die "these packages are missing, and neither root nor sudo is at hand: $missing"
-        as_root=(sudo)
     fi
     say "installing $missing"
-    "${as_root[@]}" apt-get -q update >/dev/null || die "apt-get update failed"
+    ts_apt update || die "apt-get update failed"
     # shellcheck disable=SC2086
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 \
-        apt-get -q install -y --no-install-recommends $missing >/dev/null ||
-        die "apt-get could not install $missing"
+    ts_apt install -y --no-install-recommends $missing || die "apt-get could not install $missing"
     missing=$(ts_missing_packages "$@" | xargs)
     [ -z "$missing" ] || die "still missing after installing: $missing"
 }

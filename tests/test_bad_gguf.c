@@ -73,8 +73,12 @@ static verdict try_open(int level, const char *path)
     }
     close(fd[1]);
     size_t n = 0;
-    for (ssize_t got; (got = read(fd[0], v.msg + n, sizeof v.msg - 1 - n)) > 0;)
+    while (n < sizeof v.msg - 1) {
+        ssize_t got = read(fd[0], v.msg + n, sizeof v.msg - 1 - n);
+        if (got <= 0)
+            break;
         n += (size_t)got;
+    }
     close(fd[0]);
     struct rusage u;
     must(wait4(pid, &v.status, 0, &u) == pid);

@@ -6,10 +6,12 @@ import math
 import os
 import re
 import resource
+import signal
 import struct
+import subprocess
 import time
 
-from cli_tool import SOURCE, Folder, bad, check, done, good, run
+from cli_tool import ENV, SOURCE, TESSERA, Folder, bad, check, done, good, run
 
 TEXT = os.path.join(SOURCE, "tests", "golden", "alice.txt")
 
@@ -281,6 +283,21 @@ def wrong_files(folder, model, foreign, saved):
     check(r.rc == 0 and not os.path.isfile("/dev/null"), r)
 
 
+def ended(folder, model):
+    """A signal while the file is written: status 128 + its number, no half file (Folder looks)."""
+    path = os.path.join(folder.path, "ended.logits")
+    text = folder.file("ended.txt", "Some words, and no end of them. " * 20000)
+    for signo in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        p = subprocess.Popen([TESSERA, "perplexity", "-m", model, "-f", text, "-c", "512",
+                              "--save-logits", path], stdout=subprocess.DEVNULL,
+                             stderr=subprocess.PIPE, env=ENV)
+        while p.poll() is None and not os.path.exists(path + ".part"):
+            time.sleep(0.01)
+        p.send_signal(signo)
+        err = p.communicate(timeout=60)[1]
+        check(p.returncode == 128 + signo, signo, "->", p.returncode, err)
+
+
 info()
 with Folder() as f:
     tiny = f.model("tiny.gguf")
@@ -288,5 +305,6 @@ with Folder() as f:
     f32 = f.model("f32.gguf", type="F32")
     bench(tiny, f32)
     oracle(f32)
+    ended(f, tiny)
     perplexity(f, tiny, f.model("other.gguf", seed=2), f.model("gemma3.gguf", arch="gemma3"))
 done("cli_measure")

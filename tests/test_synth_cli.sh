@@ -78,17 +78,46 @@ fi
 rmdir "$full"
 rm -f err left
 
-# Ctrl-C while writing: status 130, nothing stays.
-"$tessera" synth --preset 8b --type Q4_0 -o big.gguf 2>/dev/null &
-pid=$!
-for _ in $(seq 500); do
-    [ -n "$(find . -name 'big.gguf*' -size +1k)" ] && break
-    sleep 0.01
+# start COMMAND...: runs it behind this script, as $pid, until it writes big.gguf.
+start() {
+    "$@" synth --preset 8b --type Q4_0 -o big.gguf 2>/dev/null &
+    pid=$!
+    for _ in $(seq 500); do
+        [ -n "$(find . -name 'big.gguf*' -size +1k)" ] && break
+        sleep 0.01
+    done
+}
+
+# ends WHAT STATUS: what ended $pid gives this status and leaves no file.
+ends() {
+    local status=0
+    wait "$pid" || status=$?
+    [ $status = "$2" ] || fail "$1: status $status"
+    [ -z "$(ls -A)" ] || fail "$1 left $(ls -A)"
+    rm -f ./*
+}
+
+# A signal while writing: status 128 + its number, nothing stays.
+for signal in INT TERM HUP; do
+    start "$tessera"
+    kill -s $signal "$pid"
+    ends "SIG$signal" $((128 + $(kill -l $signal)))
 done
-kill -INT $pid
-wait $pid
-[ $? = 130 ] || fail "Ctrl-C: status $?"
-[ -z "$(ls -A)" ] || fail "Ctrl-C left $(ls -A)"
+
+# Twice the same, as timeout(1) and a closing terminal send it.
+for signal in TERM HUP; do
+    start "$tessera"
+    kill -s $signal "$pid"
+    kill -s $signal "$pid" 2>/dev/null
+    ends "SIG$signal twice" $((128 + $(kill -l $signal)))
+done
+
+# nohup(1): what was ignored stays ignored.
+start bash -c 'trap "" HUP; exec "$0" "$@"' "$tessera"
+kill -s HUP "$pid"
+sleep 0.1
+kill -s TERM "$pid"
+ends "SIGHUP ignored, then SIGTERM" 143
 
 [ $failed = 0 ] && echo "synth_cli: all as expected"
 exit $failed

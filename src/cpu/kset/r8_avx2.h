@@ -134,8 +134,43 @@ TS_INLINE void ts_r8_store(const ts_r8_out *out, int tokens, int r, const __m256
         .mul = mul_##T,                                                                            \
     };
 
-/* The same for a type with a layout_T. */
-#define TS_R8_KSET(T, name, act)                                                                   \
+/* The same for a quantised type whose blocks are block_ elements and source_bytes bytes, of the
+ * fields that follow (ts_r8_field). The file's panel_bytes, make_panel, direct and tile take the
+ * type first: inlined, its branches are gone. */
+#define TS_R8_TILE(T, form, tokens)                                                                \
+    static void form##tokens##_##T(const uint8_t *w, const uint8_t *x, size_t ldx, int64_t nb,     \
+                                   const ts_r8_out *out)                                           \
+    {                                                                                              \
+        form(TS_TYPE_##T, tokens, w, x, ldx, nb, out);                                             \
+    }
+#define TS_R8_TILES(T, form)                                                                       \
+    TS_R8_TILE(T, form, 1)                                                                         \
+    TS_R8_TILE(T, form, 2)                                                                         \
+    TS_R8_TILE(T, form, 3)                                                                         \
+    TS_R8_TILE(T, form, 4)
+#define TS_R8_KSET(T, name, block_, source_bytes, ...)                                             \
+    static const ts_r8_layout layout_##T = {block_, source_bytes, {__VA_ARGS__}};                  \
+    TS_R8_TILES(T, direct)                                                                         \
+    TS_R8_TILES(T, tile)                                                                           \
+    static size_t panel_bytes_##T(void)                                                            \
+    {                                                                                              \
+        return panel_bytes(TS_TYPE_##T);                                                           \
+    }                                                                                              \
+    static void panel_##T(uint8_t *dst, const uint8_t *w, int64_t nb)                              \
+    {                                                                                              \
+        make_panel(TS_TYPE_##T, dst, w, nb);                                                       \
+    }                                                                                              \
+    static const ts_r8_kernels kernels_##T = {                                                     \
+        .rows = TS_R8_ROWS,                                                                        \
+        .block = block_,                                                                           \
+        .bytes = source_bytes,                                                                     \
+        .x_bytes = sizeof(ts_x##block_),                                                           \
+        .panel_bytes = panel_bytes_##T,                                                            \
+        .panel = panel_##T,                                                                        \
+        .tokens = TS_R8_TOKENS,                                                                    \
+        .direct = {direct1_##T, direct2_##T, direct3_##T, direct4_##T},                            \
+        .tile = {tile1_##T, tile2_##T, tile3_##T, tile4_##T},                                      \
+    };                                                                                             \
     static size_t bytes_##T(int64_t n, int64_t k)                                                  \
     {                                                                                              \
         return ts_r8_bytes(&layout_##T, n, k);                                                     \
@@ -150,6 +185,6 @@ TS_INLINE void ts_r8_store(const ts_r8_out *out, int tokens, int r, const __m256
     {                                                                                              \
         ts_r8_unpack(&layout_##T, src, packed, n, k, n0, n1);                                      \
     }                                                                                              \
-    TS_KSET_AVX2(T, name, TS_R8_ROWS, act)
+    TS_KSET_AVX2(T, name, TS_R8_ROWS, q8_##block_)
 
 #endif

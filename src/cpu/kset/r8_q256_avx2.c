@@ -404,54 +404,16 @@ TS_INLINE void make_panel(ts_type type, uint8_t *dst, const uint8_t *w, int64_t 
     }
 }
 
-#define TILE(T, tokens)                                                                            \
-    static void direct##tokens##_##T(const uint8_t *w, const uint8_t *x, size_t ldx, int64_t nb,   \
-                                     const ts_r8_out *out)                                         \
-    {                                                                                              \
-        direct(TS_TYPE_##T, tokens, w, x, ldx, nb, out);                                           \
-    }                                                                                              \
-    static void tile##tokens##_##T(const uint8_t *w, const uint8_t *x, size_t ldx, int64_t nb,     \
-                                   const ts_r8_out *out)                                           \
-    {                                                                                              \
-        tile(TS_TYPE_##T, tokens, w, x, ldx, nb, out);                                             \
-    }
-
-#define Q256(T, name, source_bytes, ...)                                                           \
-    static const ts_r8_layout layout_##T = {256, source_bytes, {__VA_ARGS__}};                     \
-    TILE(T, 1)                                                                                     \
-    TILE(T, 2)                                                                                     \
-    TILE(T, 3)                                                                                     \
-    TILE(T, 4)                                                                                     \
-    static size_t panel_bytes_##T(void)                                                            \
-    {                                                                                              \
-        return panel_bytes(TS_TYPE_##T);                                                           \
-    }                                                                                              \
-    static void panel_##T(uint8_t *dst, const uint8_t *w, int64_t nb)                              \
-    {                                                                                              \
-        make_panel(TS_TYPE_##T, dst, w, nb);                                                       \
-    }                                                                                              \
-    static const ts_r8_kernels kernels_##T = {                                                     \
-        .rows = TS_R8_ROWS,                                                                        \
-        .block = 256,                                                                              \
-        .bytes = source_bytes,                                                                     \
-        .x_bytes = sizeof(ts_x256),                                                                \
-        .panel_bytes = panel_bytes_##T,                                                            \
-        .panel = panel_##T,                                                                        \
-        .tokens = TS_R8_TOKENS,                                                                    \
-        .direct = {direct1_##T, direct2_##T, direct3_##T, direct4_##T},                            \
-        .tile = {tile1_##T, tile2_##T, tile3_##T, tile4_##T},                                      \
-    };                                                                                             \
-    TS_R8_KSET(T, name, q8_256)
-
-/*                        offset, unit, count in the source block */
-Q256(Q2_K, "q2_k.r8", 84, {80, 2, 1, false}, {82, 2, 1, false}, {0, 4, 4, false},
-     {16, 4, 16, false})
-Q256(Q3_K, "q3_k.r8", 110, {0, 4, 8, false}, {32, 4, 16, false}, {96, 4, 3, false},
-     {108, 2, 1, false})
-Q256(Q4_K, "q4_k.r8", 144, {0, 2, 1, false}, {2, 2, 1, false}, {4, 4, 3, false}, {16, 4, 32, false})
-Q256(Q5_K, "q5_k.r8", 176, {0, 2, 1, false}, {2, 2, 1, false}, {4, 4, 3, false}, {16, 4, 8, false},
-     {48, 4, 32, false})
-Q256(Q6_K, "q6_k.r8", 210, {0, 4, 32, false}, {128, 4, 16, false}, {192, 4, 4, false},
-     {208, 2, 1, false})
-Q256(IQ4_XS, "iq4_xs.r8", 136, {0, 2, 1, false}, {2, 2, 1, false}, {4, 4, 1, false},
-     {8, 4, 32, false})
+/*                               block, bytes; offset, unit, count of each field in the source */
+TS_R8_KSET(Q2_K, "q2_k.r8", 256, 84, {80, 2, 1, false}, {82, 2, 1, false}, {0, 4, 4, false},
+           {16, 4, 16, false})
+TS_R8_KSET(Q3_K, "q3_k.r8", 256, 110, {0, 4, 8, false}, {32, 4, 16, false}, {96, 4, 3, false},
+           {108, 2, 1, false})
+TS_R8_KSET(Q4_K, "q4_k.r8", 256, 144, {0, 2, 1, false}, {2, 2, 1, false}, {4, 4, 3, false},
+           {16, 4, 32, false})
+TS_R8_KSET(Q5_K, "q5_k.r8", 256, 176, {0, 2, 1, false}, {2, 2, 1, false}, {4, 4, 3, false},
+           {16, 4, 8, false}, {48, 4, 32, false})
+TS_R8_KSET(Q6_K, "q6_k.r8", 256, 210, {0, 4, 32, false}, {128, 4, 16, false}, {192, 4, 4, false},
+           {208, 2, 1, false})
+TS_R8_KSET(IQ4_XS, "iq4_xs.r8", 256, 136, {0, 2, 1, false}, {2, 2, 1, false}, {4, 4, 1, false},
+           {8, 4, 32, false})

@@ -168,8 +168,8 @@ TS_INLINE void block(ts_type type, bool panel, int n_tokens, const uint8_t *b,
     }
 }
 
-TS_INLINE void tile(ts_type type, bool panel, int n_tokens, const uint8_t *w, const uint8_t *x0,
-                    size_t ldx, int64_t nb, const ts_r8_out *out)
+TS_INLINE void multiply(ts_type type, bool panel, int n_tokens, const uint8_t *w, const uint8_t *x0,
+                        size_t ldx, int64_t nb, const ts_r8_out *out)
 {
     const size_t bytes = panel ? panel_bytes(type) : packed_bytes(type);
     const ts_x32 *x[TS_R8_TOKENS];
@@ -204,6 +204,18 @@ TS_INLINE void tile(ts_type type, bool panel, int n_tokens, const uint8_t *w, co
     ts_r8_store(out, n_tokens, 0, acc, 1);
 }
 
+TS_INLINE void direct(ts_type type, int n_tokens, const uint8_t *w, const uint8_t *x, size_t ldx,
+                      int64_t nb, const ts_r8_out *out)
+{
+    multiply(type, false, n_tokens, w, x, ldx, nb, out);
+}
+
+TS_INLINE void tile(ts_type type, int n_tokens, const uint8_t *w, const uint8_t *x, size_t ldx,
+                    int64_t nb, const ts_r8_out *out)
+{
+    multiply(type, true, n_tokens, w, x, ldx, nb, out);
+}
+
 TS_INLINE void make_panel(ts_type type, uint8_t *dst, const uint8_t *w, int64_t nb)
 {
     for (; nb > 0; nb--, w += packed_bytes(type), dst += panel_bytes(type)) {
@@ -218,46 +230,12 @@ TS_INLINE void make_panel(ts_type type, uint8_t *dst, const uint8_t *w, int64_t 
     }
 }
 
-#define TILE(T, name, panel, tokens)                                                               \
-    static void name##tokens##_##T(const uint8_t *w, const uint8_t *x, size_t ldx, int64_t nb,     \
-                                   const ts_r8_out *out)                                           \
-    {                                                                                              \
-        tile(TS_TYPE_##T, panel, tokens, w, x, ldx, nb, out);                                      \
-    }
-#define TILES(T, name, panel)                                                                      \
-    TILE(T, name, panel, 1)                                                                        \
-    TILE(T, name, panel, 2) TILE(T, name, panel, 3) TILE(T, name, panel, 4)
-
-#define Q32(T, name, source_bytes, ...)                                                            \
-    static const ts_r8_layout layout_##T = {32, source_bytes, {__VA_ARGS__}};                      \
-    TILES(T, direct, false)                                                                        \
-    TILES(T, tile, true)                                                                           \
-    static size_t panel_bytes_##T(void)                                                            \
-    {                                                                                              \
-        return panel_bytes(TS_TYPE_##T);                                                           \
-    }                                                                                              \
-    static void panel_##T(uint8_t *dst, const uint8_t *w, int64_t nb)                              \
-    {                                                                                              \
-        make_panel(TS_TYPE_##T, dst, w, nb);                                                       \
-    }                                                                                              \
-    static const ts_r8_kernels kernels_##T = {                                                     \
-        .rows = TS_R8_ROWS,                                                                        \
-        .block = 32,                                                                               \
-        .bytes = source_bytes,                                                                     \
-        .x_bytes = sizeof(ts_x32),                                                                 \
-        .panel_bytes = panel_bytes_##T,                                                            \
-        .panel = panel_##T,                                                                        \
-        .tokens = TS_R8_TOKENS,                                                                    \
-        .direct = {direct1_##T, direct2_##T, direct3_##T, direct4_##T},                            \
-        .tile = {tile1_##T, tile2_##T, tile3_##T, tile4_##T},                                      \
-    };                                                                                             \
-    TS_R8_KSET(T, name, q8_32)
-
-/*                      offset, unit, count in the source block */
-Q32(Q4_0, "q4_0.r8", 18, {0, 2, 1, false}, {2, 4, 4, false})
-Q32(Q4_1, "q4_1.r8", 20, {0, 2, 1, false}, {2, 2, 1, false}, {4, 4, 4, false})
-Q32(Q5_0, "q5_0.r8", 22, {0, 2, 1, false}, {2, 4, 1, true}, {6, 4, 4, false})
-Q32(Q5_1, "q5_1.r8", 24, {0, 2, 1, false}, {2, 2, 1, false}, {4, 4, 1, true}, {8, 4, 4, false})
-Q32(Q8_0, "q8_0.r8", 34, {0, 2, 1, false}, {2, 4, 8, false})
-Q32(IQ4_NL, "iq4_nl.r8", 18, {0, 2, 1, false}, {2, 4, 4, false})
-Q32(MXFP4, "mxfp4.r8", 17, {0, 1, 1, false}, {1, 4, 4, false})
+/*                               block, bytes; offset, unit, count of each field in the source */
+TS_R8_KSET(Q4_0, "q4_0.r8", 32, 18, {0, 2, 1, false}, {2, 4, 4, false})
+TS_R8_KSET(Q4_1, "q4_1.r8", 32, 20, {0, 2, 1, false}, {2, 2, 1, false}, {4, 4, 4, false})
+TS_R8_KSET(Q5_0, "q5_0.r8", 32, 22, {0, 2, 1, false}, {2, 4, 1, true}, {6, 4, 4, false})
+TS_R8_KSET(Q5_1, "q5_1.r8", 32, 24, {0, 2, 1, false}, {2, 2, 1, false}, {4, 4, 1, true},
+           {8, 4, 4, false})
+TS_R8_KSET(Q8_0, "q8_0.r8", 32, 34, {0, 2, 1, false}, {2, 4, 8, false})
+TS_R8_KSET(IQ4_NL, "iq4_nl.r8", 32, 18, {0, 2, 1, false}, {2, 4, 4, false})
+TS_R8_KSET(MXFP4, "mxfp4.r8", 32, 17, {0, 1, 1, false}, {1, 4, 4, false})
