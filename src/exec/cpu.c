@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "base/cpu.h"
+#include "cpu/tiles.h"
 
 static void cpu_close(ts_device *d)
 {
@@ -173,9 +174,8 @@ static double now(void)
 }
 
 /* Every thread walks the whole list and does its share of each step. */
-static void run_steps(void *arg, int tid, int n)
+static void walk_steps(ts_state *s, int tid, int n)
 {
-    ts_state *s = arg;
     const ts_steps *steps = &s->d->plan->steps;
     bool timed = s->stats && tid == 0;
     double t0 = timed ? now() : 0;
@@ -195,6 +195,19 @@ static void run_steps(void *arg, int tid, int n)
             t0 = t1;
         }
     }
+}
+
+/* Tiles are configured once a job: TILERELEASE lets the core sleep and spares context switches the
+ * 8 KB, and configuring them costs as much as a few products. */
+static void run_steps(void *arg, int tid, int n)
+{
+    ts_state *s = arg;
+    bool tiles = s->d->plan->isa == TS_ISA_AMX;
+    if (tiles)
+        ts_tiles_begin();
+    walk_steps(s, tid, n);
+    if (tiles)
+        ts_tiles_end();
 }
 
 static void cpu_run(ts_state *s, const ts_batch *b)
