@@ -118,11 +118,11 @@ static double prefill(const bench *b, const shape *s, int64_t n_ctx)
 {
     ts_attend p = task(b, s, b->kv, n_ctx);
     double flops = 0, t = now();
-    for (int64_t m = 0; m < UBATCH; m += TS_ATTEND_TOKENS) {
-        p.n_tokens = TS_ATTEND_TOKENS;
+    for (int64_t m = 0; m < UBATCH; m += 16) {
+        p.n_tokens = 16;
         p.pos0 = n_ctx - UBATCH + m;
         b->ops->attend(&p);
-        for (int64_t i = 0; i < TS_ATTEND_TOKENS; i++)
+        for (int64_t i = 0; i < 16; i++)
             flops += 4.0 * (double)(s->head_dim * s->n_group * (p.pos0 + i + 1));
     }
     return flops / (now() - t);
@@ -151,8 +151,8 @@ static bool set_up(bench *b)
     size_t rows = 0, scratch = 0;
     for (int i = 0; i < N_SHAPES; i++) {
         const shape *s = &shapes[i];
-        size_t r = (size_t)(TS_ATTEND_TOKENS * s->n_group * s->head_dim);
-        size_t c = ts_attend_scratch(s->n_group, s->head_dim);
+        size_t r = (size_t)(16 * s->n_group * s->head_dim);
+        size_t c = b->ops->attend_scratch(s->n_group, s->head_dim);
         rows = r > rows ? r : rows;
         scratch = c > scratch ? c : scratch;
     }
