@@ -1,11 +1,12 @@
 /* bench/attention.c - attention on one thread: GFLOP/s of prefill, GB/s of decode, and what share
- * they are of this core's FMA peak and read bandwidth, measured in turn with them.
+ * they are of this core's AVX2 FMA peak and read bandwidth, measured in turn with them. One line
+ * for each ISA this machine has.
  *
- *     bench_attention [rounds]
+ *     bench_attention [rounds [isa]]
  *
- * Prefill computes the last 512 tokens of a context, 16 a task, for one KV head. Decode computes
- * one token; the K and V of as many heads as fill twice the last cache are visited in turn, as the
- * layers of a model are. Figures are medians over the rounds. */
+ * Prefill computes the last 512 tokens of a context for one KV head, in tasks as large as the
+ * engine's. Decode computes one token; the K and V of as many heads as fill twice the last cache
+ * are visited in turn, as the layers of a model are. Figures are medians over the rounds. */
 #include <immintrin.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +16,7 @@
 #include "base/cpu.h"
 #include "base/mem.h"
 #include "cpu/ops.h"
+#include "cpu/tiles.h"
 
 enum { UBATCH = 512, MAX_ROUNDS = 99 };
 
@@ -90,19 +92,19 @@ __attribute__((target("avx2"))) static double read_bandwidth(const void *p, size
 
 typedef struct bench {
     const ts_ops *ops;
-    uint16_t *kv; /* F16 pool that K and V of every head are cut from */
+    uint8_t *kv; /* the pool that K and V of every head are cut from */
     size_t kv_bytes;
     float *q, *o;
     void *scratch;
 } bench;
 
-static ts_attend task(const bench *b, const shape *s, const uint16_t *k, int64_t n_ctx)
+static ts_attend task(const bench *b, const shape *s, const uint8_t *k, int64_t n_ctx)
 {
     return (ts_attend){
         .q = b->q,
         .o = b->o,
         .k = k,
-        .v = k + n_ctx * s->head_dim,
+        .v = k + b->ops->kv->bytes(n_ctx, s->head_dim),
         .ldq = s->n_group * s->head_dim,
         .ldo = s->n_group * s->head_dim,
         .n_group = s->n_group,
@@ -118,11 +120,12 @@ static double prefill(const bench *b, const shape *s, int64_t n_ctx)
 {
     ts_attend p = task(b, s, b->kv, n_ctx);
     double flops = 0, t = now();
-    for (int64_t m = 0; m < UBATCH; m += 16) {
-        p.n_tokens = 16;
+    int64_t most = ts_attend_tokens(b->ops, s->n_group);
+    for (int64_t m = 0; m < UBATCH; m += most) {
+        p.n_tokens = UBATCH - m < most ? UBATCH - m : most;
         p.pos0 = n_ctx - UBATCH + m;
         b->ops->attend(&p);
-        for (int64_t i = 0; i < 16; i++)
+        for (int64_t i = 0; i < p.n_tokens; i++)
             flops += 4.0 * (double)(s->head_dim * s->n_group * (p.pos0 + i + 1));
     }
     return flops / (now() - t);
@@ -131,8 +134,7 @@ static double prefill(const bench *b, const shape *s, int64_t n_ctx)
 /* Bytes of K and V a second. */
 static double decode(const bench *b, const shape *s, int64_t n_ctx)
 {
-    size_t head = (size_t)(2 * n_ctx * s->head_dim);
-    size_t n = b->kv_bytes / (head * sizeof(uint16_t));
+    size_t head = 2 * b->ops->kv->bytes(n_ctx, s->head_dim), n = b->kv_bytes / head;
     double t = now();
     for (size_t i = 0; i < n; i++) {
         ts_attend p = task(b, s, b->kv + i * head, n_ctx);
@@ -140,7 +142,7 @@ static double decode(const bench *b, const shape *s, int64_t n_ctx)
         p.pos0 = n_ctx - 1;
         b->ops->attend(&p);
     }
-    return (double)(n * head * sizeof(uint16_t)) / (now() - t);
+    return (double)(n * head) / (now() - t);
 }
 
 static bool set_up(bench *b)
@@ -149,33 +151,58 @@ static bool set_up(bench *b)
     b->kv_bytes = 2 * l3 > ((size_t)64 << 20) ? 2 * l3 : (size_t)64 << 20;
     b->kv = ts_map(b->kv_bytes);
     size_t rows = 0, scratch = 0;
-    for (int i = 0; i < N_SHAPES; i++) {
-        const shape *s = &shapes[i];
-        size_t r = (size_t)(16 * s->n_group * s->head_dim);
-        size_t c = b->ops->attend_scratch(s->n_group, s->head_dim);
-        rows = r > rows ? r : rows;
-        scratch = c > scratch ? c : scratch;
-    }
+    for (ts_isa isa = TS_ISA_REF; isa <= TS_ISA_AMX; isa++)
+        for (int i = 0; i < N_SHAPES; i++) {
+            const shape *s = &shapes[i];
+            const ts_ops *ops = ts_ops_get(isa);
+            size_t r = (size_t)(ts_attend_tokens(ops, s->n_group) * s->n_group * s->head_dim);
+            size_t c = ops->attend_scratch(s->n_group, s->head_dim);
+            rows = r > rows ? r : rows;
+            scratch = c > scratch ? c : scratch;
+        }
     b->q = ts_map(rows * sizeof(float));
     b->o = ts_map(rows * sizeof(float));
     b->scratch = ts_map(scratch);
     if (!b->kv || !b->q || !b->o || !b->scratch)
         return false;
     uint32_t x = 1;
-    for (size_t i = 0; i < b->kv_bytes / 2; i++) {
+    for (size_t i = 0; i < b->kv_bytes; i += 2) {
         x = x * 1664525u + 1013904223u;
-        b->kv[i] = (uint16_t)((x >> 16 & 0x83ff) | 0x3800); /* +-0.5 .. 1 */
+        /* +-0.5 .. 1 in F16; small, but finite and no denormals in BF16 */
+        uint16_t h = (uint16_t)((x >> 16 & 0x83ff) | 0x3800);
+        memcpy(b->kv + i, &h, 2);
     }
     for (size_t i = 0; i < rows; i++)
         b->q[i] = (float)(i % 17) / 17 - 0.5f;
     return true;
 }
 
+typedef struct figures {
+    double prefill[MAX_ROUNDS], of_peak[MAX_ROUNDS], decode[MAX_ROUNDS], of_read[MAX_ROUNDS];
+} figures;
+
+static void measure(bench *b, const shape *s, int64_t n_ctx, int r, figures *f, double *peak,
+                    double *bw)
+{
+    bool tiles = b->ops->isa == TS_ISA_AMX;
+    if (tiles)
+        ts_tiles_begin();
+    peak[r] = fma_peak();
+    f->prefill[r] = prefill(b, s, n_ctx);
+    f->of_peak[r] = f->prefill[r] / peak[r];
+    bw[r] = read_bandwidth(b->kv, b->kv_bytes);
+    f->decode[r] = decode(b, s, n_ctx);
+    f->of_read[r] = f->decode[r] / bw[r];
+    if (tiles)
+        ts_tiles_end();
+}
+
 int main(int argc, char **argv)
 {
     int rounds = argc > 1 ? atoi(argv[1]) : 5;
-    if (rounds < 1 || rounds > MAX_ROUNDS) {
-        fprintf(stderr, "bench_attention: rounds must be 1 to %d, not '%s'\n", MAX_ROUNDS, argv[1]);
+    ts_isa only = TS_ISA_AUTO;
+    if (rounds < 1 || rounds > MAX_ROUNDS || (argc > 2 && !ts_isa_parse(argv[2], &only))) {
+        fprintf(stderr, "usage: bench_attention [rounds, 1 to %d [isa]]\n", MAX_ROUNDS);
         return 1;
     }
     bench b = {0};
@@ -183,30 +210,37 @@ int main(int argc, char **argv)
         fprintf(stderr, "bench_attention: needs AVX2 and 200 MB of memory\n");
         return 1;
     }
-    b.ops = ts_ops_get(TS_ISA_AVX2);
-
-    static double rate[2][N_SHAPES][N_CTX][MAX_ROUNDS], share[2][N_SHAPES][N_CTX][MAX_ROUNDS];
     static double peak[MAX_ROUNDS], bw[MAX_ROUNDS];
+    static figures f[TS_ISA_AMX + 1][N_SHAPES][N_CTX];
+    bool has[TS_ISA_AMX + 1] = {false};
+    for (ts_isa isa = TS_ISA_AVX2; isa <= TS_ISA_AMX; isa++) {
+        ts_isa got;
+        has[isa] = (only == TS_ISA_AUTO || only == isa) && ts_ops_get(isa)->isa == isa &&
+                   ts_isa_resolve(isa, &got, NULL) == TS_OK;
+    }
     for (int r = 0; r < rounds; r++)
         for (int i = 0; i < N_SHAPES; i++)
-            for (int c = 0; c < N_CTX; c++) {
-                peak[r] = fma_peak();
-                rate[0][i][c][r] = prefill(&b, &shapes[i], contexts[c]);
-                share[0][i][c][r] = rate[0][i][c][r] / peak[r];
-                bw[r] = read_bandwidth(b.kv, b.kv_bytes);
-                rate[1][i][c][r] = decode(&b, &shapes[i], contexts[c]);
-                share[1][i][c][r] = rate[1][i][c][r] / bw[r];
-            }
+            for (int c = 0; c < N_CTX; c++)
+                for (ts_isa isa = TS_ISA_AVX2; isa <= TS_ISA_AMX; isa++)
+                    if (has[isa]) {
+                        b.ops = ts_ops_get(isa);
+                        measure(&b, &shapes[i], contexts[c], r, &f[isa][i][c], peak, bw);
+                    }
 
-    printf("%s, 1 thread: FMA peak %.1f GFLOP/s, read bandwidth %.1f GB/s\n\n", ts_cpu_get()->brand,
-           median(peak, rounds) / 1e9, median(bw, rounds) / 1e9);
-    printf("| heads as in | head_dim | group | context | prefill GFLOP/s | of peak | decode GB/s | "
-           "of read bandwidth |\n|---|---|---|---|---|---|---|---|\n");
+    printf("%s, 1 thread: AVX2 FMA peak %.1f GFLOP/s, read bandwidth %.1f GB/s\n\n",
+           ts_cpu_get()->brand, median(peak, rounds) / 1e9, median(bw, rounds) / 1e9);
+    printf("| heads as in | head_dim | group | context | ISA | prefill GFLOP/s | of peak | decode "
+           "GB/s | of read bandwidth |\n|---|---|---|---|---|---|---|---|---|\n");
     for (int i = 0; i < N_SHAPES; i++)
         for (int c = 0; c < N_CTX; c++)
-            printf("| %s | %d | %d | %d | %.1f | %.0f %% | %.1f | %.0f %% |\n", shapes[i].like,
-                   (int)shapes[i].head_dim, (int)shapes[i].n_group, (int)contexts[c],
-                   median(rate[0][i][c], rounds) / 1e9, 100 * median(share[0][i][c], rounds),
-                   median(rate[1][i][c], rounds) / 1e9, 100 * median(share[1][i][c], rounds));
+            for (ts_isa isa = TS_ISA_AVX2; isa <= TS_ISA_AMX; isa++) {
+                figures *g = &f[isa][i][c];
+                if (has[isa])
+                    printf("| %s | %d | %d | %d | %s | %.1f | %.0f %% | %.1f | %.0f %% |\n",
+                           shapes[i].like, (int)shapes[i].head_dim, (int)shapes[i].n_group,
+                           (int)contexts[c], ts_isa_name(isa), median(g->prefill, rounds) / 1e9,
+                           100 * median(g->of_peak, rounds), median(g->decode, rounds) / 1e9,
+                           100 * median(g->of_read, rounds));
+            }
     return 0;
 }
