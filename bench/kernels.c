@@ -366,7 +366,8 @@ int main(int argc, char **argv)
 
     ts_error err;
     ts_pool *pool;
-    if (ts_isa_resolve(opt.isa, &opt.isa, &err) || ts_pool_open(&pool, opt.threads, &err)) {
+    if (ts_isa_resolve(opt.isa, false, &(ts_log){0}, &opt.isa, &err) ||
+        ts_pool_open(&pool, opt.threads, &err)) {
         fprintf(stderr, "bench_kernels: %s\n", err.msg);
         return 1;
     }

@@ -14,6 +14,23 @@ static bool show(void *user, double done)
     return !interrupt_caught();
 }
 
+/* --amx is --isa amx in other words, --no-amx is AUTO without it. */
+static ts_status choose_isa(const model_opts *m, ts_engine_options *o, ts_error *err)
+{
+    if (m->isa && !ts_isa_parse(m->isa, &o->isa))
+        return ts_fail(err, TS_BAD_ARG, "'%s' is no kernel set", m->isa);
+    if (m->amx && m->no_amx)
+        return ts_fail(err, TS_BAD_ARG, "--amx and --no-amx exclude each other");
+    if (m->no_amx && o->isa == TS_ISA_AMX)
+        return ts_fail(err, TS_BAD_ARG, "--no-amx and --isa amx exclude each other");
+    if (m->amx && o->isa != TS_ISA_AUTO && o->isa != TS_ISA_AMX)
+        return ts_fail(err, TS_BAD_ARG, "--amx and --isa %s exclude each other", m->isa);
+    if (m->amx)
+        o->isa = TS_ISA_AMX;
+    o->no_amx = m->no_amx;
+    return TS_OK;
+}
+
 ts_status model_open(ts_engine **out, model_opts *m, int64_t n_logits, bool plan_only,
                      ts_error *err)
 {
@@ -26,15 +43,16 @@ ts_status model_open(ts_engine **out, model_opts *m, int64_t n_logits, bool plan
     o.n_logits = n_logits;
     o.plan_only = plan_only;
     o.int8_prefill = m->prefill && strcmp(m->prefill, "int8") == 0;
-    if (m->isa && !ts_isa_parse(m->isa, &o.isa))
-        return ts_fail(err, TS_BAD_ARG, "'%s' is no kernel set", m->isa);
+    ts_status st = choose_isa(m, &o, err);
+    if (st)
+        return st;
     m->level = m->verbose ? TS_LOG_DEBUG : TS_LOG_WARN;
     o.log = cli_log;
     o.log_user = &m->level;
     m->bar = (cli_progress){.label = "loading"};
     o.progress = show;
     o.progress_user = m;
-    ts_status st = ts_engine_open(out, m->path, &o, err);
+    st = ts_engine_open(out, m->path, &o, err);
     cli_progress_end(&m->bar);
     return st;
 }

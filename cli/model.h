@@ -8,12 +8,18 @@
 typedef struct model_opts {
     const char *path, *isa, *prefill;
     int64_t threads, ctx, ubatch; /* 0: the library's choice */
-    bool verbose;
+    bool verbose, amx, no_amx;
     ts_log_level level; /* of the log; stays where it is while the engine is open */
     cli_progress bar;
 } model_opts;
 
 /* Rows of an option table. */
+#define ISA_OPTIONS(o)                                                                             \
+    OPT("Model", "--isa", OPT_CHOICE, &(o)->isa, NULL, "widest kernel set to use",                 \
+        .choices = "auto|ref|avx2|avx512|amx", .def = "the best this machine has"),                \
+        OPT("Model", "--amx", OPT_FLAG, &(o)->amx, NULL,                                           \
+            "use AMX tiles, or say what is missing and end"),                                      \
+        OPT("Model", "--no-amx", OPT_FLAG, &(o)->no_amx, NULL, "use no AMX tiles")
 #define PREFILL_OPTION(o)                                                                          \
     OPT("Model", "--prefill", OPT_CHOICE, &(o)->prefill, NULL,                                     \
         "activations of prefill: int8 is faster and less exact", .choices = "exact|int8",          \
@@ -21,9 +27,7 @@ typedef struct model_opts {
 #define MODEL_OPTIONS(o)                                                                           \
     OPT("Model", "-m, --model", OPT_STR, &(o)->path, "FILE",                                       \
         "GGUF file; of a split one, any shard", .required = true),                                 \
-        OPT("Model", "--isa", OPT_CHOICE, &(o)->isa, NULL, "widest kernel set to use",             \
-            .choices = "auto|ref|avx2|avx512|amx", .def = "the best this machine has"),            \
-        PREFILL_OPTION(o),                                                                         \
+        ISA_OPTIONS(o), PREFILL_OPTION(o),                                                         \
         OPT("Model", "-t, --threads", OPT_INT, &(o)->threads, "N", "compute threads", .min = 1,    \
             .max = 1024, .def = "one for each CPU"),                                               \
         OPT("Model", "-ub, --ubatch-size", OPT_INT, &(o)->ubatch, "N",                             \

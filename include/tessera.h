@@ -80,8 +80,9 @@ typedef void ts_log_fn(void *user, ts_log_level level, const char *line);
 
 typedef struct ts_engine ts_engine;
 
-/* Kernel sets, from the plain oracle to the widest. TS_ISA_AUTO takes the best the
- * machine has; the environment variable TESSERA_ISA overrides AUTO. */
+/* Kernel sets, from the plain oracle to the widest. TS_ISA_AUTO takes the best that the CPU, the
+ * operating system and the Linux tile permission allow, and logs (TS_LOG_INFO) which that is and
+ * why no wider one serves; the environment variable TESSERA_ISA overrides AUTO. */
 typedef enum ts_isa { TS_ISA_AUTO = 0, TS_ISA_REF, TS_ISA_AVX2, TS_ISA_AVX512, TS_ISA_AMX } ts_isa;
 
 typedef struct ts_engine_options {
@@ -102,6 +103,7 @@ typedef struct ts_engine_options {
     /* Load progress from 0 to 1; return false to cancel. May be NULL. */
     bool (*progress)(void *user, double done);
     void *progress_user;
+    bool no_amx; /* TS_ISA_AUTO without tiles; not together with TS_ISA_AMX  */
 } ts_engine_options;
 
 TS_API void ts_engine_options_init(ts_engine_options *opt);

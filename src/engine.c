@@ -49,7 +49,7 @@ static ts_status open_model(ts_engine *e, const ts_engine_options *o, ts_error *
                           .n_ubatch = o->n_ubatch,
                           .n_logits = o->n_logits};
     ts_status s;
-    if ((s = ts_isa_resolve(o->isa, &po.isa, err)) ||
+    if ((s = ts_isa_resolve(o->isa, o->no_amx, &e->log, &po.isa, err)) ||
         (s = ts_model_open(&e->m, e->g, ts_tokenizer_n(e->tok), &e->log, err)) ||
         (s = ts_plan_make(&e->plan, e->m, &po, &e->log, err)))
         return s;

@@ -74,6 +74,13 @@ def wrong_values(model):
     bad(["run", "-m", model, "-p", "x", "-f", "y"], "with -p and with -f")
     bad(["run", "-m", model, "-p", "x", "-e", "--no-escape"], "exclude each other")
     bad(["run", "-m", model, "-p", "x"], "TESSERA_ISA is 'mmx'", env={"TESSERA_ISA": "mmx"})
+    for c in [["run", "-p", "x"], ["plan"], ["bench"], ["perplexity", "-f", os.devnull]]:
+        c = [c[0], "-m", model, *c[1:]]
+        if c[0] != "perplexity": # which reads its text first
+            bad([*c, "--amx", "--no-amx"], "--amx and --no-amx exclude each other")
+            bad([*c, "--amx", "--isa", "ref"], "--amx and --isa ref exclude each other")
+            bad([*c, "--no-amx", "--isa", "amx"], "--no-amx and --isa amx exclude each other")
+        check("--amx" in good(c[0], "--help").out and "--no-amx" in good(c[0], "--help").out, c)
     for c in ["plan", "perplexity"]:
         bad([c], f"{c} needs -m FILE")
         bad([c, "-m", model, "-c", "0"], "-c must be from")
@@ -155,6 +162,29 @@ def happy(folder, model):
     r = good("run", "-m", model, "-p", "Hi", "-n", "1", "-v")
     check(re.search(r"^(info|debug): ", r.err, re.M), r)
     good("run", "-m", model, "-p", "Hi", "-n", "2", "--isa", "ref")
+
+
+def kernel_sets(model):
+    """Which set serves and why no wider one does; the wider one forced says the same."""
+    hello = ["run", "-m", model, "-p", "Hi", "-n", "2", "-v"]
+    line = re.search(r"^info: kernel sets up to (\w+) serve(; (\w+) can't run here: .+)?$",
+                     good(*hello).err, re.M)
+    check(line and (line.group(1) == "amx") == (not line.group(2)), line)
+    widest, next_one = line.group(1), line.group(3)
+    if next_one:
+        why = line.group(2).split(": ", 1)[1]
+        bad(["run", "-m", model, "-p", "Hi", "--isa", next_one], f"set {next_one} can't run here", why)
+        bad(["run", "-m", model, "-p", "Hi"], "(from TESSERA_ISA) can't run here", why,
+            env={"TESSERA_ISA": next_one})
+        bad(["run", "-m", model, "-p", "Hi", "--amx"], "set amx can't run here")
+    else:
+        check("up to amx serve, as asked for" in good(*hello, "--amx").err)
+    check("up to amx" not in good(*hello, "--no-amx").err)
+    check("up to amx" not in good(*hello, "--no-amx", env={"TESSERA_ISA": "amx"}).err)
+    check("up to ref serve, as asked for (from TESSERA_ISA)" in
+          good(*hello, env={"TESSERA_ISA": "ref"}).err)
+    p = json.loads(good("plan", "-m", model, "--json", "--isa", widest).out)
+    check(p["isa"] == widest, p["isa"])
 
 
 def contexts(folder, model):
@@ -334,6 +364,7 @@ with Folder() as f:
     wrong_values(tiny)
     wrong_models(f)
     happy(f, tiny)
+    kernel_sets(tiny)
     contexts(f, tiny)
     whole_characters(tiny)
     outputs(tiny)

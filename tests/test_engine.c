@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/cpu.h"
 #include "check.h"
 #include "gguf/synth.h"
 #include "tessera.h"
@@ -216,8 +217,14 @@ static void test_misuse(const char *path)
     o.n_ctx = (int64_t)1 << 31;
     CHECK(ts_engine_open(&e, path, &o, &err) == TS_NO_MEMORY && strstr(err.msg, "2147483648"));
     o.n_ctx = 0;
+    if (!ts_cpu_get()->amx) {
+        o.isa = TS_ISA_AMX;
+        CHECK(ts_engine_open(&e, path, &o, &err) == TS_UNSUPPORTED && strstr(err.msg, "amx"));
+    }
     o.isa = TS_ISA_AMX;
-    CHECK(ts_engine_open(&e, path, &o, &err) == TS_UNSUPPORTED && strstr(err.msg, "amx"));
+    o.no_amx = true;
+    CHECK(ts_engine_open(&e, path, &o, &err) == TS_BAD_ARG && strstr(err.msg, "amx"));
+    o.no_amx = false;
 
     /* Without weights there is a plan but no session. */
     o.isa = TS_ISA_AUTO;
