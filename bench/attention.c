@@ -214,9 +214,9 @@ int main(int argc, char **argv)
     static figures f[TS_ISA_AMX + 1][N_SHAPES][N_CTX];
     bool has[TS_ISA_AMX + 1] = {false};
     for (ts_isa isa = TS_ISA_AVX2; isa <= TS_ISA_AMX; isa++) {
-        ts_isa got;
+        const char *why;
         has[isa] = (only == TS_ISA_AUTO || only == isa) && ts_ops_get(isa)->isa == isa &&
-                   ts_isa_resolve(isa, &got, NULL) == TS_OK;
+                   ts_isa_usable(ts_cpu_get(), isa, &why);
     }
     for (int r = 0; r < rounds; r++)
         for (int i = 0; i < N_SHAPES; i++)
