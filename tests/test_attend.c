@@ -4,6 +4,7 @@
 
 #include "base/cpu.h"
 #include "check.h"
+#include "cpu/attend.h"
 #include "cpu/ops.h"
 
 static uint64_t seed = 1;
@@ -461,10 +462,27 @@ static void test_table(const table *t)
     printf("%s: attention's greatest mse %.2g\n", t->name, worst);
 }
 
+/* src/cpu/attend_amx.c compiled over the stand-in. */
+size_t standin_attend_scratch(int64_t n_group, int64_t head_dim);
+void standin_attend(const ts_attend *p);
+void standin_attend_merge(float *o, int64_t ldo, const float *po, const float *part,
+                          int64_t n_parts, int64_t n_tokens, int64_t n_group, int64_t head_dim);
+extern const ts_kv_layout standin_kv;
+
+static const ts_ops standin = {
+    .isa = TS_ISA_AMX,
+    .kv = &standin_kv,
+    .attend_rows = ATTEND_AMX_ROWS,
+    .attend_scratch = standin_attend_scratch,
+    .attend = standin_attend,
+    .merge = standin_attend_merge,
+};
+
 int main(void)
 {
     test_table(&(table){ts_ops_get(TS_ISA_REF), "ref", 5e-12, 1e-11, false});
     if (ts_cpu_get()->avx2)
         test_table(&(table){ts_ops_get(TS_ISA_AVX2), "avx2", 5e-12, 1e-11, false});
+    test_table(&(table){&standin, "amx, stand-in", 1e-5, 1e-5, true});
     return check_done("attend");
 }

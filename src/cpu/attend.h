@@ -52,4 +52,14 @@ void attend_ref(const ts_attend *p);
 void attend_avx2(const ts_attend *p);
 extern const ts_kv_layout ts_kv_ref, ts_kv_avx2;
 
+/* With tiles (attend_amx.c), which has a walk of its own. A task should have ATTEND_AMX_ROWS query
+ * rows: what it sums is then 64 KB for 128 dimensions, and each block of K and V that comes from
+ * memory or the last cache meets four pairs of column tiles. */
+#define ATTEND_AMX_ROWS 128
+size_t attend_amx_scratch(int64_t n_group, int64_t head_dim);
+void attend_amx(const ts_attend *p);
+void attend_amx_merge(float *o, int64_t ldo, const float *po, const float *part, int64_t n_parts,
+                      int64_t n_tokens, int64_t n_group, int64_t head_dim);
+extern const ts_kv_layout ts_kv_amx;
+
 #endif
