@@ -5,7 +5,7 @@
 #include "base/cpu.h"
 #include "check.h"
 #include "cpu/attend.h"
-#include "cpu/ops.h"
+#include "cpu/tiles.h"
 
 static uint64_t seed = 1;
 
@@ -480,9 +480,23 @@ static const ts_ops standin = {
 
 int main(void)
 {
-    test_table(&(table){ts_ops_get(TS_ISA_REF), "ref", 5e-12, 1e-11, false});
-    if (ts_cpu_get()->avx2)
-        test_table(&(table){ts_ops_get(TS_ISA_AVX2), "avx2", 5e-12, 1e-11, false});
+    for (ts_isa isa = TS_ISA_REF; isa <= TS_ISA_AMX; isa++) {
+        table t = {ts_ops_get(isa), ts_isa_name(isa), 5e-12, 1e-11, false};
+        if (isa == TS_ISA_AMX) {
+            t.bf16 = true;
+            t.mse = t.parts_mse = 1e-5;
+        }
+        const char *why;
+        if (!ts_isa_usable(ts_cpu_get(), isa, &why)) {
+            printf("%s: skipped, %s\n", t.name, why);
+            continue;
+        }
+        if (isa == TS_ISA_AMX)
+            ts_tiles_begin();
+        test_table(&t);
+        if (isa == TS_ISA_AMX)
+            ts_tiles_end();
+    }
     test_table(&(table){&standin, "amx, stand-in", 1e-5, 1e-5, true});
     return check_done("attend");
 }

@@ -145,14 +145,15 @@ static void test_rope(const ts_ops *ops, int64_t n_rot, bool neox)
 
 int main(void)
 {
-    static const ts_isa isas[] = {TS_ISA_REF, TS_ISA_AVX2};
-    CHECK(ts_ops_get(TS_ISA_REF)->isa == TS_ISA_REF);
-    CHECK(ts_ops_get(TS_ISA_AVX2)->isa == TS_ISA_AVX2);
-    CHECK(ts_ops_get(TS_ISA_AMX)->isa == TS_ISA_AVX2);
-    for (int i = 0; i < 2; i++) {
-        if (isas[i] == TS_ISA_AVX2 && !ts_cpu_get()->avx2)
+    for (ts_isa isa = TS_ISA_REF; isa <= TS_ISA_AMX; isa++) {
+        const ts_ops *ops = ts_ops_get(isa);
+        const char *why;
+        CHECK(ops->isa == isa);
+        /* the amx table's operations are those of avx512 */
+        if (!ts_isa_usable(ts_cpu_get(), isa == TS_ISA_AMX ? TS_ISA_AVX512 : isa, &why)) {
+            printf("%s: skipped, %s\n", ts_isa_name(isa), why);
             continue;
-        const ts_ops *ops = ts_ops_get(isas[i]);
+        }
         for (int64_t n = 1; n <= 70; n++)
             test_elementwise(ops, n);
         test_elementwise(ops, 4099);

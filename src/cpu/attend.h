@@ -50,6 +50,7 @@ size_t ts_kv_k16_bytes(int64_t n_ctx, int64_t head_dim);
 
 void attend_ref(const ts_attend *p);
 void attend_avx2(const ts_attend *p);
+void attend_avx512(const ts_attend *p);
 extern const ts_kv_layout ts_kv_ref, ts_kv_avx2;
 
 /* With tiles (attend_amx.c), which has a walk of its own. A task should have ATTEND_AMX_ROWS query

@@ -8,7 +8,16 @@
 
 const ts_ops *ts_ops_get(ts_isa isa)
 {
-    return isa >= TS_ISA_AVX2 ? &ts_ops_avx2 : &ts_ops_ref;
+    switch (isa) {
+    case TS_ISA_AMX:
+        return &ts_ops_amx;
+    case TS_ISA_AVX512:
+        return &ts_ops_avx512;
+    case TS_ISA_AVX2:
+        return &ts_ops_avx2;
+    default:
+        return &ts_ops_ref;
+    }
 }
 
 static size_t padded(int64_t n)
