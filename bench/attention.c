@@ -1,6 +1,6 @@
 /* bench/attention.c - attention on one thread: GFLOP/s of prefill, GB/s of decode, and what share
- * they are of this core's AVX2 FMA peak and read bandwidth, measured in turn with them. One line
- * for each ISA this machine has.
+ * they are of this core's peak and read bandwidth, measured in turn with them. One line for each
+ * ISA this machine has; the peak is that of its FMA, or of TDPBF16PS.
  *
  *     bench_attention [rounds [isa]]
  *
@@ -58,21 +58,49 @@ static double median(double *v, int n)
 static volatile float sink;
 
 /* Twelve chains of FMAs in registers. */
-__attribute__((target("avx2,fma"))) static double fma_peak(void)
+#define FMA_PEAK(name, isa, vector, lanes, set1, fmadd, first)                                     \
+    __attribute__((target(isa))) static double name(void)                                          \
+    {                                                                                              \
+        const int64_t n = 2000000;                                                                 \
+        vector c[12], x = set1(0.999f), y = set1(0.001f);                                          \
+        for (int i = 0; i < 12; i++)                                                               \
+            c[i] = set1((float)i);                                                                 \
+        double t = now();                                                                          \
+        for (int64_t k = 0; k < n; k++)                                                            \
+            for (int i = 0; i < 12; i++)                                                           \
+                c[i] = fmadd(c[i], x, y);                                                          \
+        t = now() - t;                                                                             \
+        for (int i = 1; i < 12; i++)                                                               \
+            c[0] = fmadd(c[i], x, c[0]);                                                           \
+        sink = first(c[0]);                                                                        \
+        return (double)n * 12 * 2 * lanes / t;                                                     \
+    }
+FMA_PEAK(peak_avx2, "avx2,fma", __m256, 8, _mm256_set1_ps, _mm256_fmadd_ps, _mm256_cvtss_f32)
+FMA_PEAK(peak_avx512, "avx512f", __m512, 16, _mm512_set1_ps, _mm512_fmadd_ps, _mm512_cvtss_f32)
+
+/* Four products on operands in tiles. */
+__attribute__((target("amx-tile,amx-bf16"))) static double peak_amx(void)
 {
-    const int64_t n = 2000000;
-    __m256 c[12], x = _mm256_set1_ps(0.999f), y = _mm256_set1_ps(0.001f);
-    for (int i = 0; i < 12; i++)
-        c[i] = _mm256_set1_ps((float)i);
+    const int64_t n = 300000;
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    _tile_zero(4);
+    _tile_zero(5);
     double t = now();
-    for (int64_t k = 0; k < n; k++)
-        for (int i = 0; i < 12; i++)
-            c[i] = _mm256_fmadd_ps(c[i], x, y);
-    t = now() - t;
-    for (int i = 1; i < 12; i++)
-        c[0] = _mm256_add_ps(c[0], c[i]);
-    sink = _mm256_cvtss_f32(c[0]);
-    return (double)n * 12 * 16 / t;
+    for (int64_t i = 0; i < n; i++) {
+        _tile_dpbf16ps(0, 4, 5);
+        _tile_dpbf16ps(1, 4, 5);
+        _tile_dpbf16ps(2, 4, 5);
+        _tile_dpbf16ps(3, 4, 5);
+    }
+    return (double)n * 4 * 2 * 16 * 16 * 32 / (now() - t);
+}
+
+static double peak_of(ts_isa isa)
+{
+    return isa == TS_ISA_AMX ? peak_amx() : isa == TS_ISA_AVX512 ? peak_avx512() : peak_avx2();
 }
 
 __attribute__((target("avx2"))) static double read_bandwidth(const void *p, size_t n)
@@ -181,13 +209,13 @@ typedef struct figures {
     double prefill[MAX_ROUNDS], of_peak[MAX_ROUNDS], decode[MAX_ROUNDS], of_read[MAX_ROUNDS];
 } figures;
 
-static void measure(bench *b, const shape *s, int64_t n_ctx, int r, figures *f, double *peak,
+static void measure(const bench *b, const shape *s, int64_t n_ctx, int r, figures *f, double *peak,
                     double *bw)
 {
     bool tiles = b->ops->isa == TS_ISA_AMX;
     if (tiles)
         ts_tiles_begin();
-    peak[r] = fma_peak();
+    peak[r] = peak_of(b->ops->isa);
     f->prefill[r] = prefill(b, s, n_ctx);
     f->of_peak[r] = f->prefill[r] / peak[r];
     bw[r] = read_bandwidth(b->kv, b->kv_bytes);
@@ -210,7 +238,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "bench_attention: needs AVX2 and 200 MB of memory\n");
         return 1;
     }
-    static double peak[MAX_ROUNDS], bw[MAX_ROUNDS];
+    static double peak[TS_ISA_AMX + 1][MAX_ROUNDS], bw[MAX_ROUNDS];
     static figures f[TS_ISA_AMX + 1][N_SHAPES][N_CTX];
     bool has[TS_ISA_AMX + 1] = {false};
     for (ts_isa isa = TS_ISA_AVX2; isa <= TS_ISA_AMX; isa++) {
@@ -224,11 +252,14 @@ int main(int argc, char **argv)
                 for (ts_isa isa = TS_ISA_AVX2; isa <= TS_ISA_AMX; isa++)
                     if (has[isa]) {
                         b.ops = ts_ops_get(isa);
-                        measure(&b, &shapes[i], contexts[c], r, &f[isa][i][c], peak, bw);
+                        measure(&b, &shapes[i], contexts[c], r, &f[isa][i][c], peak[isa], bw);
                     }
 
-    printf("%s, 1 thread: AVX2 FMA peak %.1f GFLOP/s, read bandwidth %.1f GB/s\n\n",
-           ts_cpu_get()->brand, median(peak, rounds) / 1e9, median(bw, rounds) / 1e9);
+    printf("%s, 1 thread: read bandwidth %.1f GB/s", ts_cpu_get()->brand, median(bw, rounds) / 1e9);
+    for (ts_isa isa = TS_ISA_AVX2; isa <= TS_ISA_AMX; isa++)
+        if (has[isa])
+            printf(", %s peak %.1f GFLOP/s", ts_isa_name(isa), median(peak[isa], rounds) / 1e9);
+    printf("\n\n");
     printf("| heads as in | head_dim | group | context | ISA | prefill GFLOP/s | of peak | decode "
            "GB/s | of read bandwidth |\n|---|---|---|---|---|---|---|---|---|\n");
     for (int i = 0; i < N_SHAPES; i++)
