@@ -459,6 +459,10 @@ static void test_table(const table *t)
     /* the scratch of a task is the same at any position: it runs far out too */
     shape far = {.n_tokens = 3, .n_group = 2, .head_dim = 64, .pos0 = 2500, .k1 = 5000};
     test_attend(t, &far);
+    /* the largest task fills its scratch */
+    shape full = {.n_group = 4, .head_dim = 64, .pos0 = 1000, .k1 = 2000};
+    full.n_tokens = ts_attend_tokens(t->ops, full.n_group);
+    test_attend(t, &full);
     printf("%s: attention's greatest mse %.2g\n", t->name, worst);
 }
 
