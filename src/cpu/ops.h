@@ -75,6 +75,7 @@ typedef struct ts_ops {
     /* Bytes of scratch for a task of up to ts_attend_tokens tokens; doesn't depend on the context.
      */
     size_t (*attend_scratch)(int64_t n_group, int64_t head_dim);
+    /* That of amx wants the thread's tiles configured (cpu/tiles.h). */
     void (*attend)(const ts_attend *p);
     /* Joins n_parts parts of the same rows, part 0 (the lowest positions) first. A row that saw
      * nothing in any part is zero, as one is that sees nothing in a whole task.
