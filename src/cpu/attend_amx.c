@@ -22,43 +22,12 @@
 #include <math.h>
 #include <string.h>
 
-#include "cpu/attend.h"
-#include "cpu/intrin.h"
+#include "cpu/attend_amx.h"
 #include "cpu/tiles.h"
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 
-enum {
-    LANES = 16, /* query rows of a column tile                                         */
-    TILE = 512, /* BF16 elements of a tile: 16 rows of 32                              */
-    GROUP = 32, /* positions that one PV product takes                                 */
-    BLOCK = 128 /* positions between two rescalings: S of two column tiles is 16 KB    */
-};
-
-/* Running sums of a task, or of one segment of it. */
-typedef struct sums {
-    float *acc; /* [cols][chunks * 32 dims][LANES] */
-    float *m;   /* [cols][LANES] exponents are relative to it; -INFINITY: nothing seen */
-    float *l;   /* [cols][LANES] */
-} sums;
-
-typedef struct walk {
-    const ts_attend *p;
-    int64_t rows, cols; /* n_tokens * n_group; column tiles of them                       */
-    int64_t chunks;     /* of 32 dimensions                                               */
-    int64_t lo, hi;     /* positions that some token sees                                 */
-    uint16_t *q;        /* [cols][chunks] tiles: [16 pairs of dims][LANES][2]             */
-    float *s;           /* [2][BLOCK][LANES] S^T; then P^T: [2][BLOCK/2 pairs][LANES][2]  */
-    uint16_t *edge[2];  /* [chunks][2] tiles: V of the groups that lo and hi cut          */
-    sums whole, segment;
-} walk;
-
 /* --- where things are ------------------------------------------------------- */
-
-static int64_t round_up(int64_t n, int64_t to)
-{
-    return (n + to - 1) / to * to;
-}
 
 static int64_t first_seen(const ts_attend *p, int64_t t)
 {
@@ -72,123 +41,25 @@ static int64_t end_seen(const ts_attend *p, int64_t t)
     return p->pos0 + t + 1 < p->k1 ? p->pos0 + t + 1 : p->k1;
 }
 
-static int64_t token_of(const walk *w, int64_t row)
+static int64_t token_of(const amx_walk *w, int64_t row)
 {
     return (row < w->rows ? row : w->rows - 1) / w->p->n_group;
 }
 
 /* The tile of K with 16 positions from pos (a multiple of 16): its first chunk of dimensions. */
-static const uint16_t *k_tile(const walk *w, int64_t pos)
+static const uint16_t *k_tile(const amx_walk *w, int64_t pos)
 {
     return (const uint16_t *)w->p->k + pos / 16 * w->chunks * TILE;
 }
 
 /* Both tiles of V with 32 positions from pos (a multiple of 32) and a chunk of dimensions. */
-static size_t v_offset(int64_t pos, int64_t chunk, int64_t chunks)
-{
-    return (size_t)(((pos / BLOCK * chunks + chunk) * (BLOCK / GROUP) + pos % BLOCK / GROUP) * 2 *
-                    TILE);
-}
-
-static const uint16_t *v_tiles(const walk *w, int64_t pos, int64_t chunk)
+static const uint16_t *v_tiles(const amx_walk *w, int64_t pos, int64_t chunk)
 {
     if (pos < w->lo)
         return w->edge[0] + chunk * 2 * TILE;
     if (pos + GROUP > w->hi)
         return w->edge[1] + chunk * 2 * TILE;
     return (const uint16_t *)w->p->v + v_offset(pos, chunk, w->chunks);
-}
-
-static __mmask16 first_lanes(int64_t n)
-{
-    return (__mmask16)(n >= 16 ? 0xffff : n <= 0 ? 0 : (1 << n) - 1);
-}
-
-/* r[i] lane j <-> r[j] lane i */
-static void transpose16(__m512i r[16])
-{
-    __m512i a[16], b[16];
-    for (int i = 0; i < 16; i += 2) {
-        a[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-        a[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-    }
-    for (int i = 0; i < 16; i += 4)
-        for (int j = 0; j < 2; j++) {
-            b[i + 2 * j] = _mm512_unpacklo_epi64(a[i + j], a[i + j + 2]);
-            b[i + 2 * j + 1] = _mm512_unpackhi_epi64(a[i + j], a[i + j + 2]);
-        }
-    /* b[4 i + j] holds in its quarter q column 4 q + j of rows 4 i .. 4 i + 3 */
-    for (int j = 0; j < 4; j++) {
-        __m512i x = _mm512_shuffle_i32x4(b[j], b[4 + j], 0x88);
-        __m512i y = _mm512_shuffle_i32x4(b[8 + j], b[12 + j], 0x88);
-        r[j] = _mm512_shuffle_i32x4(x, y, 0x88);
-        r[8 + j] = _mm512_shuffle_i32x4(x, y, 0xdd);
-        x = _mm512_shuffle_i32x4(b[j], b[4 + j], 0xdd);
-        y = _mm512_shuffle_i32x4(b[8 + j], b[12 + j], 0xdd);
-        r[4 + j] = _mm512_shuffle_i32x4(x, y, 0x88);
-        r[12 + j] = _mm512_shuffle_i32x4(x, y, 0xdd);
-    }
-}
-
-/* --- once a task ------------------------------------------------------------ */
-
-/* 32 floats times f as BF16, zeros past n. */
-static __m512i to_bf16(const float *x, int64_t n, __m512 f)
-{
-    __m512 a = _mm512_maskz_loadu_ps(first_lanes(n), x);
-    __m512 b = n > 16 ? _mm512_maskz_loadu_ps(first_lanes(n - 16), x + 16) : _mm512_setzero_ps();
-    return (__m512i)_mm512_cvtne2ps_pbh(_mm512_mul_ps(b, f), _mm512_mul_ps(a, f));
-}
-
-static void pack_queries(const walk *w)
-{
-    const ts_attend *p = w->p;
-    const float log2e = 1.44269504f;
-    __m512 f = _mm512_set1_ps(p->softcap > 0 ? p->scale / p->softcap : p->scale * log2e);
-    for (int64_t c = 0; c < w->cols; c++)
-        for (int64_t i = 0; i < w->chunks; i++) {
-            __m512i r[LANES];
-            for (int64_t j = 0; j < LANES; j++) {
-                int64_t row = c * LANES + j;
-                const float *x = p->q + row / p->n_group * p->ldq + row % p->n_group * p->head_dim;
-                r[j] = row < w->rows ? to_bf16(x + i * 32, p->head_dim - i * 32, f)
-                                     : _mm512_setzero_si512();
-            }
-            transpose16(r);
-            for (int64_t j = 0; j < LANES; j++)
-                _mm512_storeu_si512(w->q + (c * w->chunks + i) * TILE + j * 32, r[j]);
-        }
-}
-
-/* V of a group with zeros where no token looks: what is there may be NaN, and 0 x NaN is NaN. */
-static void copy_edge(const walk *w, uint16_t *dst, int64_t pos)
-{
-    uint32_t mask = 0;
-    for (int64_t j = 0; j < GROUP; j++)
-        mask |= (uint32_t)(pos + j >= w->lo && pos + j < w->hi) << j;
-    for (int64_t i = 0; i < w->chunks; i++) {
-        const uint16_t *src = (const uint16_t *)w->p->v + v_offset(pos, i, w->chunks);
-        for (int64_t j = 0; j < 2 * TILE; j += GROUP)
-            _mm512_storeu_si512(dst + i * 2 * TILE + j, _mm512_maskz_loadu_epi16(mask, src + j));
-    }
-}
-
-static void copy_edges(const walk *w)
-{
-    int64_t first = w->lo / GROUP * GROUP, last = (w->hi - 1) / GROUP * GROUP;
-    if (first < w->lo)
-        copy_edge(w, w->edge[0], first);
-    if (last + GROUP > w->hi && last >= w->lo)
-        copy_edge(w, w->edge[1], last);
-}
-
-static void clear(const walk *w, const sums *s)
-{
-    memset(s->acc, 0, (size_t)(w->cols * w->chunks * 32 * LANES) * sizeof(float));
-    for (int64_t i = 0; i < w->cols * LANES; i++) {
-        s->m[i] = -INFINITY;
-        s->l[i] = 0;
-    }
 }
 
 /* --- a block ---------------------------------------------------------------- */
@@ -202,7 +73,8 @@ static ALWAYS_INLINE void prefetch_tile(const uint16_t *t)
 /* S^T of n column tiles from c, positions b + j0 .. b + j1. Tiles: 0..3 S^T, 4 and 5 K, 6 and 7 Q.
  *
  * The first columns to pass fetch the block after this one. */
-static ALWAYS_INLINE void scores(const walk *w, int64_t b, int64_t j0, int64_t j1, int64_t c, int n)
+static ALWAYS_INLINE void scores(const amx_walk *w, int64_t b, int64_t j0, int64_t j1, int64_t c,
+                                 int n)
 {
     const int64_t len = w->chunks * TILE, ahead = BLOCK / 16 * len;
     ts_tiles_see_stores();
@@ -242,8 +114,8 @@ static ALWAYS_INLINE void scores(const walk *w, int64_t b, int64_t j0, int64_t j
 }
 
 /* O^T += V^T P^T for n column tiles from c. Tiles: 0..3 O^T, 4 and 5 V^T, 6 and 7 P^T. */
-static ALWAYS_INLINE void add_values(const walk *w, int64_t b, int64_t j0, int64_t j1, int64_t c,
-                                     int n)
+static ALWAYS_INLINE void add_values(const amx_walk *w, int64_t b, int64_t j0, int64_t j1,
+                                     int64_t c, int n)
 {
     const int64_t len = w->chunks * 32 * LANES, ahead = BLOCK * w->chunks * 32;
     ts_tiles_see_stores();
@@ -328,7 +200,7 @@ static void soften(float *s, int64_t j0, int64_t j1, float cap)
 }
 
 /* -inf where a row doesn't see the position. */
-static void mask_scores(const walk *w, float *s, int64_t b, int64_t j0, int64_t j1, int64_t c)
+static void mask_scores(const amx_walk *w, float *s, int64_t b, int64_t j0, int64_t j1, int64_t c)
 {
     int32_t from[LANES], to[LANES];
     for (int64_t i = 0; i < LANES; i++) {
@@ -348,7 +220,7 @@ static void mask_scores(const walk *w, float *s, int64_t b, int64_t j0, int64_t 
 }
 
 /* Raises m of column tile c to what these scores need; returns it, 0 for rows that see nothing. */
-static __m512 raise(const walk *w, const float *s, int64_t j0, int64_t j1, int64_t c)
+static __m512 raise(const amx_walk *w, const float *s, int64_t j0, int64_t j1, int64_t c)
 {
     const __m512 none = _mm512_set1_ps(-INFINITY), one = _mm512_set1_ps(1);
     __m512 max[4] = {none, none, none, none};
@@ -377,7 +249,7 @@ static __m512 raise(const walk *w, const float *s, int64_t j0, int64_t j1, int64
 }
 
 /* Scores to P^T, in the same place: rows j and j + 1 become the row of pairs j / 2. */
-static void exponentials(const walk *w, float *s, int64_t j0, int64_t j1, int64_t c, __m512 m)
+static void exponentials(const amx_walk *w, float *s, int64_t j0, int64_t j1, int64_t c, __m512 m)
 {
     uint16_t order[32]; /* two positions x 16 rows to 16 rows x two positions */
     for (int i = 0; i < 32; i++)
@@ -396,7 +268,7 @@ static void exponentials(const walk *w, float *s, int64_t j0, int64_t j1, int64_
 }
 
 /* The block at b for n column tiles from c. */
-static ALWAYS_INLINE void add_block(const walk *w, int64_t b, int64_t c, int n)
+static ALWAYS_INLINE void add_block(const amx_walk *w, int64_t b, int64_t c, int n)
 {
     const ts_attend *p = w->p;
     int64_t t0 = token_of(w, c * LANES), t1 = token_of(w, (c + n) * LANES - 1);
@@ -418,7 +290,7 @@ static ALWAYS_INLINE void add_block(const walk *w, int64_t b, int64_t c, int n)
     add_values(w, b, j0, j1, c, n);
 }
 
-static void add_segment(const walk *w, int64_t s0, int64_t s1)
+static void add_segment(const amx_walk *w, int64_t s0, int64_t s1)
 {
     for (int64_t b = s0 / BLOCK * BLOCK; b < s1; b += BLOCK) {
         int64_t c = 0;
@@ -429,96 +301,16 @@ static void add_segment(const walk *w, int64_t s0, int64_t s1)
     }
 }
 
-/* --- joining segments ------------------------------------------------------- */
-
-/* Sums relative to m2 are added to sums relative to m: returns the new m, and the powers of two for
- * both. A row that nothing was seen of counts as 0. */
-static __m512 join(__m512 m, __m512 m2, __m512 *f, __m512 *f2)
-{
-    const __m512 none = _mm512_set1_ps(-INFINITY), one = _mm512_set1_ps(1);
-    __m512 top = _mm512_max_ps(m, m2);
-    *f = _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(m, none, _CMP_NEQ_UQ), one,
-                                _mm512_sub_ps(m, top));
-    *f2 = _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(m2, none, _CMP_NEQ_UQ), one,
-                                 _mm512_sub_ps(m2, top));
-    return top;
-}
-
-/* a f + b f2, of which only the addition rounds. */
-static __m512 blend(__m512 a, __m512 f, __m512 b, __m512 f2)
-{
-    return _mm512_fmadd_ps(b, f2, _mm512_mul_ps(a, f));
-}
-
-static void fold(const walk *w, const sums *to, const sums *from)
-{
-    const int64_t len = w->chunks * 32 * LANES;
-    for (int64_t c = 0; c < w->cols; c++) {
-        float *m = to->m + c * LANES, *l = to->l + c * LANES, *acc = to->acc + c * len;
-        const float *acc2 = from->acc + c * len;
-        __m512 f, f2, l2 = _mm512_loadu_ps(from->l + c * LANES);
-        __m512 top = join(_mm512_loadu_ps(m), _mm512_loadu_ps(from->m + c * LANES), &f, &f2);
-        _mm512_storeu_ps(m, top);
-        _mm512_storeu_ps(l, blend(_mm512_loadu_ps(l), f, l2, f2));
-        for (int64_t i = 0; i < len; i += LANES)
-            _mm512_storeu_ps(acc + i,
-                             blend(_mm512_loadu_ps(acc + i), f, _mm512_loadu_ps(acc2 + i), f2));
-    }
-}
-
-void attend_amx_merge(float *o, int64_t ldo, const float *po, const float *part, int64_t n_parts,
-                      int64_t n_tokens, int64_t n_group, int64_t head_dim)
-{
-    int64_t rows = n_tokens * n_group;
-    for (int64_t r = 0; r < rows; r++) {
-        float *y = o + r / n_group * ldo + r % n_group * head_dim, l[LANES];
-        __m512 m = _mm512_set1_ps(-INFINITY), sum = _mm512_setzero_ps();
-        memset(y, 0, (size_t)head_dim * sizeof(float));
-        for (int64_t i = 0; i < n_parts; i++) {
-            const float *ml = part + 2 * (i * rows + r), *x = po + (i * rows + r) * head_dim;
-            __m512 f, f2;
-            m = join(m, _mm512_set1_ps(ml[0]), &f, &f2);
-            sum = blend(sum, f, _mm512_set1_ps(ml[1]), f2);
-            for (int64_t d = 0; d < head_dim; d += LANES) {
-                __mmask16 in = first_lanes(head_dim - d);
-                __m512 a = _mm512_maskz_loadu_ps(in, y + d);
-                __m512 b = _mm512_maskz_loadu_ps(in, x + d);
-                _mm512_mask_storeu_ps(y + d, in, blend(a, f, b, f2));
-            }
-        }
-        _mm512_storeu_ps(l, sum);
-        float f = l[0] > 0 ? 1 / l[0] : 0;
-        for (int64_t d = 0; d < head_dim; d++)
-            y[d] *= f;
-    }
-}
-
-/* O^T to rows, divided by their sums unless they are a part. */
-static void finish(const walk *w)
-{
-    const ts_attend *p = w->p;
-    for (int64_t row = 0; row < w->rows && p->part; row++) {
-        p->part[2 * row] = w->whole.m[row];
-        p->part[2 * row + 1] = w->whole.l[row];
-    }
-    for (int64_t c = 0; c < w->cols; c++)
-        for (int64_t d = 0; d < p->head_dim; d += 16) {
-            const float *acc = w->whole.acc + (c * w->chunks * 32 + d) * LANES;
-            __m512i r[16];
-            for (int i = 0; i < 16; i++)
-                r[i] = _mm512_loadu_si512(acc + i * LANES);
-            transpose16(r);
-            for (int64_t i = 0; i < LANES && c * LANES + i < w->rows; i++) {
-                int64_t row = c * LANES + i;
-                float l = w->whole.l[row], f = p->part ? 1 : l > 0 ? 1 / l : 0;
-                float *o = p->o + row / p->n_group * p->ldo + row % p->n_group * p->head_dim + d;
-                _mm512_mask_storeu_ps(o, first_lanes(p->head_dim - d),
-                                      _mm512_mul_ps(_mm512_castsi512_ps(r[i]), _mm512_set1_ps(f)));
-            }
-        }
-}
-
 /* --- a task ----------------------------------------------------------------- */
+
+static void clear(const amx_walk *w, const amx_sums *s)
+{
+    memset(s->acc, 0, (size_t)(w->cols * w->chunks * 32 * LANES) * sizeof(float));
+    for (int64_t i = 0; i < w->cols * LANES; i++) {
+        s->m[i] = -INFINITY;
+        s->l[i] = 0;
+    }
+}
 
 static size_t acc_floats(int64_t cols, int64_t chunks)
 {
@@ -536,7 +328,7 @@ size_t attend_amx_scratch(int64_t n_group, int64_t head_dim)
 }
 
 /* q | edges | s | acc m l of the whole | acc m l of a segment: all multiples of 64 bytes. */
-static void carve(walk *w)
+static void carve(amx_walk *w)
 {
     uint16_t *t = w->p->scratch;
     w->q = t, t += w->cols * w->chunks * TILE;
@@ -544,7 +336,7 @@ static void carve(walk *w)
         w->edge[i] = t, t += w->chunks * 2 * TILE;
     float *f = (float *)t;
     w->s = f, f += 2 * BLOCK * LANES;
-    sums *s[2] = {&w->whole, &w->segment};
+    amx_sums *s[2] = {&w->whole, &w->segment};
     for (int i = 0; i < 2; i++) {
         s[i]->acc = f, f += acc_floats(w->cols, w->chunks);
         s[i]->m = f, f += w->cols * LANES;
@@ -552,11 +344,11 @@ static void carve(walk *w)
     }
 }
 
-static void add_all(walk *w)
+static void add_all(amx_walk *w)
 {
-    const sums whole = w->whole, segment = w->segment;
-    pack_queries(w);
-    copy_edges(w);
+    const amx_sums whole = w->whole, segment = w->segment;
+    attend_amx_queries(w);
+    attend_amx_edges(w);
     int64_t first = w->lo / TS_ATTEND_SEGMENT * TS_ATTEND_SEGMENT;
     for (int64_t s0 = first; s0 < w->hi; s0 += TS_ATTEND_SEGMENT) {
         int64_t s1 = s0 + TS_ATTEND_SEGMENT;
@@ -566,14 +358,14 @@ static void add_all(walk *w)
             clear(w, &segment);
         add_segment(w, s0 > w->lo ? s0 : w->lo, s1 < w->hi ? s1 : w->hi);
         if (s0 > first)
-            fold(w, &whole, &segment);
+            attend_amx_fold(w, &whole, &segment);
     }
 }
 
 void attend_amx(const ts_attend *task)
 {
     ts_attend p = *task;
-    walk w = {.p = &p, .rows = p.n_tokens * p.n_group, .chunks = round_up(p.head_dim, 32) / 32};
+    amx_walk w = {.p = &p, .rows = p.n_tokens * p.n_group, .chunks = round_up(p.head_dim, 32) / 32};
     w.cols = round_up(w.rows, LANES) / LANES;
     /* A window that reaches before position 0 for every token is none: sums with it can't overflow.
      */
@@ -585,38 +377,5 @@ void attend_amx(const ts_attend *task)
     clear(&w, &w.whole);
     if (w.lo < w.hi)
         add_all(&w);
-    finish(&w);
+    attend_amx_finish(&w);
 }
-
-/* --- the cache -------------------------------------------------------------- */
-
-static size_t tiles_bytes(int64_t n_ctx, int64_t head_dim)
-{
-    return (size_t)round_up(n_ctx, BLOCK) * (size_t)round_up(head_dim, 32) * sizeof(uint16_t);
-}
-
-/* K[pos / 16][dims / 32][16 positions][32 dims], dims past head_dim zero: the rows of A.
- * V[pos / 128][dims / 32][128 / 32][32 dims][32 positions]: its two tiles a chunk in the order in
- * which add_values goes. */
-static void tiles_store(void *k, void *v, int64_t pos, const float *k_row, const float *v_row,
-                        int64_t head_dim)
-{
-    const __m512 one = _mm512_set1_ps(1);
-    int64_t chunks = round_up(head_dim, 32) / 32;
-    uint16_t *kd = (uint16_t *)k + pos / 16 * chunks * TILE + pos % 16 * 32, half[32];
-    for (int64_t i = 0; i < chunks; i++) {
-        int64_t n = head_dim - i * 32;
-        _mm512_storeu_si512(kd + i * TILE, to_bf16(k_row + i * 32, n, one));
-        _mm512_storeu_si512(half, to_bf16(v_row + i * 32, n, one));
-        uint16_t *vd = (uint16_t *)v + v_offset(pos / GROUP * GROUP, i, chunks) + pos % GROUP;
-        for (int64_t j = 0; j < n && j < 32; j++)
-            vd[j * GROUP] = half[j];
-    }
-}
-
-const ts_kv_layout ts_kv_amx = {
-    .name = "bf16.tiles",
-    .type = TS_TYPE_BF16,
-    .bytes = tiles_bytes,
-    .store = tiles_store,
-};
