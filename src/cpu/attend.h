@@ -48,6 +48,13 @@ void ts_attend_run_merge(float *o, int64_t ldo, const float *po, const float *pa
  */
 size_t ts_kv_k16_bytes(int64_t n_ctx, int64_t head_dim);
 
+/* Whether a block follows the one of `block` positions at b: past the end of a part another thread
+ * is at work, and what is fetched there is fetched twice. */
+static inline bool attend_goes_on(const ts_attend *p, int64_t b, int64_t block)
+{
+    return b + block < p->k1 && b + block < p->pos0 + p->n_tokens;
+}
+
 void attend_ref(const ts_attend *p);
 void attend_avx2(const ts_attend *p);
 void attend_avx512(const ts_attend *p);

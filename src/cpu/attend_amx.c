@@ -77,6 +77,7 @@ static ALWAYS_INLINE void scores(const amx_walk *w, int64_t b, int64_t j0, int64
                                  int n)
 {
     const int64_t len = w->chunks * TILE, ahead = BLOCK / 16 * len;
+    const bool fetch = c == 0 && attend_goes_on(w->p, b, BLOCK);
     ts_tiles_see_stores();
     const uint16_t *q0 = w->q + c * len, *q1 = q0 + len;
     for (int64_t j = j0; j < j1; j += 32) {
@@ -98,7 +99,7 @@ static ALWAYS_INLINE void scores(const amx_walk *w, int64_t b, int64_t j0, int64
                 _tile_dpbf16ps(2, 4, 7);
                 _tile_dpbf16ps(3, 5, 7);
             }
-            if (c == 0) {
+            if (fetch) {
                 prefetch_tile(k0 + ahead + i);
                 prefetch_tile(k1 + ahead + i);
             }
@@ -118,6 +119,7 @@ static ALWAYS_INLINE void add_values(const amx_walk *w, int64_t b, int64_t j0, i
                                      int64_t c, int n)
 {
     const int64_t len = w->chunks * 32 * LANES, ahead = BLOCK * w->chunks * 32;
+    const bool fetch = c == 0 && attend_goes_on(w->p, b, BLOCK);
     ts_tiles_see_stores();
     for (int64_t i = 0; i < w->chunks; i++) {
         float *a0 = w->segment.acc + c * len + i * 32 * LANES, *a1 = a0 + len;
@@ -140,7 +142,7 @@ static ALWAYS_INLINE void add_values(const amx_walk *w, int64_t b, int64_t j0, i
                 _tile_dpbf16ps(2, 4, 7);
                 _tile_dpbf16ps(3, 5, 7);
             }
-            if (c == 0) {
+            if (fetch) {
                 prefetch_tile(v + ahead);
                 prefetch_tile(v + ahead + TILE);
             }

@@ -190,6 +190,7 @@ static void block_avx2(const attend_walk *w, int64_t b, int64_t j0, int64_t j1, 
     const int64_t c0 = j0 & ~(int64_t)15, width = ((j1 + 15) & ~(int64_t)15) - c0;
     const uint16_t *k = (const uint16_t *)p->k + (b + c0) * d;
     const uint16_t *v = (const uint16_t *)p->v + (b + j0) * w->lda;
+    const int64_t ahead = attend_goes_on(p, b, ATTEND_BLOCK) ? ATTEND_BLOCK : 0;
     float *score = w->s + r0 * ATTEND_BLOCK + c0;
 
     multiply(&(product){.c = score,
@@ -199,7 +200,7 @@ static void block_avx2(const attend_walk *w, int64_t b, int64_t j0, int64_t j1, 
                         .b = k,
                         .ldb = 16,
                         .strip = 16 * d,
-                        .next = (uintptr_t)(k + ATTEND_BLOCK * d),
+                        .next = (uintptr_t)(k + ahead * d),
                         .n = width,
                         .k = d},
              rows);
@@ -220,7 +221,7 @@ static void block_avx2(const attend_walk *w, int64_t b, int64_t j0, int64_t j1, 
                         .b = v,
                         .ldb = w->lda,
                         .strip = 16,
-                        .next = (uintptr_t)(v + ATTEND_BLOCK * w->lda),
+                        .next = (uintptr_t)(v + ahead * w->lda),
                         .n = w->lda,
                         .k = j1 - j0},
              rows);
