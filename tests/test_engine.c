@@ -123,14 +123,17 @@ static void test_oracle(const char *arch, const char *path, double bound)
     size_t v = (size_t)a.info.n_vocab;
     float *want = malloc(v * sizeof *want), *got = malloc(v * sizeof *got);
     REQUIRE(want && got);
-    double e[PROMPTS];
+    /* tiles round K, V, queries and probabilities to 8 bits */
+    bool amx = !strcmp(a.info.isa, "amx");
+    double worst = amx ? 1e-2 : 1e-3, e[PROMPTS];
+    bound = amx ? 1e-3 : bound;
     for (int i = 0; i < PROMPTS; i++) {
         ts_token t[LEN];
         random_tokens(t, LEN, a.info.n_vocab, 100 + (uint64_t)i);
         logits_by(&ref, t, LEN, LEN, want);
         logits_by(&a, t, LEN, LEN, got);
         e[i] = nmse(want, got, v);
-        CHECK_MSG(e[i] <= 1e-3, "%s: NMSE %g to ref", arch, e[i]);
+        CHECK_MSG(e[i] <= worst, "%s: NMSE %g to ref", arch, e[i]);
     }
     qsort(e, PROMPTS, sizeof *e, by_value);
     CHECK_MSG(e[PROMPTS / 2] <= bound, "%s: median NMSE %g to ref", arch, e[PROMPTS / 2]);

@@ -20,9 +20,6 @@ typedef struct attend_walk {
     float *q;     /* [rows][head_dim] scale * q                                           */
     float *s;     /* [rows][ATTEND_BLOCK] scores of a block                               */
     float *f;     /* [rows] what the sums of a row are multiplied by before a block is added */
-    /* ATTEND_BLOCK positions of K and V as the ISA wants them: room for [head_dim] and [lda] floats
-     * of each */
-    void *k, *v;
 } attend_walk;
 
 /* Adds positions b + j0 .. b + j1 (0 <= j0 < j1 <= ATTEND_BLOCK, b a multiple of it) to tokens
@@ -41,7 +38,36 @@ static inline void attend_visible(const ts_attend *p, int64_t b, int64_t t, int6
     *lo = p->window > 0 && p->window <= pos - j0 ? pos - p->window + 1 : j0;
 }
 
+/* What goes with it in a table: scratch for tasks of 16 tokens, and merge. */
+size_t ts_attend_run_scratch(int64_t n_group, int64_t head_dim);
+void ts_attend_run_merge(float *o, int64_t ldo, const float *po, const float *part, int64_t n_parts,
+                         int64_t n_tokens, int64_t n_group, int64_t head_dim);
+
+/* The layout "f16.k16": K[pos / 16][head_dim][pos % 16], V[pos][head_dim rounded up to 16]. Its
+ * strips of 16 columns are what a tile multiplies: columns are positions for K, dimensions for V.
+ */
+size_t ts_kv_k16_bytes(int64_t n_ctx, int64_t head_dim);
+
+/* Whether a block follows the one of `block` positions at b: past the end of a part another thread
+ * is at work, and what is fetched there is fetched twice. */
+static inline bool attend_goes_on(const ts_attend *p, int64_t b, int64_t block)
+{
+    return b + block < p->k1 && b + block < p->pos0 + p->n_tokens;
+}
+
 void attend_ref(const ts_attend *p);
 void attend_avx2(const ts_attend *p);
+void attend_avx512(const ts_attend *p);
+extern const ts_kv_layout ts_kv_ref, ts_kv_avx2;
+
+/* With tiles (attend_amx.c), which has a walk of its own. A task should have ATTEND_AMX_ROWS query
+ * rows: what it sums is then 64 KB for 128 dimensions, and each block of K and V that comes from
+ * memory or the last cache meets four pairs of column tiles. */
+#define ATTEND_AMX_ROWS 128
+size_t attend_amx_scratch(int64_t n_group, int64_t head_dim);
+void attend_amx(const ts_attend *p);
+void attend_amx_merge(float *o, int64_t ldo, const float *po, const float *part, int64_t n_parts,
+                      int64_t n_tokens, int64_t n_group, int64_t head_dim);
+extern const ts_kv_layout ts_kv_amx;
 
 #endif

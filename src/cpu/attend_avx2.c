@@ -5,13 +5,12 @@
  *     S[rows][64]         = Q[rows][head_dim] K^T[head_dim][64]
  *     acc[rows][head_dim] = f acc + P[rows][64] V[64][head_dim]
  *
- * done in tiles of up to 6 rows x 16 columns held in registers. B is F16: K transposed once for the
- * block, V where it lies. A tile widens it as it reads; widening once into F32 for all tiles was
+ * done in tiles of up to 6 rows x 16 columns held in registers. B is F16 as it lies in the cache,
+ * in strips of 16 columns. A tile widens it as it reads; widening once into F32 for all tiles was
  * slower for any number of rows (8 to 25 %), as F32 tables crowd the cache. An element of C is one
  * chain of FMAs in the order of k: the tile's shape doesn't show in the bits, nor does a position
  * that a row doesn't see, whose P is an exact 0. */
 #include <math.h>
-#include <string.h>
 
 #include "cpu/attend.h"
 #include "cpu/math_avx2.h"
@@ -21,9 +20,9 @@ typedef struct product {
     float *c;
     const float *a;
     const float *f;    /* row r of C starts as f[r] * C; NULL: as 0                    */
-    const uint16_t *b; /* F16                                                          */
+    const uint16_t *b; /* F16, element (i, j) at b[j / 16 * strip + i * ldb + j % 16]  */
     uintptr_t next;    /* address of what the block after this one reads, n * k halves */
-    int64_t ldc, lda, ldb;
+    int64_t ldc, lda, ldb, strip;
     int64_t n, k; /* n a multiple of 16                                           */
 } product;
 
@@ -37,7 +36,7 @@ static ALWAYS_INLINE __m256 load_half8(const uint16_t *b)
 /* One step of k: acc[mr][nv] += A[mr][1] B[1][8 * nv]. Two pointers and one stride reach six rows
  * of A within the addressing modes. */
 static ALWAYS_INLINE void step(__m256 acc[6][8], const float *a, const float *a3, int64_t lda,
-                               const uint16_t *b, int mr, int nv)
+                               const uint16_t *const b[4], int64_t at, int mr, int nv)
 {
     /* the shorter side of the tile stays in registers: 12 + 3 + 1 of 16 at most */
     __m256 x[6];
@@ -45,13 +44,13 @@ static ALWAYS_INLINE void step(__m256 acc[6][8], const float *a, const float *a3
         for (int i = 0; i < mr; i++)
             x[i] = _mm256_broadcast_ss(a + i * lda);
         for (int j = 0; j < nv; j++) {
-            __m256 v = load_half8(b + 8 * j);
+            __m256 v = load_half8(b[j / 2] + at + j % 2 * 8);
             for (int i = 0; i < mr; i++)
                 acc[i][j] = _mm256_fmadd_ps(x[i], v, acc[i][j]);
         }
     } else {
         for (int j = 0; j < nv; j++)
-            x[j] = load_half8(b + 8 * j);
+            x[j] = load_half8(b[j / 2] + at + j % 2 * 8);
         for (int i = 0; i < mr; i++) {
             __m256 v = _mm256_broadcast_ss(i < 3 ? a + i * lda : a3 + (i - 3) * lda);
             for (int j = 0; j < nv; j++)
@@ -76,17 +75,19 @@ static ALWAYS_INLINE void tile(const product *p, int64_t r, int64_t c, int mr, i
                              : _mm256_setzero_ps();
     const int64_t lda = p->lda, ldb = p->ldb;
     const float *a = p->a + r * lda, *a3 = a + 3 * lda;
-    const uint16_t *b = p->b + c;
-    uintptr_t next = p->next + (uintptr_t)(c * p->k) * sizeof *b;
-    int64_t k = p->k;
-    for (; k >= 2; k -= 2, a += 2, a3 += 2, b += 2 * ldb) {
-        step(acc, a, a3, lda, b, mr, nv);
-        step(acc, a + 1, a3 + 1, lda, b + ldb, mr, nv);
+    const uint16_t *b[4];
+    for (int j = 0; j < nv / 2; j++)
+        b[j] = p->b + (c / 16 + j) * p->strip;
+    uintptr_t next = p->next + (uintptr_t)(c * p->k) * sizeof *p->b;
+    int64_t k = p->k, at = 0;
+    for (; k >= 2; k -= 2, a += 2, a3 += 2, at += 2 * ldb) {
+        step(acc, a, a3, lda, b, at, mr, nv);
+        step(acc, a + 1, a3 + 1, lda, b, at + ldb, mr, nv);
         for (int j = 0; j < nv / 2; j++, next += 64)
             _mm_prefetch((const char *)next, _MM_HINT_T0);
     }
     if (k > 0)
-        step(acc, a, a3, lda, b, mr, nv);
+        step(acc, a, a3, lda, b, at, mr, nv);
     for (int i = 0; i < mr; i++)
         for (int j = 0; j < nv; j++)
             _mm256_storeu_ps(out + i * p->ldc + 8 * j, acc[i][j]);
@@ -129,59 +130,6 @@ static void multiply(const product *p, int64_t rows)
         strips[mr](p, r);
         r += mr;
     }
-}
-
-/* The 8x8 transposition of 16-bit elements, in both halves of the vectors at once. */
-static inline void transpose16(__m256i r[8])
-{
-    __m256i a[8], b[8];
-    for (int i = 0; i < 4; i++) {
-        a[2 * i] = _mm256_unpacklo_epi16(r[2 * i], r[2 * i + 1]);
-        a[2 * i + 1] = _mm256_unpackhi_epi16(r[2 * i], r[2 * i + 1]);
-    }
-    for (int i = 0; i < 2; i++)
-        for (int j = 0; j < 2; j++) {
-            b[4 * i + 2 * j] = _mm256_unpacklo_epi32(a[4 * i + j], a[4 * i + 2 + j]);
-            b[4 * i + 2 * j + 1] = _mm256_unpackhi_epi32(a[4 * i + j], a[4 * i + 2 + j]);
-        }
-    for (int i = 0; i < 4; i++) {
-        r[2 * i] = _mm256_unpacklo_epi64(b[i], b[4 + i]);
-        r[2 * i + 1] = _mm256_unpackhi_epi64(b[i], b[4 + i]);
-    }
-}
-
-/* kt[i][j] = k[j][i] for 16 positions from j. Positions outside j0..j1 may not exist: their place
- * is taken by the nearest that does, and the mask keeps it out of the sums. */
-static void transpose_k(uint16_t *kt, const uint16_t *k, int64_t j, int64_t j0, int64_t j1,
-                        int64_t head_dim)
-{
-    const uint16_t *row[16];
-    for (int64_t i = 0; i < 16; i++) {
-        int64_t src = j + i < j0 ? j0 : j + i >= j1 ? j1 - 1 : j + i;
-        row[i] = k + src * head_dim;
-    }
-    int64_t d = 0;
-    for (; d + 8 <= head_dim; d += 8) {
-        __m256i r[8];
-        for (int i = 0; i < 8; i++)
-            r[i] = _mm256_inserti128_si256(
-                _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(row[i] + d))),
-                _mm_loadu_si128((const __m128i *)(row[i + 8] + d)), 1);
-        transpose16(r);
-        for (int i = 0; i < 8; i++)
-            _mm256_storeu_si256((__m256i *)(kt + (d + i) * ATTEND_BLOCK + j), r[i]);
-    }
-    for (; d < head_dim; d++)
-        for (int i = 0; i < 16; i++)
-            kt[d * ATTEND_BLOCK + j + i] = row[i][d];
-}
-
-/* Rows of head_dim to rows of lda = head_dim rounded up to 16. The columns between are added up
- * too, but nobody reads their sums. */
-static void pad_rows(uint16_t *y, const uint16_t *x, int64_t rows, int64_t head_dim, int64_t lda)
-{
-    for (int64_t r = 0; r < rows; r++)
-        memcpy(y + r * lda, x + r * head_dim, (size_t)head_dim * sizeof *y);
 }
 
 /* cap * tanh(x / cap). The scores need it to a few ulp of cap only, so the cancellation near 0 is
@@ -240,20 +188,19 @@ static void block_avx2(const attend_walk *w, int64_t b, int64_t j0, int64_t j1, 
     const ts_attend *p = w->p;
     const int64_t d = p->head_dim, r0 = t0 * p->n_group, rows = (t1 - t0) * p->n_group;
     const int64_t c0 = j0 & ~(int64_t)15, width = ((j1 + 15) & ~(int64_t)15) - c0;
-    const uintptr_t block_bytes = (uintptr_t)(ATTEND_BLOCK * d) * sizeof(uint16_t);
-    const uint16_t *k = p->k + b * d, *v = p->v + (b + j0) * d;
-    uint16_t *kt = w->k, *vt = w->v;
+    const uint16_t *k = (const uint16_t *)p->k + (b + c0) * d;
+    const uint16_t *v = (const uint16_t *)p->v + (b + j0) * w->lda;
+    const int64_t ahead = attend_goes_on(p, b, ATTEND_BLOCK) ? ATTEND_BLOCK : 0;
     float *score = w->s + r0 * ATTEND_BLOCK + c0;
 
-    for (int64_t j = c0; j < j1; j += 16)
-        transpose_k(kt, k, j, j0, j1, d);
     multiply(&(product){.c = score,
                         .ldc = ATTEND_BLOCK,
                         .a = w->q + r0 * d,
                         .lda = d,
-                        .b = kt + c0,
-                        .ldb = ATTEND_BLOCK,
-                        .next = (uintptr_t)k + block_bytes,
+                        .b = k,
+                        .ldb = 16,
+                        .strip = 16 * d,
+                        .next = (uintptr_t)(k + ahead * d),
                         .n = width,
                         .k = d},
              rows);
@@ -266,16 +213,15 @@ static void block_avx2(const attend_walk *w, int64_t b, int64_t j0, int64_t j1, 
             *f++ = softmax_row(row, ml, width, lo - c0, hi - c0, p->softcap);
     }
 
-    if (d != w->lda) /* tiles read whole 16 columns */
-        pad_rows(vt, v, j1 - j0, d, w->lda);
     multiply(&(product){.c = w->acc + r0 * w->lda,
                         .ldc = w->lda,
                         .a = score + (j0 - c0),
                         .lda = ATTEND_BLOCK,
                         .f = w->f,
-                        .b = d != w->lda ? vt : v,
+                        .b = v,
                         .ldb = w->lda,
-                        .next = (uintptr_t)v + block_bytes,
+                        .strip = 16,
+                        .next = (uintptr_t)(v + ahead * w->lda),
                         .n = w->lda,
                         .k = j1 - j0},
              rows);
@@ -285,3 +231,34 @@ void attend_avx2(const ts_attend *p)
 {
     ts_attend_run(p, block_avx2);
 }
+
+static void to_f16(uint16_t *y, const float *x, int64_t n)
+{
+    enum { nearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC };
+    int64_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        _mm_storeu_si128((__m128i *)(y + i), _mm256_cvtps_ph(_mm256_loadu_ps(x + i), nearest));
+    for (; i < n; i++)
+        y[i] = _cvtss_sh(x[i], nearest);
+}
+
+static void store(void *k, void *v, int64_t pos, const float *k_row, const float *v_row,
+                  int64_t head_dim)
+{
+    uint16_t *kd = (uint16_t *)k + pos / 16 * 16 * head_dim + pos % 16;
+    for (int64_t i = 0; i < head_dim; i += 16) {
+        uint16_t h[16];
+        int64_t n = head_dim - i < 16 ? head_dim - i : 16;
+        to_f16(h, k_row + i, n);
+        for (int64_t j = 0; j < n; j++)
+            kd[(i + j) * 16] = h[j];
+    }
+    to_f16((uint16_t *)v + pos * ((head_dim + 15) & ~(int64_t)15), v_row, head_dim);
+}
+
+const ts_kv_layout ts_kv_avx2 = {
+    .name = "f16.k16",
+    .type = TS_TYPE_F16,
+    .bytes = ts_kv_k16_bytes,
+    .store = store,
+};

@@ -1,40 +1,41 @@
-/* attend_ref.c - one block of attention as plain loops. */
+/* attend_ref.c - one block of attention as plain loops, over K and V in rows: [pos][head_dim]. */
 #include <math.h>
 
 #include "cpu/attend.h"
 #include "gguf/type.h"
 
 /* s[j] = scale * q . k[j], capped; returns the maximum. */
-static float scores(const attend_walk *w, float *s, const float *q, int64_t lo, int64_t hi)
+static float scores(const attend_walk *w, float *s, const float *q, int64_t b, int64_t lo,
+                    int64_t hi)
 {
     float cap = w->p->softcap, max = -INFINITY;
     for (int64_t j = lo; j < hi; j++) {
-        const float *k = (const float *)w->k + j * w->p->head_dim;
+        const uint16_t *k = (const uint16_t *)w->p->k + (b + j) * w->p->head_dim;
         float dot = 0;
         for (int64_t i = 0; i < w->p->head_dim; i++)
-            dot += q[i] * k[i];
+            dot += q[i] * ts_f16_to_f32(k[i]);
         s[j] = cap > 0 ? cap * tanhf(dot / cap) : dot;
         max = s[j] > max ? s[j] : max;
     }
     return max;
 }
 
-static void one_row(const attend_walk *w, int64_t r, int64_t lo, int64_t hi)
+static void one_row(const attend_walk *w, int64_t r, int64_t b, int64_t lo, int64_t hi)
 {
     const ts_attend *p = w->p;
     float *acc = w->acc + r * w->lda, *ml = w->ml + 2 * r, *s = w->s + r * ATTEND_BLOCK;
-    float max = scores(w, s, w->q + r * p->head_dim, lo, hi);
+    float max = scores(w, s, w->q + r * p->head_dim, b, lo, hi);
     float m = max > ml[0] ? max : ml[0];
     float old = expf(ml[0] - m); /* 0 at the first block, where ml[0] is -inf */
     for (int64_t i = 0; i < p->head_dim; i++)
         acc[i] *= old;
     float sum = 0;
     for (int64_t j = lo; j < hi; j++) {
-        const float *v = (const float *)w->v + j * p->head_dim;
+        const uint16_t *v = (const uint16_t *)p->v + (b + j) * p->head_dim;
         float e = expf(s[j] - m);
         sum += e;
         for (int64_t i = 0; i < p->head_dim; i++)
-            acc[i] += e * v[i];
+            acc[i] += e * ts_f16_to_f32(v[i]);
     }
     ml[0] = m;
     ml[1] = ml[1] * old + sum;
@@ -44,16 +45,11 @@ static void block_ref(const attend_walk *w, int64_t b, int64_t j0, int64_t j1, i
                       int64_t t1)
 {
     const ts_attend *p = w->p;
-    float *k = w->k, *v = w->v;
-    for (int64_t i = j0 * p->head_dim; i < j1 * p->head_dim; i++) {
-        k[i] = ts_f16_to_f32(p->k[b * p->head_dim + i]);
-        v[i] = ts_f16_to_f32(p->v[b * p->head_dim + i]);
-    }
     for (int64_t t = t0; t < t1; t++) {
         int64_t lo, hi;
         attend_visible(p, b, t, j0, j1, &lo, &hi);
         for (int64_t g = 0; g < p->n_group; g++)
-            one_row(w, t * p->n_group + g, lo, hi);
+            one_row(w, t * p->n_group + g, b, lo, hi);
     }
 }
 
@@ -61,3 +57,25 @@ void attend_ref(const ts_attend *p)
 {
     ts_attend_run(p, block_ref);
 }
+
+static size_t rows_bytes(int64_t n_ctx, int64_t head_dim)
+{
+    return ((size_t)n_ctx * (size_t)head_dim * sizeof(uint16_t) + 63) & ~(size_t)63;
+}
+
+static void rows_store(void *k, void *v, int64_t pos, const float *k_row, const float *v_row,
+                       int64_t head_dim)
+{
+    uint16_t *kd = (uint16_t *)k + pos * head_dim, *vd = (uint16_t *)v + pos * head_dim;
+    for (int64_t i = 0; i < head_dim; i++) {
+        kd[i] = ts_f32_to_f16(k_row[i]);
+        vd[i] = ts_f32_to_f16(v_row[i]);
+    }
+}
+
+const ts_kv_layout ts_kv_ref = {
+    .name = "f16.rows",
+    .type = TS_TYPE_F16,
+    .bytes = rows_bytes,
+    .store = rows_store,
+};

@@ -8,7 +8,16 @@
 
 const ts_ops *ts_ops_get(ts_isa isa)
 {
-    return isa >= TS_ISA_AVX2 ? &ts_ops_avx2 : &ts_ops_ref;
+    switch (isa) {
+    case TS_ISA_AMX:
+        return &ts_ops_amx;
+    case TS_ISA_AVX512:
+        return &ts_ops_avx512;
+    case TS_ISA_AVX2:
+        return &ts_ops_avx2;
+    default:
+        return &ts_ops_ref;
+    }
 }
 
 static size_t padded(int64_t n)
@@ -18,7 +27,7 @@ static size_t padded(int64_t n)
 
 /* Scratch, each region a multiple of 64 bytes, R = rows, D = head_dim, D16 = D rounded up to 16:
  *
- *   q [R][D] | s [R][64] | sum [2][R][D16] | ml [2][R][2] | f [R] | k [64][D] | v [64][D16] */
+ *   q [R][D] | s [R][64] | sum [2][R][D16] | ml [2][R][2] | f [R] */
 static size_t row_floats(int64_t rows, int64_t head_dim)
 {
     size_t r = (size_t)rows;
@@ -26,20 +35,23 @@ static size_t row_floats(int64_t rows, int64_t head_dim)
            2 * padded((int64_t)(2 * r)) + padded(rows);
 }
 
-size_t ts_attend_scratch(int64_t n_group, int64_t head_dim)
+size_t ts_attend_run_scratch(int64_t n_group, int64_t head_dim)
 {
-    size_t rows = row_floats(TS_ATTEND_TOKENS * n_group, head_dim);
-    size_t block = ATTEND_BLOCK * ((size_t)head_dim + padded(head_dim));
-    return (rows + block) * sizeof(float);
+    return row_floats(16 * n_group, head_dim) * sizeof(float);
+}
+
+size_t ts_kv_k16_bytes(int64_t n_ctx, int64_t head_dim)
+{
+    return padded(n_ctx) * padded(head_dim) * sizeof(uint16_t);
 }
 
 /* Folds the sums (o2, m2, l2) of later positions into (o, m, l). Compiled once, so that every path
  * that folds rounds alike. */
 static void fold(float *o, float *ml, const float *o2, const float *ml2, int64_t n)
 {
-    if (ml2[0] == -INFINITY)
+    if (ml2[1] == 0) /* nothing seen; scores that are all NaN leave m at -INFINITY too */
         return;
-    if (ml[0] == -INFINITY) {
+    if (ml[1] == 0) {
         memcpy(o, o2, (size_t)n * sizeof(float));
         memcpy(ml, ml2, 2 * sizeof(float));
         return;
@@ -109,9 +121,7 @@ static void carve(attend_walk *w, float *f, float *sum[2], float *ml[2])
         sum[i] = f, f += w->rows * w->lda;
         ml[i] = f, f += padded(2 * w->rows);
     }
-    w->f = f, f += padded(w->rows);
-    w->k = f, f += p->head_dim * ATTEND_BLOCK;
-    w->v = f;
+    w->f = f;
 }
 
 void ts_attend_run(const ts_attend *task, attend_block *block)
@@ -152,8 +162,8 @@ void ts_attend_run(const ts_attend *task, attend_block *block)
     finish(&p, sum[0], ml[0], w.lda);
 }
 
-void ts_attend_merge(float *o, int64_t ldo, const float *po, const float *part, int64_t n_parts,
-                     int64_t n_tokens, int64_t n_group, int64_t head_dim)
+void ts_attend_run_merge(float *o, int64_t ldo, const float *po, const float *part, int64_t n_parts,
+                         int64_t n_tokens, int64_t n_group, int64_t head_dim)
 {
     int64_t rows = n_tokens * n_group;
     for (int64_t r = 0; r < rows; r++) {

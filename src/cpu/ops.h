@@ -1,21 +1,34 @@
 /* ops.h - the CPU operations of a transformer that are not matrix products.
  *
- * A table per ISA: `ref` is plain loops, `avx2` replaces what it can. Every function
+ * A table per ISA: `ref` is plain loops, the others replace what they can. Every function
  * is pure: rows in, rows out, no threads, no allocation. */
 #ifndef TS_OPS_H
 #define TS_OPS_H
 
-#include "base/status.h"
+#include "gguf/type.h"
+
+/* How the attention of an ISA wants K and V of one KV head to lie in the cache. They are rounded
+ * and put in their place once, by store; attention reads them there (docs/KERNELS.md). */
+typedef struct ts_kv_layout {
+    const char *name; /* its name in docs/KERNELS.md                                    */
+    ts_type type;     /* of an element: F16 or BF16, nearest even                       */
+    /* Bytes of K, and as many of V, of one head with n_ctx positions: a multiple of 64. */
+    size_t (*bytes)(int64_t n_ctx, int64_t head_dim);
+    /* Writes position pos. Distinct positions may be stored by distinct threads at once. Nothing
+     * needs to be written before: a position not stored may hold anything. */
+    void (*store)(void *k, void *v, int64_t pos, const float *k_row, const float *v_row,
+                  int64_t head_dim);
+} ts_kv_layout;
 
 /* One attention task: the query heads that share one KV head, for a run of consecutive tokens, over
- * the cached positions they may see. K and V are F16 in [pos][head_dim], contiguous.
+ * the cached positions they may see. K and V lie in the table's KV layout.
  *
  * Query row r = (token t, head g) with r = t * n_group + g; token t stands at position pos0 + t and
  * sees positions max(0, pos0 + t - window + 1) .. pos0 + t, intersected with k0..k1. */
 typedef struct ts_attend {
     const float *q; /* token t, head g at q + t * ldq + g * head_dim                     */
     float *o;       /* the same layout with ldo: the weighted sum of V, normalised (unless part) */
-    const uint16_t *k, *v; /* F16 [n_ctx][head_dim] of this KV head, position 0 first    */
+    const void *k, *v; /* of this KV head, 64-byte aligned                              */
     int64_t ldq, ldo;
     int64_t n_tokens, n_group, head_dim;
     int64_t pos0;
@@ -23,17 +36,15 @@ typedef struct ts_attend {
     int64_t window; /* 0 = no limit                                                    */
     float scale;    /* multiplies q.k                                                   */
     float softcap;  /* > 0: s = softcap * tanh(s / softcap)                             */
-    /* Not NULL: a part of a longer row. o gets the unnormalised sum, part[2*r] the running maximum,
-     * part[2*r+1] the sum of exponentials (-INFINITY, 0 when no position was visible). */
+    /* Not NULL: a part of a longer row. o gets the unnormalised sum, part[2*r] what the exponents
+     * are relative to (the maximum, or a power of two above it), part[2*r+1] the sum of
+     * exponentials; -INFINITY, 0 when no position was visible. For merge of the same table. */
     float *part;
-    void *scratch; /* ts_attend_scratch() bytes, 64-byte aligned, private to the task        */
+    void *scratch; /* attend_scratch() bytes, 64-byte aligned, private to the task           */
 } ts_attend;
 
-/* Tokens one task should take (the blocking the kernels are made for). */
-#define TS_ATTEND_TOKENS 16
-
 /* Positions are summed in segments of this many (numbered from position 0), and the sums of the
- * segments are folded together from the first to the last by the arithmetic of ts_attend_merge.
+ * segments are folded together from the first to the last by the arithmetic of merge.
  *
  * What is guaranteed, for finite q, k and v and within one ISA: the result of a query row depends
  * on that row, the positions it sees and k0..k1 alone - the same bits come out whichever tokens and
@@ -41,18 +52,6 @@ typedef struct ts_attend {
  * of TS_ATTEND_SEGMENT, k1 - k0 equal to it) and merged has the bits of the uncut row: prefill,
  * decode and any number of threads agree. Parts cut elsewhere agree to rounding only. */
 #define TS_ATTEND_SEGMENT 512
-
-/* Bytes of scratch for one task of n_tokens <= TS_ATTEND_TOKENS; doesn't depend on the context. */
-size_t ts_attend_scratch(int64_t n_group, int64_t head_dim);
-
-/* Joins n_parts parts of the same rows, part 0 (the lowest positions) first. A row that saw nothing
- * in any part is zero, as one is that sees nothing in a whole task.
- *
- *   po   [n_parts][rows][head_dim]: what attend wrote to o with ldo = n_group * head_dim
- *   part [n_parts][rows][2]: what it wrote to part
- *   o    as in ts_attend, row stride ldo; must not overlap po */
-void ts_attend_merge(float *o, int64_t ldo, const float *po, const float *part, int64_t n_parts,
-                     int64_t n_tokens, int64_t n_group, int64_t head_dim);
 
 typedef struct ts_ops {
     ts_isa isa;
@@ -66,10 +65,34 @@ typedef struct ts_ops {
     void (*silu_mul)(float *y, const float *g, const float *u,
                      int64_t n); /* silu(g) * u; y may be g */
     void (*gelu_mul)(float *y, const float *g, const float *u,
-                     int64_t n);                            /* tanh form; y may be g */
-    void (*to_f16)(uint16_t *y, const float *x, int64_t n); /* nearest even         */
+                     int64_t n); /* tanh form; y may be g */
+
+    /* attention */
+    const ts_kv_layout *kv;
+    /* Query rows (tokens x n_group) that a task should have, where there are as many: each reads
+     * all of K and V. */
+    int64_t attend_rows;
+    /* Bytes of scratch for a task of up to ts_attend_tokens tokens; doesn't depend on the context.
+     */
+    size_t (*attend_scratch)(int64_t n_group, int64_t head_dim);
+    /* That of amx wants the thread's tiles configured (cpu/tiles.h). */
     void (*attend)(const ts_attend *p);
+    /* Joins n_parts parts of the same rows, part 0 (the lowest positions) first. A row that saw
+     * nothing in any part is zero, as one is that sees nothing in a whole task.
+     *
+     *   po   [n_parts][rows][head_dim]: what attend wrote to o with ldo = n_group * head_dim
+     *   part [n_parts][rows][2]: what it wrote to part
+     *   o    as in ts_attend, row stride ldo; must not overlap po */
+    void (*merge)(float *o, int64_t ldo, const float *po, const float *part, int64_t n_parts,
+                  int64_t n_tokens, int64_t n_group, int64_t head_dim);
 } ts_ops;
+
+/* The most tokens of one attention task. */
+static inline int64_t ts_attend_tokens(const ts_ops *ops, int64_t n_group)
+{
+    int64_t n = ops->attend_rows / n_group;
+    return n > 16 ? n : 16;
+}
 
 /* The widest table not wider than isa, which ts_isa_resolve has made one this machine has. */
 const ts_ops *ts_ops_get(ts_isa isa);

@@ -125,16 +125,6 @@ static void gelu_mul(float *y, const float *g, const float *u, int64_t n)
     }
 }
 
-static void to_f16(uint16_t *y, const float *x, int64_t n)
-{
-    enum { nearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC };
-    int64_t i = 0;
-    for (; i + 8 <= n; i += 8)
-        _mm_storeu_si128((__m128i *)(y + i), _mm256_cvtps_ph(_mm256_loadu_ps(x + i), nearest));
-    for (; i < n; i++)
-        y[i] = _cvtss_sh(x[i], nearest);
-}
-
 const ts_ops ts_ops_avx2 = {
     .isa = TS_ISA_AVX2,
     .rms_norm = rms_norm,
@@ -143,6 +133,8 @@ const ts_ops ts_ops_avx2 = {
     .scale = scale,
     .silu_mul = silu_mul,
     .gelu_mul = gelu_mul,
-    .to_f16 = to_f16,
+    .kv = &ts_kv_avx2,
+    .attend_scratch = ts_attend_run_scratch,
     .attend = attend_avx2,
+    .merge = ts_attend_run_merge,
 };

@@ -3,7 +3,6 @@
 
 #include "cpu/attend.h"
 #include "cpu/ops_tables.h"
-#include "gguf/type.h"
 
 static void rms_norm(float *y, const float *x, const float *w, int64_t d, float eps)
 {
@@ -55,12 +54,6 @@ static void gelu_mul(float *y, const float *g, const float *u, int64_t n)
     }
 }
 
-static void to_f16(uint16_t *y, const float *x, int64_t n)
-{
-    for (int64_t i = 0; i < n; i++)
-        y[i] = ts_f32_to_f16(x[i]);
-}
-
 const ts_ops ts_ops_ref = {
     .isa = TS_ISA_REF,
     .rms_norm = rms_norm,
@@ -69,6 +62,8 @@ const ts_ops ts_ops_ref = {
     .scale = scale,
     .silu_mul = silu_mul,
     .gelu_mul = gelu_mul,
-    .to_f16 = to_f16,
+    .kv = &ts_kv_ref,
+    .attend_scratch = ts_attend_run_scratch,
     .attend = attend_ref,
+    .merge = ts_attend_run_merge,
 };

@@ -4,6 +4,6 @@
 
 #include "cpu/ops.h"
 
-extern const ts_ops ts_ops_ref, ts_ops_avx2;
+extern const ts_ops ts_ops_ref, ts_ops_avx2, ts_ops_avx512, ts_ops_amx;
 
 #endif

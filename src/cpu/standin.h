@@ -77,6 +77,19 @@ TS_FAKE void _mm512_mask_storeu_ps(void *p, __mmask16 k, __m512 v)
             ((float *)p)[i] = v[i];
 }
 
+TS_FAKE __m512i _mm512_maskz_loadu_epi16(__mmask32 k, const void *p)
+{
+    ts_u16 v = {0};
+    for (int i = 0; i < 32; i++)
+        if (k >> i & 1)
+            v[i] = ((const uint16_t *)p)[i];
+    return (__m512i)v;
+}
+
+#define _mm_prefetch(p, hint) ((void)(p))
+#define _MM_HINT_T0           0
+#define _MM_HINT_T1           1
+
 #define _mm512_setzero_si512() ((__m512i){0})
 #define _mm512_setzero_ps()    ((__m512){0})
 
@@ -282,6 +295,15 @@ TS_FAKE_UNPACK(_mm512_unpackhi_epi32, ts_u32, 4, 2)
 TS_FAKE_UNPACK(_mm512_unpacklo_epi64, ts_u64, 2, 0)
 TS_FAKE_UNPACK(_mm512_unpackhi_epi64, ts_u64, 2, 1)
 
+/* The lower two 16s from a, the upper two from b. */
+TS_FAKE __m512i _mm512_shuffle_i32x4(__m512i x, __m512i y, int which)
+{
+    ts_u32 a = (ts_u32)x, b = (ts_u32)y, v = {0};
+    for (int i = 0; i < 16; i++)
+        v[i] = (i < 8 ? a : b)[(which >> (i / 4 * 2) & 3) * 4 + i % 4];
+    return (__m512i)v;
+}
+
 TS_FAKE __m512i _mm512_permutexvar_epi16(__m512i places, __m512i x)
 {
     ts_u16 p = (ts_u16)places, a = (ts_u16)x, v = {0};
@@ -404,6 +426,96 @@ TS_FAKE_FMA(_mm512_fmadd_ps, a[i], (double)c[i])
 TS_FAKE_FMA(_mm512_fmsub_ps, a[i], -(double)c[i])
 TS_FAKE_FMA(_mm512_fnmadd_ps, -a[i], (double)c[i])
 
+TS_FAKE_FLOAT(_mm512_div_ps, /)
+
+TS_FAKE __m512 _mm512_mask_sub_ps(__m512 src, __mmask16 k, __m512 a, __m512 b)
+{
+    return _mm512_mask_mov_ps(src, k, a - b);
+}
+
+/* The second if one is NaN. */
+TS_FAKE __m512 _mm512_max_ps(__m512 a, __m512 b)
+{
+    for (int i = 0; i < 16; i++)
+        b[i] = a[i] > b[i] ? a[i] : b[i];
+    return b;
+}
+
+TS_FAKE __m512 _mm512_abs_ps(__m512 a)
+{
+    for (int i = 0; i < 16; i++)
+        a[i] = fabsf(a[i]);
+    return a;
+}
+
+/* Only imm 0x0a: up to an integer. */
+TS_FAKE __m512 _mm512_roundscale_ps(__m512 a, int imm)
+{
+    for (int i = 0; i < 16; i++)
+        a[i] = imm == 0x0a ? ceilf(a[i]) : NAN;
+    return a;
+}
+
+/* Only imm 0x09: what is above the integer below. */
+TS_FAKE __m512 _mm512_reduce_ps(__m512 a, int imm)
+{
+    for (int i = 0; i < 16; i++)
+        a[i] = imm != 0x09 ? NAN : isinf(a[i]) ? 0 : a[i] - floorf(a[i]);
+    return a;
+}
+
+TS_FAKE __m512 _mm512_scalef_ps(__m512 a, __m512 b)
+{
+    for (int i = 0; i < 16; i++) {
+        float e = floorf(b[i]);
+        a[i] = isnan(a[i]) || isnan(e) ? NAN
+                                       : ldexpf(a[i], e < -400  ? -400
+                                                      : e > 400 ? 400
+                                                                : (int)e);
+    }
+    return a;
+}
+
+#define _mm512_mask_scalef_ps(src, k, a, b) _mm512_mask_mov_ps(src, k, _mm512_scalef_ps(a, b))
+#define _mm512_maskz_scalef_ps(k, a, b)                                                            \
+    _mm512_mask_mov_ps(_mm512_setzero_ps(), k, _mm512_scalef_ps(a, b))
+
+#define _CMP_NEQ_UQ 4
+#define _CMP_LT_OQ  17
+#define _CMP_GT_OQ  30
+
+TS_FAKE __mmask16 _mm512_cmp_ps_mask(__m512 a, __m512 b, int op)
+{
+    unsigned k = 0;
+    for (int i = 0; i < 16; i++) {
+        bool yes = op == _CMP_LT_OQ   ? a[i] < b[i]
+                   : op == _CMP_GT_OQ ? a[i] > b[i]
+                                      : op == _CMP_NEQ_UQ && a[i] != b[i];
+        k |= (unsigned)yes << i;
+    }
+    return (__mmask16)k;
+}
+
+static inline __attribute__((unused)) float ts_fake_bf16(uint32_t word)
+{
+    word <<= 16;
+    if ((word & 0x7f800000) == 0)
+        word &= 0x80000000; /* subnormal */
+    float f;
+    memcpy(&f, &word, sizeof f);
+    return f;
+}
+
+/* Pairs of BF16, the upper one of each first. */
+TS_FAKE __m512 _mm512_dpbf16_ps(__m512 c, __m512bh x, __m512bh y)
+{
+    ts_u16 a = (ts_u16)x, b = (ts_u16)y;
+    for (int i = 0; i < 16; i++)
+        for (int j = 2 * i + 1; j >= 2 * i; j--)
+            c[i] = (float)((double)ts_fake_bf16(a[j]) * ts_fake_bf16(b[j]) + c[i]);
+    return c;
+}
+
 /* --- tiles: palette 1, all of 16 rows x 64 bytes ------------------------------------------ */
 
 static _Thread_local __attribute__((unused)) uint8_t ts_fake_tile[8][16][64];
@@ -426,16 +538,6 @@ TS_FAKE void ts_fake_stored(int t, void *p, size_t stride)
 
 #define _tile_loadd(t, p, stride)  ts_fake_loadd(t, p, (size_t)(stride))
 #define _tile_stored(t, p, stride) ts_fake_stored(t, p, (size_t)(stride))
-
-static inline __attribute__((unused)) float ts_fake_bf16(uint32_t word)
-{
-    word <<= 16;
-    if ((word & 0x7f800000) == 0)
-        word &= 0x80000000; /* subnormal */
-    float f;
-    memcpy(&f, &word, sizeof f);
-    return f;
-}
 
 /* c[row][column] += sum over pairs: a[row][pair] * b[pair][column]. */
 static __attribute__((noinline, unused)) void ts_fake_dpbf16ps(int c, int a, int b)

@@ -11,4 +11,11 @@
 void ts_tiles_begin(void);
 void ts_tiles_end(void);
 
+/* Between writing memory and loading tiles from it: gcc's _tile_loadd doesn't tell the compiler
+ * that it reads memory. (_tile_stored does tell that it writes.) */
+static inline void ts_tiles_see_stores(void)
+{
+    __asm__ volatile("" ::: "memory");
+}
+
 #endif

@@ -66,6 +66,7 @@ static ts_status cpu_state_open(ts_state **out, ts_device *d, ts_error *err)
         return ts_fail(err, TS_NO_MEMORY, "no memory for a session");
     s->d = d;
     s->scratch_bytes = p->scratch;
+    s->kv_head_bytes = d->ops->kv->bytes(p->n_ctx, hp->head_dim);
     s->mem_bytes = aligned(p->kv) + p->buffers;
     s->mem = ts_map(s->mem_bytes);
     s->bufs = ts_calloc(p->steps.n_bufs, sizeof *s->bufs);
@@ -82,7 +83,7 @@ static ts_status cpu_state_open(ts_state **out, ts_device *d, ts_error *err)
                        "no memory for a session: %zu bytes of KV cache, %zu of buffers", p->kv,
                        p->buffers);
     }
-    s->kv = (uint16_t *)s->mem;
+    s->kv = s->mem;
     uint8_t *at = s->mem + aligned(p->kv);
     for (size_t i = 0; i < p->steps.n_bufs; i++) {
         s->bufs[i] = at;

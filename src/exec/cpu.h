@@ -19,8 +19,9 @@ struct ts_device {
 
 /* The memory of one session, one mapping:
  *
- *     kv       [2][layer][kv_head][pos][head_dim] F16: all K, then all V. Attention over
- *              one head streams contiguous memory. Positions not yet stored are undefined.
+ *     kv       [2][layer][kv_head][kv_head_bytes]: all K, then all V, a head in the layout of the
+ *              ISA's attention, which streams contiguous memory. Positions not yet stored are
+ *              undefined.
  *     buffers  one after the other, 64-byte aligned (ts_plan_buffer_bytes)
  *     parts    sums and maxima of every segment of positions, for decode
  *     scratch  of attention and products, one piece a thread */
@@ -28,8 +29,9 @@ struct ts_state {
     ts_device *d;
     uint8_t *mem;
     size_t mem_bytes;
-    uint16_t *kv;
-    uint8_t **bufs; /* [n_bufs] */
+    uint8_t *kv;
+    size_t kv_head_bytes; /* K of one head */
+    uint8_t **bufs;       /* [n_bufs] */
     float *part_sums, *part_max;
     uint8_t *scratch;
     size_t scratch_bytes;        /* of one thread */

@@ -74,24 +74,22 @@ static void rope(ts_state *s, const ts_step *st, rows r)
                             st->rope->neox);
 }
 
-/* K (or V) of one head of one layer: [pos][head_dim] */
-static uint16_t *kv_head(const ts_state *s, bool v, int layer, int64_t head)
+/* K (or V) of one head of one layer. */
+static uint8_t *kv_head(const ts_state *s, bool v, int layer, int64_t head)
 {
     const ts_hparams *hp = &s->d->m->hp;
     int64_t heads = (v ? hp->n_layer * hp->n_head_kv : 0) + (int64_t)layer * hp->n_head_kv + head;
-    return s->kv + heads * s->d->plan->n_ctx * hp->head_dim;
+    return s->kv + (size_t)heads * s->kv_head_bytes;
 }
 
 static void store(ts_state *s, const ts_step *st, rows r)
 {
     const ts_hparams *hp = &s->d->m->hp;
     for (int64_t h = 0; h < hp->n_head_kv; h++) {
-        uint16_t *k = kv_head(s, false, st->layer, h), *v = kv_head(s, true, st->layer, h);
-        for (int64_t i = r.r0; i < r.r1; i++) {
-            int64_t at = (s->batch->pos0 + i) * hp->head_dim;
-            s->d->ops->to_f16(k + at, row(s, st->a, i) + h * hp->head_dim, hp->head_dim);
-            s->d->ops->to_f16(v + at, row(s, st->b, i) + h * hp->head_dim, hp->head_dim);
-        }
+        uint8_t *k = kv_head(s, false, st->layer, h), *v = kv_head(s, true, st->layer, h);
+        for (int64_t i = r.r0; i < r.r1; i++)
+            s->d->ops->kv->store(k, v, s->batch->pos0 + i, row(s, st->a, i) + h * hp->head_dim,
+                                 row(s, st->b, i) + h * hp->head_dim, hp->head_dim);
     }
 }
 
@@ -184,11 +182,22 @@ static void attend_split(ts_state *s, size_t i, int tid, int64_t first, int64_t 
         s->d->ops->attend(&a);
         atomic_int_fast64_t *done = &s->merged[(int64_t)i * hp->n_head_kv + head];
         if (atomic_fetch_add_explicit(done, 1, memory_order_acq_rel) == n_segments - 1)
-            ts_attend_merge(whole, ldo, sums, max, n_segments, m, a.n_group, hp->head_dim);
+            s->d->ops->merge(whole, ldo, sums, max, n_segments, m, a.n_group, hp->head_dim);
     }
 }
 
-static void attend(ts_state *s, size_t i, int tid)
+/* Tokens of a task: as many as the kernel likes, unless threads would have nothing to do. */
+static int64_t task_tokens(const ts_state *s, int n)
+{
+    const ts_hparams *hp = &s->d->m->hp;
+    int64_t group = hp->n_head / hp->n_head_kv, most = ts_attend_tokens(s->d->ops, group);
+    int64_t even = (s->batch->m * hp->n_head_kv + 4 * n - 1) / (4 * n);
+    if (even < 16)
+        even = 16;
+    return even < most ? even : most;
+}
+
+static void attend(ts_state *s, size_t i, int tid, int n)
 {
     const ts_step *st = &s->d->plan->steps.v[i];
     const ts_batch *b = s->batch;
@@ -201,13 +210,13 @@ static void attend(ts_state *s, size_t i, int tid)
         return;
     }
     /* The last tokens see most positions: handing them out first evens out the end. */
-    int64_t blocks = (b->m + TS_ATTEND_TOKENS - 1) / TS_ATTEND_TOKENS;
+    int64_t most = task_tokens(s, n), blocks = (b->m + most - 1) / most;
     for (;;) {
         int64_t task = ts_claim(&s->next[i]);
         if (task >= heads * blocks)
             return;
-        int64_t t0 = (blocks - 1 - task / heads) * TS_ATTEND_TOKENS;
-        int64_t tokens = b->m - t0 < TS_ATTEND_TOKENS ? b->m - t0 : TS_ATTEND_TOKENS;
+        int64_t t0 = (blocks - 1 - task / heads) * most;
+        int64_t tokens = b->m - t0 < most ? b->m - t0 : most;
         ts_attend a = attend_task(s, st, task % heads, t0, tokens, tid);
         s->d->ops->attend(&a);
     }
@@ -271,7 +280,7 @@ void ts_cpu_step(ts_state *s, size_t i, int tid, int n)
         store(s, st, r);
         break;
     case TS_OP_ATTEND:
-        attend(s, i, tid);
+        attend(s, i, tid, n);
         break;
     case TS_OP_ADD:
         binary(s, st, r, ops->add);

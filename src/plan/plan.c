@@ -78,14 +78,15 @@ size_t ts_plan_buffer_bytes(const ts_plan *p, ts_buf i)
 static void size_session(ts_plan *p, const ts_model *m)
 {
     const ts_hparams *hp = &m->hp;
-    size_t row = sat_mul((size_t)hp->n_head_kv, (size_t)hp->head_dim) * sizeof(uint16_t);
-    p->kv = sat_mul(sat_mul(sat_mul(2, (size_t)hp->n_layer), (size_t)p->n_ctx), row);
+    const ts_ops *ops = ts_ops_get(p->isa);
+    size_t head = ops->kv->bytes(p->n_ctx, hp->head_dim);
+    p->kv = sat_mul(sat_mul(sat_mul(2, (size_t)hp->n_layer), (size_t)hp->n_head_kv), head);
     for (size_t i = 0; i < p->steps.n_bufs; i++)
         p->buffers = sat_add(p->buffers, ts_plan_buffer_bytes(p, (ts_buf)i));
 
     /* Attention: scratch of each thread, and for decode the sums of every segment of positions. */
     int64_t group = hp->n_head / hp->n_head_kv;
-    p->scratch = aligned(ts_attend_scratch(group, hp->head_dim));
+    p->scratch = aligned(ops->attend_scratch(group, hp->head_dim));
     if (p->isa == TS_ISA_AMX && p->scratch < TS_MUL_SCRATCH)
         p->scratch = TS_MUL_SCRATCH;
     size_t segments = (size_t)((p->n_ctx + TS_ATTEND_SEGMENT - 1) / TS_ATTEND_SEGMENT);

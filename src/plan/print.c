@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/cpu.h"
+#include "cpu/ops.h"
 #include "plan/plan.h"
 
 /* What real models reach of the measured limits (docs/BENCHMARKS.md): one token streams its weights
@@ -61,6 +62,11 @@ static const char *layout_name(const ts_weight *w)
     return w->kset && w->kset->packed_bytes ? w->kset->layout : "source";
 }
 
+static const char *kv_type(const ts_plan *p)
+{
+    return ts_type_get(ts_ops_get(p->isa)->kv->type)->name;
+}
+
 static double mib(size_t n)
 {
     return (double)n / (1 << 20);
@@ -85,8 +91,8 @@ void ts_plan_text(const ts_plan *p, const ts_model *m, const ts_probe *r, ts_sb 
     ts_sb_printf(out, "\n%-34s %12s\n", "memory", "MiB");
     ts_sb_printf(out, "%-34s %12.2f\n", "packed weights", mib(p->packed));
     ts_sb_printf(out, "%-34s %12.2f\n", "read in the mapped file", mib(p->source));
-    ts_sb_printf(out, "KV cache, %-7lld positions, F16     %12.2f\n", (long long)p->n_ctx,
-                 mib(p->kv));
+    ts_sb_printf(out, "KV cache, %-7lld positions, %-4s    %12.2f\n", (long long)p->n_ctx,
+                 kv_type(p), mib(p->kv));
     for (size_t i = 0; i < p->steps.n_bufs; i++) {
         char name[64];
         const ts_buffer *b = &p->steps.bufs[i];
@@ -144,12 +150,12 @@ void ts_plan_json(const ts_plan *p, const ts_model *m, const ts_probe *r, ts_sb 
     }
     speeds s = predict(p, m, r);
     ts_sb_printf(out,
-                 "]},\n\"kv\":{\"type\":\"F16\",\"n_ctx\":%lld,\"bytes\":%zu},\n\"n_threads\":%d,"
+                 "]},\n\"kv\":{\"type\":\"%s\",\"n_ctx\":%lld,\"bytes\":%zu},\n\"n_threads\":%d,"
                  "\"n_ubatch\":%lld,\"isa\":\"%s\",\"steps\":%zu,\n"
                  "\"predicted\":{\"prefill_tps\":%.2f,\"decode_tps\":%.2f},\n\"measured\":"
                  "{\"read_gbs\":%.2f,\"int8_gops\":%.1f,\"fma_gflops\":%.1f,"
                  "\"tile_int8_gops\":%.1f,\"tile_bf16_gflops\":%.1f}}\n",
-                 (long long)p->n_ctx, p->kv, p->n_threads, (long long)p->n_ubatch,
+                 kv_type(p), (long long)p->n_ctx, p->kv, p->n_threads, (long long)p->n_ubatch,
                  ts_isa_name(p->isa), p->steps.n, s.prefill_tps, s.decode_tps,
                  r ? r->read / 1e9 : 0, r ? r->int8 / 1e9 : 0, r ? r->fma / 1e9 : 0,
                  r ? r->tile_int8 / 1e9 : 0, r ? r->tile_bf16 / 1e9 : 0);

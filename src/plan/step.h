@@ -22,7 +22,7 @@ typedef enum ts_op {
     TS_OP_MATMUL,  /* dst[m][n] = a[m][k] * w[n][k]^T                                  */
     TS_OP_BIAS,    /* dst = dst + vec                                                  */
     TS_OP_ROPE,    /* dst: n_heads heads turned in place by the angles a               */
-    TS_OP_STORE,   /* K = a, V = b into the cache of `layer`, as F16                   */
+    TS_OP_STORE,   /* K = a, V = b into the cache of `layer`                            */
     TS_OP_ATTEND,  /* dst = attention of a over the cache of `layer`                   */
     TS_OP_ADD,     /* dst = a + b                                                      */
     TS_OP_SILU,    /* dst = silu(a) * b                                                */

@@ -16,6 +16,7 @@
 #include "cpu/kset/r16_transpose.h"
 #include "cpu/prep.h"
 #include "cpu/prep_x16.h"
+#include "cpu/tiles.h"
 
 enum {
     ROWS = TS_R16_ROWS,
@@ -201,7 +202,7 @@ TS_INLINE void prefetch_tile(const uint8_t *p)
 TS_INLINE void products(int groups, int tokens, const uint8_t *a, const uint8_t *b, int64_t steps)
 {
     const size_t b_stride = (size_t)steps * TILE;
-    __asm__ volatile("" ::: "memory"); /* gcc doesn't know that tile loads read what was written */
+    ts_tiles_see_stores();
     for (; steps > 0; steps--, a += TILE, b += TILE) {
         _tile_loadd(4, a, 64);
         _tile_loadd(6, b, 64);
