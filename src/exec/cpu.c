@@ -105,6 +105,11 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+static bool is_product(const ts_step *st)
+{
+    return st->op == TS_OP_MATMUL || st->op == TS_OP_GLU;
+}
+
 /* Every thread walks the whole list and does its share of each step. */
 static void walk_steps(ts_state *s, int tid, int n)
 {
@@ -124,7 +129,7 @@ static void walk_steps(ts_state *s, int tid, int n)
             s->seconds[i] += t1 - t0;
             s->calls[i]++;
             s->rows[i] += rows;
-            if (st->op == TS_OP_MATMUL &&
+            if (is_product(st) &&
                 ts_kset_on_tiles(st->w->kset, ts_plan_int8(s->d->plan, rows), rows))
                 s->tile_rows[i] += rows;
             t0 = t1;
@@ -189,7 +194,7 @@ static size_t cpu_stats(const ts_state *s, ts_work out[TS_MAX_WORK])
     for (int matrix = 1; matrix >= 0; matrix--) /* the kernel sets first */
         for (size_t i = 0; i < steps->n; i++) {
             const ts_step *st = &steps->v[i];
-            if ((st->op == TS_OP_MATMUL) != matrix)
+            if (is_product(st) != matrix)
                 continue;
             ts_work *w =
                 find_work(out, &n, matrix ? ts_isa_name(st->w->kset->isa) : ts_op_name(st->op));
@@ -197,10 +202,12 @@ static size_t cpu_stats(const ts_state *s, ts_work out[TS_MAX_WORK])
             w->seconds += s->seconds[i];
             w->matrix = matrix;
             if (matrix) {
-                w->n_weights++;
-                w->weight_bytes += st->w->bytes;
-                w->bytes += (double)s->calls[i] * (double)st->w->bytes;
-                double row_flops = 2.0 * (double)st->w->n * (double)st->w->k;
+                int products = st->op == TS_OP_GLU ? 2 : 1;
+                size_t bytes = st->w->bytes + (products == 2 ? st->w2->bytes : 0);
+                w->n_weights += products;
+                w->weight_bytes += bytes;
+                w->bytes += (double)s->calls[i] * (double)bytes;
+                double row_flops = 2.0 * products * (double)st->w->n * (double)st->w->k;
                 w->flops += (double)s->rows[i] * row_flops;
                 w->tile_flops += (double)s->tile_rows[i] * row_flops;
             }

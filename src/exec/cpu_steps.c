@@ -108,11 +108,14 @@ static int64_t matmul_chunk(const ts_step *st, int64_t m, int n)
     int64_t group = st->w->kset->group, chunk = (st->w->n + 4 * n - 1) / (4 * n);
     if (m >= 8 && chunk > 64)
         chunk = 64;
-    if (chunk < 16)
-        chunk = 16;
+    /* two groups of rows keep all tiles busy */
+    int64_t least = st->kset->on_tiles && st->kset->on_tiles(m) ? 32 : 16;
+    if (chunk < least)
+        chunk = least;
     return (chunk + group - 1) / group * group;
 }
 
+/* The products of step i, by chunks of rows of W. A gated pair is finished chunk by chunk. */
 static void matmul(ts_state *s, size_t i, int tid, int n)
 {
     const ts_step *st = &s->d->plan->steps.v[i];
@@ -126,13 +129,31 @@ static void matmul(ts_state *s, size_t i, int tid, int n)
                   .ldy = s->d->plan->steps.bufs[st->dst].width,
                   .scratch = s->scratch + (size_t)tid * s->scratch_bytes};
     mul.limbs = prep_of(s, st, mul.m)->limbs;
+    ts_mul second = mul;
+    if (st->op == TS_OP_GLU) {
+        second.w = st->w2->data;
+        second.y = row(s, st->b, 0);
+        second.ldy = s->d->plan->steps.bufs[st->b].width;
+    }
     int64_t chunk = matmul_chunk(st, mul.m, n);
     for (;;) {
         mul.n0 = ts_claim(&s->next[i]) * chunk;
         if (mul.n0 >= mul.n)
             return;
         mul.n1 = mul.n0 + chunk < mul.n ? mul.n0 + chunk : mul.n;
-        st->w->kset->mul(&mul);
+        st->kset->mul(&mul);
+        if (st->op != TS_OP_GLU)
+            continue;
+        second.n0 = mul.n0;
+        second.n1 = mul.n1;
+        st->kset->mul(&second);
+        for (int64_t t = 0; t < mul.m; t++) {
+            float *g = mul.y + t * mul.ldy + mul.n0, *u = second.y + t * second.ldy + mul.n0;
+            if (st->act == TS_OP_SILU)
+                s->d->ops->silu_mul(g, g, u, mul.n1 - mul.n0);
+            else
+                s->d->ops->gelu_mul(g, g, u, mul.n1 - mul.n0);
+        }
     }
 }
 
@@ -267,6 +288,7 @@ void ts_cpu_step(ts_state *s, size_t i, int tid, int n)
                                    s->d->plan->steps.bufs[st->a].width, m, st->d, r.r0, r.r1);
         break;
     case TS_OP_MATMUL:
+    case TS_OP_GLU:
         matmul(s, i, tid, n);
         break;
     case TS_OP_BIAS:

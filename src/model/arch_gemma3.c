@@ -102,10 +102,8 @@ static void build(ts_builder *b, const ts_model *m)
 
         ts_buf g = ts_build_buf(b, "gate", hp->n_ff), u = ts_build_buf(b, "up", hp->n_ff);
         ts_build_norm(b, xn, x, L->ffn_norm);
-        ts_build_matmul(b, g, xn, L->gate); /* [m][ff]     */
-        ts_build_matmul(b, u, xn, L->up);   /* [m][ff]     */
-        ts_build_gelu(b, g, g, u);
-        ts_build_matmul(b, xn, g, L->down); /* [m][d]      */
+        ts_build_glu(b, TS_OP_GELU, g, u, xn, L->gate, L->up, NULL, NULL); /* [m][ff] */
+        ts_build_matmul(b, xn, g, L->down);                                /* [m][d]      */
         ts_build_norm(b, xn, xn, L->ffn_post_norm);
         ts_build_add(b, x, x, xn);
     }

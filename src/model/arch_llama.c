@@ -49,12 +49,8 @@ void ts_build_llama(ts_builder *b, const ts_model *m)
 
         ts_buf g = ts_build_buf(b, "gate", hp->n_ff), u = ts_build_buf(b, "up", hp->n_ff);
         ts_build_norm(b, xn, x, L->ffn_norm);
-        ts_build_matmul(b, g, xn, L->gate); /* [m][ff] */
-        ts_build_matmul(b, u, xn, L->up);   /* [m][ff] */
-        ts_build_bias(b, g, L->b_gate);
-        ts_build_bias(b, u, L->b_up);
-        ts_build_silu(b, g, g, u);
-        ts_build_matmul(b, xn, g, L->down); /* [m][d] */
+        ts_build_glu(b, TS_OP_SILU, g, u, xn, L->gate, L->up, L->b_gate, L->b_up); /* [m][ff] */
+        ts_build_matmul(b, xn, g, L->down);                                        /* [m][d] */
         ts_build_bias(b, xn, L->b_down);
         ts_build_add(b, x, x, xn);
     }

@@ -23,7 +23,7 @@ struct ts_builder {
 };
 
 static const char *const op_names[TS_OP_COUNT] = {
-    "embed", "angles", "norm", "prep", "matmul", "bias",   "rope",
+    "embed", "angles", "norm", "prep", "matmul", "glu",    "bias",    "rope",
     "store", "attend", "add",  "silu", "gelu",   "select", "softcap",
 };
 
@@ -232,14 +232,31 @@ void ts_build_add(ts_builder *b, ts_buf dst, ts_buf x, ts_buf y)
     binary(b, TS_OP_ADD, dst, x, y);
 }
 
-void ts_build_silu(ts_builder *b, ts_buf dst, ts_buf gate, ts_buf up)
+/* The two products and what is made of them are one step where both weights read the same
+ * activations: a thread finishes a piece of both while it is in its cache, and nobody waits in
+ * between. */
+void ts_build_glu(ts_builder *b, ts_op act, ts_buf dst, ts_buf second, ts_buf a,
+                  const ts_weight *gate, const ts_weight *up, const float *b_gate,
+                  const float *b_up)
 {
-    binary(b, TS_OP_SILU, dst, gate, up);
-}
-
-void ts_build_gelu(ts_builder *b, ts_buf dst, ts_buf gate, ts_buf up)
-{
-    binary(b, TS_OP_GELU, dst, gate, up);
+    if (b_gate || b_up || gate->kset != up->kset || gate->n != up->n) {
+        ts_build_matmul(b, dst, a, gate);
+        ts_build_matmul(b, second, a, up);
+        ts_build_bias(b, dst, b_gate);
+        ts_build_bias(b, second, b_up);
+        binary(b, act, dst, dst, second);
+        return;
+    }
+    push(b, (ts_step){.op = TS_OP_GLU,
+                      .act = act,
+                      .dst = dst,
+                      .a = prepare(b, a, gate),
+                      .b = second,
+                      .d = gate->n,
+                      .w = gate,
+                      .w2 = up,
+                      .kset = gate->kset});
+    b->version[second]++;
 }
 
 ts_buf ts_build_select(ts_builder *b, ts_buf x)
@@ -278,7 +295,8 @@ static bool reads(const ts_step *s, ts_buf x)
 
 static bool writes(const ts_step *s, ts_buf x)
 {
-    return s->dst == x || (x == MAX_BUFS && s->op == TS_OP_STORE);
+    return s->dst == x || (x == MAX_BUFS && s->op == TS_OP_STORE) ||
+           (s->op == TS_OP_GLU && s->b == x);
 }
 
 /* Two steps without a barrier between them must not touch the same data on different threads. By

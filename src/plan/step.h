@@ -15,14 +15,16 @@
 #include "model/model.h"
 
 typedef enum ts_op {
-    TS_OP_EMBED,   /* dst[m][d] = rows of w * f                                        */
-    TS_OP_ANGLES,  /* dst[m][n_rot] = cos, sin of each position, for `rope`             */
-    TS_OP_NORM,    /* dst = rms_norm(a) * vec, for each of n_heads heads of d / n_heads */
-    TS_OP_PREP,    /* dst = activations a in the format and layout of `kset`           */
-    TS_OP_MATMUL,  /* dst[m][n] = a[m][k] * w[n][k]^T                                  */
-    TS_OP_BIAS,    /* dst = dst + vec                                                  */
-    TS_OP_ROPE,    /* dst: n_heads heads turned in place by the angles a               */
-    TS_OP_STORE,   /* K = a, V = b into the cache of `layer`                            */
+    TS_OP_EMBED,  /* dst[m][d] = rows of w * f                                        */
+    TS_OP_ANGLES, /* dst[m][n_rot] = cos, sin of each position, for `rope`             */
+    TS_OP_NORM,   /* dst = rms_norm(a) * vec, for each of n_heads heads of d / n_heads */
+    TS_OP_PREP,   /* dst = activations a in the format and layout of `kset`           */
+    TS_OP_MATMUL, /* dst[m][n] = a[m][k] * w[n][k]^T                                  */
+    TS_OP_GLU,   /* dst[m][n] = act(a * w^T) * (a * w2^T), act = silu or gelu; b: the second product
+                  */
+    TS_OP_BIAS,  /* dst = dst + vec                                                  */
+    TS_OP_ROPE,  /* dst: n_heads heads turned in place by the angles a               */
+    TS_OP_STORE, /* K = a, V = b into the cache of `layer`                            */
     TS_OP_ATTEND,  /* dst = attention of a over the cache of `layer`                   */
     TS_OP_ADD,     /* dst = a + b                                                      */
     TS_OP_SILU,    /* dst = silu(a) * b                                                */
@@ -54,11 +56,12 @@ typedef struct ts_step {
     bool barrier; /* the threads meet before it */
     int layer;    /* -1 outside the blocks */
     ts_buf dst, a, b;
-    int64_t d;       /* width of a row that is worked on */
-    int64_t n_heads; /* NORM, ROPE */
-    const ts_weight *w;
+    int64_t d;               /* width of a row that is worked on */
+    int64_t n_heads;         /* NORM, ROPE */
+    const ts_weight *w, *w2; /* w2: GLU */
+    ts_op act;               /* GLU: SILU or GELU */
     const float *vec;
-    const ts_kset *kset; /* PREP, MATMUL: whose activations */
+    const ts_kset *kset; /* PREP, MATMUL, GLU: whose activations */
     const ts_rope *rope;
     float f;        /* EMBED: scale, SOFTCAP: cap */
     int64_t window; /* ATTEND */
@@ -97,8 +100,11 @@ void ts_build_rope(ts_builder *b, ts_buf x, int64_t n_heads, const ts_rope *r);
 void ts_build_store(ts_builder *b, ts_buf k, ts_buf v);
 void ts_build_attend(ts_builder *b, ts_buf dst, ts_buf q, int64_t window);
 void ts_build_add(ts_builder *b, ts_buf dst, ts_buf x, ts_buf y);
-void ts_build_silu(ts_builder *b, ts_buf dst, ts_buf gate, ts_buf up);
-void ts_build_gelu(ts_builder *b, ts_buf dst, ts_buf gate, ts_buf up);
+/* dst = act(a gate^T + b_gate) * (a up^T + b_up), act = TS_OP_SILU or TS_OP_GELU; a bias may be
+ * NULL. `second` is a buffer for the up product. */
+void ts_build_glu(ts_builder *b, ts_op act, ts_buf dst, ts_buf second, ts_buf a,
+                  const ts_weight *gate, const ts_weight *up, const float *b_gate,
+                  const float *b_up);
 
 /* The whole forward pass of Llama and its kin (arch_llama.c). */
 void ts_build_llama(ts_builder *b, const ts_model *m);
