@@ -65,6 +65,15 @@ static void logits_by(rig *r, const ts_token *t, size_t n, size_t piece, float *
     memcpy(out, ts_session_logits(r->s, 0), (size_t)r->info.n_vocab * sizeof(float));
 }
 
+/* Logits of the same tokens, cut otherwise. With tiles the number of tokens in a micro-batch
+ * chooses between BF16 and VNNI; everywhere else it changes no bit. */
+static bool same(const rig *r, const float *want, const float *got)
+{
+    size_t v = (size_t)r->info.n_vocab;
+    return strcmp(r->info.isa, "amx") == 0 ? nmse(want, got, v) <= 1e-3
+                                           : memcmp(want, got, v * sizeof(float)) == 0;
+}
+
 static void test_cuts(const char *arch, const char *path)
 {
     ts_token t[CTX];
@@ -90,15 +99,19 @@ static void test_cuts(const char *arch, const char *path)
         static const size_t pieces[] = {1, 3, 64};
         for (size_t p = n > 200; p < 3; p++) {
             logits_by(&a, t, n, pieces[p], got);
-            CHECK_MSG(memcmp(want, got, bytes) == 0, "%s, %zu tokens by %zu: NMSE %g", arch, n,
-                      pieces[p], nmse(want, got, v));
+            CHECK_MSG(same(&a, want, got), "%s, %zu tokens by %zu: NMSE %g", arch, n, pieces[p],
+                      nmse(want, got, v));
         }
         for (int threads = 2; threads <= 3; threads++) {
             rig b = open_rig(path, TS_ISA_AUTO, threads, threads == 2 ? 5 : 64);
             logits_by(&b, t, n, n, got);
-            CHECK_MSG(memcmp(want, got, bytes) == 0,
-                      "%s, %zu tokens, %d threads, odd batches: NMSE %g", arch, n, threads,
-                      nmse(want, got, v));
+            CHECK_MSG(same(&a, want, got), "%s, %zu tokens, %d threads, odd batches: NMSE %g", arch,
+                      n, threads, nmse(want, got, v));
+            close_rig(&b);
+            b = open_rig(path, TS_ISA_AUTO, threads, 0);
+            logits_by(&b, t, n, n, got);
+            CHECK_MSG(memcmp(want, got, bytes) == 0, "%s, %zu tokens, %d threads: NMSE %g", arch, n,
+                      threads, nmse(want, got, v));
             close_rig(&b);
         }
     }
