@@ -39,7 +39,7 @@
 #define GOLDEN_NMSE 1e-4  /* logits against llama.cpp's                  */
 #define GOLDEN_SETS 1e-6  /* between kernel sets, and ways to cut a text */
 #define GOLDEN_TIE  0.05f /* two logits nearer than this are equally good */
-#define GOLDEN_PPL  0.003
+#define GOLDEN_PPL  5e-4  /* perplexity; rounding activations to int8 moves it by 0.0015 to 0.008 */
 
 enum { GOLDEN_MAX_PROMPTS = 8, GOLDEN_MAX_ROWS = 8 };
 
