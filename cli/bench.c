@@ -18,7 +18,7 @@
 
 typedef struct bench_opts {
     opt_strs models;
-    opt_ints prompts, gens, pairs, depths, threads;
+    opt_ints prompts, gens, pairs, depths, steps, threads;
     int64_t batch, reps;
     const char *format;
     bool no_warmup;
@@ -34,7 +34,7 @@ typedef struct bench {
     ts_prober *prober;
     ts_token bos; /* -1 = none */
     uint64_t rng;
-    ts_token *ids; /* [batch] */
+    ts_token *ids; /* [batch] or [longest step], whichever is more */
     bench_result r;
 } bench;
 
@@ -98,15 +98,19 @@ static ts_status run_prompt(bench *b, int64_t n, ts_error *err)
     return TS_OK;
 }
 
+/* n tokens, n_step of them in each eval, with the logits of all. */
 static ts_status run_gen(bench *b, int64_t n, ts_error *err)
 {
-    ts_token id = b->bos >= 0 ? b->bos : random_token(b);
+    ts_token first = b->bos >= 0 ? b->bos : random_token(b);
 
-    for (int64_t i = 0; i < n; i++) {
-        ts_status st = ts_session_eval(b->session, &id, 1, 1, err);
+    for (int64_t done = 0; done < n;) {
+        int64_t m = n - done < b->r.n_step ? n - done : b->r.n_step;
+        for (int64_t i = 0; i < m; i++)
+            b->ids[i] = done + i == 0 ? first : random_token(b);
+        ts_status st = ts_session_eval(b->session, b->ids, (size_t)m, (size_t)m, err);
         if (st)
             return st;
-        id = random_token(b);
+        done += m;
     }
     return TS_OK;
 }
@@ -116,7 +120,7 @@ static ts_status warm_up(bench *b, ts_error *err)
     ts_status st = run_prompt(b, b->r.n_prompt, err);
 
     if (!st && b->r.n_gen)
-        st = run_gen(b, 1, err);
+        st = run_gen(b, b->r.n_gen < b->r.n_step ? b->r.n_gen : b->r.n_step, err);
     return st;
 }
 
@@ -179,8 +183,12 @@ static ts_status run_tests(bench *b, ts_error *err)
     for (size_t d = 0; d < o->depths.n; d++) {
         for (size_t i = 0; i < o->prompts.n && !st && !cli_stdout_failed(); i++)
             st = run_test(b, o->prompts.v[i], 0, o->depths.v[d], err);
-        for (size_t i = 0; i < o->gens.n && !st && !cli_stdout_failed(); i++)
-            st = run_test(b, 0, o->gens.v[i], o->depths.v[d], err);
+        for (size_t s = 0; s < o->steps.n; s++)
+            for (size_t i = 0; i < o->gens.n && !st && !cli_stdout_failed(); i++) {
+                b->r.n_step = o->steps.v[s];
+                st = run_test(b, 0, o->gens.v[i], o->depths.v[d], err);
+            }
+        b->r.n_step = 1;
         for (size_t i = 0; i + 1 < o->pairs.n && !st && !cli_stdout_failed(); i += 2)
             st = run_test(b, o->pairs.v[i], o->pairs.v[i + 1], o->depths.v[d], err);
     }
@@ -196,6 +204,14 @@ static int64_t largest(const opt_ints *l)
     for (size_t i = 0; i < l->n; i++)
         most = l->v[i] > most ? l->v[i] : most;
     return most;
+}
+
+/* A step has no more tokens than its test. */
+static int64_t longest_step(const bench_opts *o)
+{
+    int64_t gen = largest(&o->gens), step = largest(&o->steps);
+
+    return gen < 1 ? 1 : step < gen ? step : gen;
 }
 
 /* Positions the longest test needs. */
@@ -221,15 +237,20 @@ static ts_status run_model(bench *b, const char *path, int64_t threads, ts_error
     m->path = b->r.path = path;
     m->threads = threads;
     m->ctx = context_needed(b->o);
-    st = model_open(&b->engine, m, 1, false, err);
+    st = model_open(&b->engine, m, longest_step(b->o), false, err);
     if (st)
         return st;
     ts_engine_get_info(b->engine, &b->r.info);
+    b->r.n_step = 1;
     b->r.peak = (ts_probe){0};
     b->r.n_batch = b->o->batch;
     st = model_bos(b->engine, &b->bos, err);
     if (!st)
         st = model_session(&b->session, b->engine, err);
+    if (!st && longest_step(b->o) > b->r.info.n_ubatch)
+        st = ts_fail(err, TS_BAD_ARG,
+                     "--tokens-per-step %lld is more than the %lld tokens computed together (-ub)",
+                     (long long)largest(&b->o->steps), (long long)b->r.info.n_ubatch);
     if (!st)
         st = ts_prober_open(&b->prober, b->r.info.n_threads, TS_ISA_AUTO, err);
     if (!st)
@@ -259,10 +280,10 @@ static ts_status run_all(bench *b, ts_error *err)
 
     if (st)
         return st;
-    b->ids = ts_calloc((size_t)o->batch, sizeof *b->ids);
+    int64_t most = longest_step(o) > o->batch ? longest_step(o) : o->batch;
+    b->ids = ts_calloc((size_t)most, sizeof *b->ids);
     if (!b->ids)
-        return ts_fail(err, TS_NO_MEMORY, "no memory for a batch of %lld tokens",
-                       (long long)o->batch);
+        return ts_fail(err, TS_NO_MEMORY, "no memory for a batch of %lld tokens", (long long)most);
     for (size_t i = 0; i < o->models.n; i++)
         for (size_t t = 0; t < o->threads.n && !st && !cli_stdout_failed(); t++)
             st = run_model(b, o->models.v[i], o->threads.v[t], err);
@@ -293,6 +314,7 @@ int cmd_bench(int argc, char **argv)
         .prompts = {1, {512}},
         .gens = {1, {128}},
         .depths = {1, {0}},
+        .steps = {1, {1}},
         .threads = {1, {0}},
         .batch = 2048,
         .reps = 5,
@@ -320,6 +342,9 @@ int cmd_bench(int argc, char **argv)
             "prefill P tokens, then decode N, as one test", .min = 0, .max = 1048576),
         OPT("Tests", "-d, --n-depth", OPT_INTS, &o.depths, "N[,N]",
             "tokens already in the context when a test begins", .min = 0, .max = 1048576),
+        OPT("Tests", "--tokens-per-step", OPT_INTS, &o.steps, "N[,N]",
+            "decode of -n with this many tokens in each step, the logits of all wanted", .min = 1,
+            .max = 4096),
         OPT("Tests", "-r, --repetitions", OPT_INT, &o.reps, "N", "times each test is run", .min = 1,
             .max = BENCH_MAX_REPS),
         OPT("Tests", "--no-warmup", OPT_FLAG, &o.no_warmup, NULL,

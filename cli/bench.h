@@ -21,7 +21,8 @@ typedef struct bench_result {
     bench_work work;
     ts_probe peak;
     int64_t n_batch, n_prompt, n_gen, n_depth;
-    char time[32]; /* start of the test, RFC 3339 */
+    int64_t n_step; /* tokens decoded in each eval, usually 1 */
+    char time[32];  /* start of the test, RFC 3339 */
     int64_t n_reps;
     uint64_t ns[BENCH_MAX_REPS]; /* of each repetition */
     char *stats;                 /* JSON for BENCH_JSON, else text; NULL: not asked for */

@@ -76,7 +76,9 @@ static bound bound_of(const bench_result *r)
     if (r->n_gen) {
         b.name = "read";
         b.unit = b.peak_unit = "GB/s";
-        b.achieved = 1e-9 * tps * (double)w->weight_bytes;
+        /* every weight once a step */
+        double steps = ceil((double)r->n_gen / (double)r->n_step);
+        b.achieved = 1e-9 * tps / (double)r->n_gen * steps * (double)w->weight_bytes;
         b.peak = 1e-9 * r->peak.read;
         return b;
     }
@@ -89,7 +91,7 @@ static bound bound_of(const bench_result *r)
     return b;
 }
 
-/* "pp512", "tg128 @ d1024", "pp512+tg128" */
+/* "pp512", "tg128 @ d1024", "pp512+tg128", "tg128 m4": 4 tokens a step */
 static const char *test_name(const bench_result *r, char buf[96])
 {
     int n = 0;
@@ -99,6 +101,8 @@ static const char *test_name(const bench_result *r, char buf[96])
         n += snprintf(buf, 96, "pp%lld", (long long)r->n_prompt);
     if (r->n_gen)
         n += snprintf(buf + n, 96 - (size_t)n, "%stg%lld", n ? "+" : "", (long long)r->n_gen);
+    if (r->n_step > 1)
+        n += snprintf(buf + n, 96 - (size_t)n, " m%lld", (long long)r->n_step);
     if (r->n_depth)
         snprintf(buf + n, 96 - (size_t)n, " @ d%lld", (long long)r->n_depth);
     return buf;
@@ -252,6 +256,8 @@ static void add_own(fields *f, const bench_result *r)
 
     field_str(f, "isa", r->info.isa);
     field_str(f, "prefill", r->info.int8_prefill ? "int8" : "exact");
+    field_int(f, "tokens_per_step", (uint64_t)r->n_step);
+    field_float(f, "load_seconds", r->info.load_seconds);
     field_int(f, "weight_bytes", r->work.weight_bytes);
     field_int(f, "body_params", r->work.body_params);
     field_int(f, "head_params", r->work.head_params);

@@ -78,7 +78,7 @@ def info():
 FIELDS = ["build_commit", "cpu_info", "gpu_info", "backends", "model_filename", "model_type",
           "model_size", "model_n_params", "n_batch", "n_ubatch", "n_threads", "type_k", "type_v",
           "n_prompt", "n_gen", "n_depth", "test_time", "avg_ns", "stddev_ns", "avg_ts", "stddev_ts"]
-OWN = ["isa", "weight_bytes", "body_params", "head_params", "peak_read_gbps", "peak_fma_tflops",
+OWN = ["isa", "tokens_per_step", "load_seconds", "weight_bytes", "body_params", "head_params", "peak_read_gbps", "peak_fma_tflops",
        "peak_int8_tops", "peak_tile_bf16_tflops", "peak_tile_int8_tops", "bound", "achieved_gbps", "achieved_tflops", "share"]
 
 
@@ -94,7 +94,8 @@ def check_numbers(t):
     if t["n_prompt"] and t["n_gen"]:
         check(t["bound"] is t["share"] is t["achieved_gbps"] is t["achieved_tflops"] is None, t)
     elif t["n_gen"]:
-        gbps = 1e-9 * t["avg_ts"] * t["weight_bytes"]
+        steps = math.ceil(t["n_gen"] / t["tokens_per_step"])
+        gbps = 1e-9 * t["avg_ts"] * t["weight_bytes"] * steps / t["n_gen"]
         check(t["bound"] == "read" and t["achieved_tflops"] is None, t)
         check(abs(t["achieved_gbps"] - gbps) < 1e-4 * gbps + 1e-6, t)
         check(abs(t["share"] - gbps / t["peak_read_gbps"]) < 1e-3 * t["share"] + 1e-6, t)
@@ -159,11 +160,33 @@ def bench(model, f32):
         check(0.5 * flops < t["stats"]["matrix_flops"] <= flops, flops, t["stats"])
         check(all(w["calls"] == evals * w["weights"] for w in matrix), evals, matrix)
     check(tests[0]["stats"] is None, tests[0])
+    check(all(t["tokens_per_step"] == 1 and 0 < t["load_seconds"] < 60 for t in tests), tests)
+    several(model, quick)
     r = good("bench", "-m", model, "-p", 8, "-n", 0, *quick, "--stats")
     check("matrix FLOPs on tiles" in r.err and r.err.startswith("\npp8, 2 repetitions\nwork "), r)
     # a model that isn't there ends the run, but what was printed is well-formed
     r = run("bench", "-m", model + ",missing.gguf", "-p", 1, "-n", 0, "-r", 1, "-t", 1, "-o", "json")
     check(r.rc == 1 and len(json.loads(r.out)) == 1 and "missing.gguf" in r.err, r)
+
+
+def several(model, quick):
+    """Several tokens a step: fewer evals, logits for each token."""
+    r = good("bench", "-m", model, "-p", 4, "-n", 6, "-pg", "4,2", "--tokens-per-step", "1,4,16", *quick,
+             "--stats", "-o", "json")
+    tests = json.loads(r.out)
+    check([(t["n_prompt"], t["n_gen"], t["tokens_per_step"]) for t in tests] ==
+          [(4, 0, 1), (0, 6, 1), (0, 6, 4), (0, 6, 16), (4, 2, 1)], r)
+    for t, evals in zip(tests, [1, 6, 2, 1, 3]):
+        check_numbers(t)
+        matrix = [w for w in t["stats"]["work"] if w["matrix"]]
+        check(all(w["calls"] == 2 * evals * w["weights"] for w in matrix), evals, matrix)
+        if not t["n_prompt"]: # every token goes through every matrix
+            flops = 2 * 2 * 6 * (t["body_params"] + t["head_params"])
+            check(t["stats"]["matrix_flops"] == flops, flops, t["stats"])
+    r = good("bench", "-m", model, "-p", 0, "-n", 4, "-d", 3, "--tokens-per-step", 2, *quick)
+    check("| tg4 m2 @ d3 |" in re.sub(" +", " ", r.out), r)
+    bad(["bench", "-m", model, "-n", 12, "--tokens-per-step", 9, "-ub", 8], "--tokens-per-step 9 is more than the 8")
+    bad(["bench", "-m", model, "--tokens-per-step", 0], "--tokens-per-step must be from 1")
 
 
 # --- perplexity ----------------------------------------------------------------
