@@ -202,20 +202,23 @@ static void row(const options *opt, const ts_pool *pool, const ts_probe *l, cons
     double bytes = (double)j->n * (double)ts_row_bytes(info, j->k), x = (double)(j->m * j->k) * 4;
     double gbs = bytes / mul * 1e-9, gflops = 2.0 * (double)(j->m * j->n * j->k) / mul * 1e-9;
     bool tiles = j->s->on_tiles && j->s->on_tiles(j->m) && j->prep == j->s->prep;
-    double peak = 1e-9 * (tiles ? l->tile_bf16 : info->act == TS_ACT_F32 ? l->fma : l->int8);
+    bool fma = info->act == TS_ACT_F32;
+    double peak = 1e-9 * (tiles ? l->tile_bf16 : fma ? l->fma : l->int8);
+    const char *peak_name = tiles ? "tile_bf16" : fma ? "fma" : "int8";
     double share_read = 100 * gbs / (1e-9 * l->read),
            share_peak = peak > 0 ? 100 * gflops / peak : 0;
     double pack_gbs = pack > 0 ? bytes / pack * 1e-9 : 0, prep_gbs = x / prep * 1e-9;
     if (opt->json)
         printf("%s{\"type\":\"%s\",\"isa\":\"%s\",\"layout\":\"%s\",\"threads\":%d,\"n\":%lld,"
-               "\"k\":%lld,"
-               "\"m\":%lld,\"us\":%.1f,\"gbs\":%.2f,\"gflops\":%.1f,\"share_of_read\":%.3f,"
-               "\"share_of_peak\":%.3f,\"pack_gbs\":%.2f,\"prep_gbs\":%.2f,\"read_gbs\":%.2f,"
-               "\"peak_gflops\":%.1f}",
+               "\"k\":%lld,\"m\":%lld,\"act\":\"%s\",\"us\":%.1f,\"gbs\":%.2f,\"gflops\":%.1f,"
+               "\"share_of_read\":%.3f,\"share_of_peak\":%.3f,\"pack_gbs\":%.2f,\"prep_gbs\":%.2f,"
+               "\"read_gbs\":%.2f,\"peak_gflops\":%.1f,\"peak\":\"%s\",\"fma_gflops\":%.1f,"
+               "\"int8_gops\":%.1f,\"tile_bf16_gflops\":%.1f}",
                first_row ? "" : ",\n", info->name, ts_isa_name(j->s->isa), j->s->layout,
-               ts_pool_size(pool), (long long)j->n, (long long)j->k, (long long)j->m, mul * 1e6,
-               gbs, gflops, share_read / 100, share_peak / 100, pack_gbs, prep_gbs, 1e-9 * l->read,
-               peak);
+               ts_pool_size(pool), (long long)j->n, (long long)j->k, (long long)j->m,
+               opt->int8 ? "int8" : "exact", mul * 1e6, gbs, gflops, share_read / 100,
+               share_peak / 100, pack_gbs, prep_gbs, 1e-9 * l->read, peak, peak_name, 1e-9 * l->fma,
+               1e-9 * l->int8, 1e-9 * l->tile_bf16);
     else
         printf("| %-6s | %-9s | %5lld x %-5lld | %3lld | %9.1f | %5.1f | %3.0f %% | %6.1f | %3.0f "
                "%% | "
