@@ -18,8 +18,9 @@
 # long prompt). Machines differ from hour to hour: every share and ratio in the table is of figures from this run.
 #
 # It ends with a table on stdout; DIR has it as xeon.md, everything measured as xeon.json (`bench/roofline.py` draws
-# from it), and each program's own output, from which `bench/xeon_table.py` makes both for a run that was broken off. It needs bash, coreutils, python3, and the programs, which the
-# preset `static` builds for machines without a compiler:
+# from it), and each program's own output: from that `bench/xeon_table.py` makes both for a run that was broken off.
+# It needs bash, coreutils, python3, and the programs, which the preset `static` builds for machines without a
+# compiler:
 #
 #     TESSERA, BENCH_KERNELS       default: build/release/tessera, build/release/bench/bench_kernels
 #     LLAMA_BENCH, IK_LLAMA_BENCH  llama-bench of llama.cpp and of ik_llama.cpp; left out when unset. Where a file
