@@ -10,7 +10,8 @@
 #     --quick            two types, few sizes, one round: two minutes
 #     --isa SET          kernel sets of Tessera, default amx
 #     --preset NAME      of the models: 8b, or something small to try the script
-#     --dir DIR          for models and pack cache (two models of 4.4 GiB and a cache), default /dev/shm
+#     --dir DIR          for models and pack cache (two models of 4.4 GiB and a cache), default /dev/shm, or
+#                        where that is too small, TMPDIR or /tmp
 #     -o DIR             for results, default ./xeon-DATE-TIME
 #
 # Parts: kernels (bench_kernels: every type, the shapes of an 8B model), load (seconds to open a model, with and
@@ -35,7 +36,7 @@ number() { [[ ${2:-} =~ ^[1-9][0-9]{0,5}$ ]] || die "$1 wants a number, not '${2
 value() { [ -n "${2:-}" ] || die "$1 wants a value"; }
 
 begin=$SECONDS
-threads=$(nproc) rounds=5 budget=450 quick=false isa=amx preset=8b dir=/dev/shm
+threads=$(nproc) rounds=5 budget=450 quick=false isa=amx preset=8b dir=
 only=kernels,load,e2e out=
 command="$0 $*"
 while [ $# -gt 0 ]; do
@@ -76,6 +77,20 @@ for peer in LLAMA_BENCH IK_LLAMA_BENCH; do
         for name in "${names[@]}"; do versions+=("$name"$'\t'"$(head -n 1 "${!peer}.version")"); done
     fi
 done
+
+# room DIR: does it have space for the models and a pack cache?
+gigabytes=1
+if [ "$preset" = 8b ] && { wanted load || wanted e2e; }; then gigabytes=15; fi
+room() { [ -w "$1" ] && [ "$(df --output=avail -k "$1" | tail -n 1)" -ge $((gigabytes << 20)) ]; }
+if [ -n "$dir" ]; then
+    room "$dir" || die "$dir can't be written to, or has less than $gigabytes GiB of space"
+else
+    for d in /dev/shm "${TMPDIR:-/tmp}" /tmp ""; do
+        if [ -n "$d" ] && room "$d"; then break; fi
+    done
+    dir=${d:-}
+    [ -n "$dir" ] || die "neither /dev/shm nor /tmp has $gigabytes GiB of space; set --dir"
+fi
 
 out=${out:-xeon-$(date -u +%Y%m%d-%H%M%S)}
 mkdir -p "$out"
