@@ -34,10 +34,11 @@ static double flops(const ts_engine *e, int64_t rows, int64_t wanted)
     const ts_steps *steps = &e->plan.steps;
     double sum = 0;
     for (size_t i = 0; i < steps->n; i++) {
-        const ts_weight *w = steps->v[i].w;
-        if (steps->v[i].op == TS_OP_MATMUL)
-            sum += 2.0 * (double)w->n * (double)w->k *
-                   (double)(steps->v[i].domain == TS_ALL_ROWS ? rows : wanted);
+        const ts_step *st = &steps->v[i];
+        int products = st->op == TS_OP_MATMUL ? 1 : st->op == TS_OP_GLU ? 2 : 0;
+        if (products)
+            sum += 2.0 * products * (double)st->w->n * (double)st->w->k *
+                   (double)(st->domain == TS_ALL_ROWS ? rows : wanted);
     }
     return sum;
 }

@@ -198,11 +198,11 @@ static size_t cpu_stats(const ts_state *s, ts_work out[TS_MAX_WORK])
                 continue;
             ts_work *w =
                 find_work(out, &n, matrix ? ts_isa_name(st->w->kset->isa) : ts_op_name(st->op));
-            w->calls += s->calls[i];
+            int products = st->op == TS_OP_GLU ? 2 : 1;
+            w->calls += products * s->calls[i];
             w->seconds += s->seconds[i];
             w->matrix = matrix;
             if (matrix) {
-                int products = st->op == TS_OP_GLU ? 2 : 1;
                 size_t bytes = st->w->bytes + (products == 2 ? st->w2->bytes : 0);
                 w->n_weights += products;
                 w->weight_bytes += bytes;

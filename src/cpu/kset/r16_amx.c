@@ -27,7 +27,8 @@ enum {
     BLOCK = TS_MUL_TOKENS / TOKENS, /* tiles of tokens of a block                           */
     PANEL = 2 * STEPS * TILE,       /* of two groups                                        */
     SUMS = STRIP * BLOCK * TILE,
-    AHEAD = 2, /* tiles of activations asked for into L1 ahead of use  */
+    NARROW = 8, /* steps of a panel that is read once: 16 KB in the L1       */
+    AHEAD = 2,  /* tiles of activations asked for into L1 ahead of use  */
 };
 _Static_assert(PANEL + SUMS <= TS_MUL_SCRATCH, "scratch of a product");
 
@@ -198,10 +199,10 @@ TS_INLINE void prefetch_tile(const uint8_t *p)
 }
 
 /* a: panel, the second group's STEPS tiles on. b: tiles of activations, the second tile of tokens'
- * `steps` tiles on. */
-TS_INLINE void products(int groups, int tokens, const uint8_t *a, const uint8_t *b, int64_t steps)
+ * b_stride bytes on. */
+TS_INLINE void products(int groups, int tokens, const uint8_t *a, const uint8_t *b, size_t b_stride,
+                        int64_t steps)
 {
-    const size_t b_stride = (size_t)steps * TILE;
     ts_tiles_see_stores();
     for (; steps > 0; steps--, a += TILE, b += TILE) {
         _tile_loadd(4, a, 64);
@@ -268,11 +269,15 @@ static void make_panels(const amx_job *j, int64_t n, int groups, int64_t k0, int
 TS_INLINE void narrow(const amx_job *j, int groups, int tokens, int64_t n)
 {
     zero_sums(groups, tokens);
-    for (int64_t k = 0; k < j->k_tiles; k += STEPS) {
-        int64_t steps = ts_tile_steps(k, j->k_tiles);
-        make_panels(j, n, groups, k, steps);
-        products(groups, tokens, j->panel_mem,
-                 (const uint8_t *)j->p->x + (size_t)(k * tokens) * TILE, steps);
+    for (int64_t k0 = 0; k0 < j->k_tiles; k0 += STEPS) {
+        const uint8_t *x = (const uint8_t *)j->p->x + (size_t)(k0 * tokens) * TILE;
+        const int64_t block = ts_tile_steps(k0, j->k_tiles);
+        for (int64_t k = 0; k < block; k += NARROW) {
+            int64_t steps = smaller(NARROW, block - k);
+            make_panels(j, n, groups, k0 + k, steps);
+            products(groups, tokens, j->panel_mem, x + (size_t)k * TILE, (size_t)block * TILE,
+                     steps);
+        }
     }
     store_sums(groups, tokens, j->sums, BLOCK * TILE);
 }
@@ -287,7 +292,7 @@ TS_INLINE void wide(const amx_job *j, int groups, const uint8_t *x, uint8_t *c, 
             zero_sums(groups, 2);
         else
             load_sums(groups, 2, c, BLOCK * TILE);
-        products(groups, 2, j->panel_mem, x, steps);
+        products(groups, 2, j->panel_mem, x, (size_t)steps * TILE, steps);
         store_sums(groups, 2, c, BLOCK * TILE);
     }
     if (tiles == 1) {
@@ -295,7 +300,7 @@ TS_INLINE void wide(const amx_job *j, int groups, const uint8_t *x, uint8_t *c, 
             zero_sums(groups, 1);
         else
             load_sums(groups, 1, c, BLOCK * TILE);
-        products(groups, 1, j->panel_mem, x, steps);
+        products(groups, 1, j->panel_mem, x, 0, steps);
         store_sums(groups, 1, c, BLOCK * TILE);
     }
 }

@@ -64,29 +64,41 @@ TS_INLINE void codes(ts_type type, bool panel, const uint8_t *b, int s, __m512i 
         ts_transpose_16x8(p, v);
 }
 
-/* acc[t] += one unit. The low limbs are added to 128 times the sum of the high ones. */
+/* acc[t] += one unit. Neighbouring products belong to different sums: a scheduler half of which is
+ * another hyperthread's has no room for long chains. One token gets two sums a limb. */
 TS_INLINE void unit(int sub, int tokens, int limbs, const __m512i v[8], const float *ds,
                     const float *dm, const uint8_t *const x[], __m512 acc[])
 {
-    const int subs = 32 / sub, n = 8 / subs;
+    const int subs = 32 / sub, n = 8 / subs, ways = tokens == 1 ? 2 : 1;
     TS_UNROLL
     for (int i = 0; i < subs; i++) {
+        __m512i sum[2][TILE][2];
+        TS_UNROLL
+        for (int j = 0; j < n; j++) {
+            TS_UNROLL
+            for (int t = 0; t < tokens; t++) {
+                const ts_x16 *xt = (const ts_x16 *)x[t];
+                TS_UNROLL
+                for (int l = 0; l < limbs; l++) {
+                    __m512i *to = &sum[l][t][j % ways];
+                    *to = _mm512_dpbusd_epi32(j < ways ? _mm512_setzero_si512() : *to, v[n * i + j],
+                                              broadcast4(xt->limb[l] + 4 * (n * i + j)));
+                }
+            }
+        }
         __m512 d = _mm512_loadu_ps(ds + 16 * i), m = _mm512_loadu_ps(dm + 16 * i);
         TS_UNROLL
         for (int t = 0; t < tokens; t++) {
             const ts_x16 *xt = (const ts_x16 *)x[t];
-            __m512i sum = _mm512_setzero_si512();
             TS_UNROLL
-            for (int l = 0; l < limbs; l++) {
-                if (l == 1)
-                    sum = _mm512_slli_epi32(sum, 7);
-                TS_UNROLL
-                for (int j = 0; j < n; j++)
-                    sum = _mm512_dpbusd_epi32(sum, v[n * i + j],
-                                              broadcast4(xt->limb[l] + 4 * (n * i + j)));
-            }
+            for (int l = 0; l < limbs; l++)
+                if (ways == 2)
+                    sum[l][t][0] = _mm512_add_epi32(sum[l][t][0], sum[l][t][1]);
+            __m512i all = sum[0][t][0];
+            if (limbs == 2)
+                all = _mm512_add_epi32(_mm512_slli_epi32(all, 7), sum[1][t][0]);
             __m512 dx = _mm512_mul_ps(d, _mm512_set1_ps(xt->d));
-            acc[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), dx, acc[t]);
+            acc[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(all), dx, acc[t]);
             float q = subs == 1 ? xt->s : xt->s16[i];
             acc[t] = _mm512_fnmadd_ps(m, _mm512_set1_ps(q), acc[t]);
         }
@@ -402,9 +414,9 @@ R16_TYPES(QUANT)
     FLOAT_TILE(T, 5)                                                                               \
     FLOAT_TILE(T, 6)                                                                               \
     FLOAT_TILE(T, 7)                                                                               \
-    FLOAT_TILE(T, 8) static r16_tile *const floats_##T[TILE] = {                                   \
-        float1_##T, float2_##T, float3_##T, float4_##T,                                            \
-        float5_##T, float6_##T, float7_##T, float8_##T};                                           \
+    FLOAT_TILE(T, 8)                                                                               \
+    static r16_tile *const floats_##T[TILE] = {float1_##T, float2_##T, float3_##T, float4_##T,     \
+                                               float5_##T, float6_##T, float7_##T, float8_##T};    \
     static void mul_##T(const ts_mul *p)                                                           \
     {                                                                                              \
         float_mul(floats_##T, p);                                                                  \
