@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/cpu.h"
 #include "check.h"
 #include "tessera.h"
 
@@ -40,6 +41,10 @@
 #define GOLDEN_SETS 1e-6  /* between kernel sets, and ways to cut a text */
 #define GOLDEN_TIE  0.05f /* two logits nearer than this are equally good */
 #define GOLDEN_PPL  5e-4  /* perplexity; rounding activations to int8 moves it by 0.0015 to 0.008 */
+
+/* Tiles multiply BF16, 8 bits of precision on both sides: */
+#define GOLDEN_TILES     1e-3 /* logits, against whatever */
+#define GOLDEN_TILES_PPL 1e-3 /* perplexity               */
 
 enum { GOLDEN_MAX_PROMPTS = 8, GOLDEN_MAX_ROWS = 8 };
 
@@ -211,8 +216,16 @@ static inline bool golden_model(const char *name, const char *file, bool optiona
     return here;
 }
 
-/* Opens with n_logits rows; NULL and a failed check if that doesn't work. isa AVX2 on a machine
- * without it gives NULL alone. */
+/* Does this engine compute with tiles? */
+static inline bool golden_tiles(const ts_engine *e)
+{
+    ts_engine_info info;
+    ts_engine_get_info(e, &info);
+    return strcmp(info.isa, "amx") == 0;
+}
+
+/* Opens with n_logits rows; NULL and a failed check if that doesn't work. A kernel set this machine
+ * can't run gives NULL alone. */
 static inline ts_engine *golden_open(const char *path, ts_isa isa, int threads, int64_t n_ctx,
                                      int64_t n_ubatch, int64_t n_logits)
 {
@@ -226,7 +239,8 @@ static inline ts_engine *golden_open(const char *path, ts_isa isa, int threads, 
     ts_engine *e = NULL;
     ts_error err = {0};
     ts_status st = ts_engine_open(&e, path, &o, &err);
-    bool absent = isa == TS_ISA_AVX2 && st == TS_UNSUPPORTED && !__builtin_cpu_supports("avx2");
+    bool absent =
+        isa != TS_ISA_AUTO && st == TS_UNSUPPORTED && !ts_isa_usable(ts_cpu_get(), isa, NULL);
     CHECK_MSG(st == TS_OK || absent, "%s", err.msg);
     return e;
 }
@@ -325,6 +339,8 @@ static inline void golden_check_rows(const golden *g, ts_engine *e, size_t max_p
         for (size_t k = 0; k < r->n; k++)
             got[k] = row[k * r->stride];
         double d = nmse(r->logits, got, r->n);
+        if (golden_tiles(e))
+            limit = GOLDEN_TILES;
         CHECK_MSG(d <= limit, "%s %s: position %zu: NMSE %.3g", g->file, label, r->pos, d);
         for (size_t k = 0; k < r->n_top; k++)
             got[k] = row[r->top[k]];
@@ -351,6 +367,8 @@ static inline void golden_check_pair(const golden *g, ts_engine *a, ts_engine *b
             sum += d;
         }
         sum /= (double)n;
+        if (golden_tiles(b))
+            limit = GOLDEN_TILES;
         CHECK_MSG(sum <= limit, "%s %s: NMSE %.3g", g->file, label, sum);
         printf("%s %s: NMSE over %zu positions: mean %.2e, worst %.2e\n", g->file, label, n, sum,
                worst);
@@ -408,6 +426,8 @@ static inline void golden_check_perplexity(const golden *g, ts_engine *e, size_t
                 log_likelihood(ts_session_logits(s, i), (size_t)g->n_vocab, window[half + i + 1]);
         double ppl = exp(nll / (double)counted), want = (double)g->ppl[w];
         if (w + 1 == windows) {
+            if (golden_tiles(e))
+                limit = GOLDEN_TILES_PPL;
             CHECK_MSG(fabs(ppl / want - 1) <= limit, "%s: perplexity %.4f, not %.4f", g->file, ppl,
                       want);
             printf("%s: perplexity over %zu windows %.4f, llama.cpp %.4f (%+.3f %%)\n", g->file,
