@@ -60,6 +60,6 @@ static inline int64_t ts_tile_place(int64_t t, int64_t m_tiles, int64_t k, int64
 
 /* From this many tokens on the amx kernel sets compute with tiles: below, making BF16 of the
  * weights costs more than VNNI takes for the product (docs/BENCHMARKS.md). */
-#define TS_TILES_MIN 8
+#define TS_TILES_MIN 5
 
 #endif

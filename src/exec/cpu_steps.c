@@ -101,18 +101,36 @@ static const ts_prep *prep_of(const ts_state *s, const ts_step *st, int64_t m)
 
 /* --- steps shared freely ---------------------------------------------------- */
 
-/* Rows of W a thread takes at once. With one token few large pieces stream best; with many the
+/* How the rows of W are dealt out: `large` chunks of 2 units each first, then units one by one, so
+ * that at the end nobody waits long. With one token few large pieces stream best; with many the
  * piece should stay in a core's cache while all tokens pass. */
-static int64_t matmul_chunk(const ts_step *st, int64_t m, int n)
+typedef struct chunks {
+    int64_t unit, large;
+} chunks;
+
+static chunks matmul_chunks(const ts_step *st, int64_t m, int n)
 {
-    int64_t group = st->w->kset->group, chunk = (st->w->n + 4 * n - 1) / (4 * n);
-    if (m >= 8 && chunk > 64)
-        chunk = 64;
+    const ts_kset *ks = st->kset;
+    int64_t group = ks->group, unit = (st->w->n + 8 * n - 1) / (8 * n);
     /* two groups of rows keep all tiles busy */
-    int64_t least = st->kset->on_tiles && st->kset->on_tiles(m) ? 32 : 16;
-    if (chunk < least)
-        chunk = least;
-    return (chunk + group - 1) / group * group;
+    int64_t least = ks->on_tiles && ks->on_tiles(m) ? 32 : 16;
+    if (m >= 8 && unit > 32)
+        unit = 32;
+    if (unit < least)
+        unit = least;
+    unit = (unit + group - 1) / group * group;
+    int64_t units = (st->w->n + unit - 1) / unit, singles = 2 * n;
+    return (chunks){unit, units > singles ? (units - singles) / 2 : 0};
+}
+
+/* Rows n0..n1 of the i-th chunk; false behind the last. */
+static bool chunk_rows(chunks c, int64_t i, int64_t n, int64_t *n0, int64_t *n1)
+{
+    *n0 = c.unit * (i < c.large ? 2 * i : i + c.large);
+    *n1 = *n0 + (i < c.large ? 2 * c.unit : c.unit);
+    if (*n1 > n)
+        *n1 = n;
+    return *n0 < n;
 }
 
 /* The products of step i, by chunks of rows of W. A gated pair is finished chunk by chunk. */
@@ -135,12 +153,8 @@ static void matmul(ts_state *s, size_t i, int tid, int n)
         second.y = row(s, st->b, 0);
         second.ldy = s->d->plan->steps.bufs[st->b].width;
     }
-    int64_t chunk = matmul_chunk(st, mul.m, n);
-    for (;;) {
-        mul.n0 = ts_claim(&s->next[i]) * chunk;
-        if (mul.n0 >= mul.n)
-            return;
-        mul.n1 = mul.n0 + chunk < mul.n ? mul.n0 + chunk : mul.n;
+    chunks c = matmul_chunks(st, mul.m, n);
+    while (chunk_rows(c, ts_claim(&s->next[i]), mul.n, &mul.n0, &mul.n1)) {
         st->kset->mul(&mul);
         if (st->op != TS_OP_GLU)
             continue;

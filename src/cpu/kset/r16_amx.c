@@ -27,7 +27,7 @@ enum {
     BLOCK = TS_MUL_TOKENS / TOKENS, /* tiles of tokens of a block                           */
     PANEL = 2 * STEPS * TILE,       /* of two groups                                        */
     SUMS = STRIP * BLOCK * TILE,
-    NARROW = 8, /* steps of a panel that is read once: 16 KB in the L1       */
+    NARROW = 4, /* steps of a panel that is read once: 8 KB, still in the L1 */
     AHEAD = 2,  /* tiles of activations asked for into L1 ahead of use  */
 };
 _Static_assert(PANEL + SUMS <= TS_MUL_SCRATCH, "scratch of a product");
