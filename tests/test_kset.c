@@ -1,119 +1,29 @@
 /* test_kset.c - every kernel set against `ref`, and ref against plain loops in double.
  *
+ *     test_kset [SEED [SET...]]       SET: TYPE/ISA or TYPE/ISA/standin, all of them unless told
+ *
  * Weights and activations are random in every element, fresh in every case, so that a tile used
  * twice or a row in another's place shows. What a kernel must not touch is poisoned: y and every
- * pad with NaN bytes. */
-#include "check.h"
+ * pad with NaN bytes. scripts/mutate.py puts bugs into the kernels and wants this test red. */
+#include "kset_case.h"
 
-#include <string.h>
+#include <sys/mman.h>
 
-#include "base/cpu.h"
-#include "cpu/kset.h"
 #include "cpu/tiles.h"
 
-static uint64_t seed;
-
-/* The kernels for wide instructions compiled with the stand-in: they run anywhere. */
-#define STANDIN_ref(T, F)
-#define STANDIN_avx2(T, F)
-#define STANDIN_avx512(T, F) F(ts_kset_##T##_avx512_standin)
-#define STANDIN_amx(T, F)    F(ts_kset_##T##_amx_standin)
-#define TS_KSET(T, isa)      STANDIN_##isa(T, DECLARE)
-#define DECLARE(name)        extern const ts_kset name;
-#include "cpu/kset/kset.def"
-#undef TS_KSET
-#define ENTRY(name)     &name,
-#define TS_KSET(T, isa) STANDIN_##isa(T, ENTRY)
-static const ts_kset *const standins[] = {
-#include "cpu/kset/kset.def"
-};
-#undef TS_KSET
-static const char *suffix = ""; /* of the sets under test */
-
-/* Memory of exactly `bytes` bytes, so that a sanitizer sees the end; 64-byte aligned, full of NaN.
- */
-static void *poisoned(size_t bytes)
-{
-    void *p = NULL;
-    if (posix_memalign(&p, 64, bytes ? bytes : 1) != 0)
-        exit(1);
-    memset(p, 0xff, bytes);
-    return p;
-}
-
-static bool is_poison(float f)
-{
-    uint32_t u;
-    memcpy(&u, &f, sizeof u);
-    return u == 0xffffffffu;
-}
-
-static void random_bytes(void *p, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        ((uint8_t *)p)[i] = (uint8_t)rnd_u64(&seed);
-}
-
-/* Where a type keeps its halves; the other bytes of a block may hold anything. */
-static const struct {
-    ts_type type;
-    int at[2]; /* -1: none */
-} halves[] = {
-    {TS_TYPE_Q4_0, {0, -1}},   {TS_TYPE_Q4_1, {0, 2}},    {TS_TYPE_Q5_0, {0, -1}},
-    {TS_TYPE_Q5_1, {0, 2}},    {TS_TYPE_Q8_0, {0, -1}},   {TS_TYPE_Q2_K, {80, 82}},
-    {TS_TYPE_Q3_K, {108, -1}}, {TS_TYPE_Q4_K, {0, 2}},    {TS_TYPE_Q5_K, {0, 2}},
-    {TS_TYPE_Q6_K, {208, -1}}, {TS_TYPE_IQ4_NL, {0, -1}}, {TS_TYPE_IQ4_XS, {0, -1}},
-};
-
-/* Random finite weights; scale: what the halves are about. fill < 0: random codes, else that byte.
- */
-static void random_weights(ts_type type, uint8_t *w, size_t bytes, float scale, int fill)
-{
-    const ts_type_info *info = ts_type_get(type);
-    random_bytes(w, bytes);
-    if (fill >= 0)
-        memset(w, fill, bytes);
-    for (size_t i = 0; i < bytes; i += (size_t)info->bytes) {
-        float v = scale * rnd_normal(&seed);
-        uint16_t h = type == TS_TYPE_BF16 ? ts_f32_to_bf16(v) : ts_f32_to_f16(v);
-        if (type == TS_TYPE_F32)
-            memcpy(w + i, &v, 4);
-        else if (type == TS_TYPE_F16 || type == TS_TYPE_BF16)
-            memcpy(w + i, &h, 2);
-        else if (type == TS_TYPE_MXFP4)
-            w[i] = (uint8_t)(120 + rnd_u64(&seed) % 10);
-        for (size_t j = 0; j < sizeof halves / sizeof *halves; j++)
-            for (int l = 0; l < 2 && halves[j].type == type && halves[j].at[l] >= 0; l++) {
-                float d = scale * (fill >= 0 ? 1 : rnd_normal(&seed));
-                h = ts_f32_to_f16(fmaxf(fminf(d, 65504), -65504));
-                memcpy(w + i + halves[j].at[l], &h, 2);
-            }
-    }
-}
-
-static void random_x(float *x, int64_t m, int64_t k, int64_t ldx)
-{
-    for (int64_t t = 0; t < m; t++)
-        for (int64_t i = 0; i < k; i++)
-            x[t * ldx + i] = rnd_normal(&seed) + (i % 7 == 0 ? 0.5f : 0);
-}
-
 /* y = W x through a kernel set, as an engine with `parts` threads would do it, with exact
- * activations or those of 8 bits. */
+ * activations or those of 8 bits. Tokens are cut anywhere, rows of W between groups. */
 static void product(const ts_kset *s, bool int8, const uint8_t *w, const float *x, int64_t ldx,
                     float *y, int64_t ldy, int64_t m, int64_t n, int64_t k, int parts)
 {
     const ts_prep *prep = int8 ? s->prep_int8 : s->prep;
     void *packed = NULL, *act = poisoned(prep->bytes(m, k));
     int64_t groups = (n + s->group - 1) / s->group;
-    int64_t m_groups = (m + prep->m_group - 1) / prep->m_group;
     if (s->packed_bytes)
         packed = poisoned(s->packed_bytes(n, k));
     for (int i = 0; i < parts; i++) {
         int64_t a = groups * i / parts * s->group, b = groups * (i + 1) / parts * s->group;
-        int64_t c = m_groups * i / parts * prep->m_group;
-        int64_t d = m_groups * (i + 1) / parts * prep->m_group;
-        prep->run(act, x, ldx, m, k, c, d < m ? d : m);
+        prep->run(act, x, ldx, m, k, m * i / parts, m * (i + 1) / parts);
         if (packed)
             s->pack(packed, w, n, k, a, b < n ? b : n);
     }
@@ -189,67 +99,27 @@ static void plain(ts_type type, const uint8_t *w, const float *x, int64_t ldx, f
     free(row);
 }
 
-/* y[m][n] with stride ldy against want[m][n]: each element close, the whole closer, nothing else
- * written. */
-static void compare(const char *what, const ts_kset *s, const float *want, const float *y,
-                    int64_t m, int64_t n, int64_t k, int64_t ldy, double limit)
-{
-    double rms = 0, err = 0, worst = 0;
-    int64_t at = 0;
-    bool outside = true;
-    for (int64_t t = 0; t < m; t++) {
-        for (int64_t i = 0; i < n; i++) {
-            double a = want[t * n + i], e = fabs(a - y[t * ldy + i]);
-            if (!(e <= worst)) {
-                worst = isnan(e) ? INFINITY : e;
-                at = t * n + i;
-            }
-            rms += a * a;
-            err += e * e;
-        }
-        for (int64_t i = n; i < ldy && t < m - 1; i++)
-            outside = outside && is_poison(y[t * ldy + i]);
-    }
-    rms = sqrt(rms / (double)(m * n));
-    err = sqrt(err / (double)(m * n));
-    CHECK_MSG(err <= sqrt(limit) * rms && worst <= 6 * sqrt(limit) * rms,
-              "%s %s/%s%s m=%d n=%d k=%d: nmse %.2g, worst at token %d row %d: %g not %g", what,
-              ts_type_get(s->type)->name, ts_isa_name(s->isa), suffix, (int)m, (int)n, (int)k,
-              err * err / (rms * rms), (int)(at / n), (int)(at % n),
-              (double)y[at / n * ldy + at % n], (double)want[at]);
-    CHECK_MSG(outside, "%s %s/%s%s m=%d n=%d k=%d: wrote beside its columns", what,
-              ts_type_get(s->type)->name, ts_isa_name(s->isa), suffix, (int)m, (int)n, (int)k);
-}
-
 static void one_case(const ts_kset *s, bool int8, int64_t m, int64_t n, int64_t k,
                      bool against_plain)
 {
-    const ts_kset *ref = ts_kset_get(s->type, TS_ISA_REF);
     bool tiles = on_tiles(s, int8, m);
     int64_t ldx = k + (int64_t)(rnd_u64(&seed) % 3) * 5, ldy = n + (int64_t)(rnd_u64(&seed) % 12);
-    size_t bytes = (size_t)n * ts_row_bytes(ts_type_get(s->type), k);
-    uint8_t *w = poisoned(bytes);
-    float *x = poisoned((size_t)((m - 1) * ldx + k) * sizeof *x);
-    float *y = poisoned((size_t)((m - 1) * ldy + n) * sizeof *y);
-    float *want = poisoned((size_t)(m * n) * sizeof *want);
-    random_weights(s->type, w, bytes, 0.25f, -1);
-    random_x(x, m, k, ldx);
+    operands o = operands_random(s->type, m, n, k, ldx);
+    float *y = poisoned_y(m, ldy), *want = poisoned((size_t)(m * n) * sizeof *want);
 
-    product(s, int8, w, x, ldx, y, ldy, m, n, k, 1 + (int)(rnd_u64(&seed) % 3));
-    if (s != ref) {
-        oracle(s, int8, w, x, ldx, want, m, n, k);
-        /* A few values alone may cancel and leave the 15 bits' noise. */
+    product(s, int8, o.w, o.x, ldx, y, ldy, m, n, k, 1 + (int)(rnd_u64(&seed) % 3));
+    if (s != ts_kset_get(s->type, TS_ISA_REF)) {
+        oracle(s, int8, o.w, o.x, ldx, want, m, n, k);
         compare(int8    ? "same activations"
                 : tiles ? "BF16 tiles"
                         : "exact activations",
-                s, want, y, m, n, k, ldy, int8 || m * n >= 32 ? 1e-7 : 1e-4);
+                s, &o, want, y, ldy, 1e-7);
     }
     if (against_plain) {
-        plain(s->type, w, x, ldx, want, m, n, k);
-        compare("float activations", s, want, y, m, n, k, ldy, int8 || tiles ? 5e-4 : 1e-7);
+        plain(s->type, o.w, o.x, ldx, want, m, n, k);
+        compare("float activations", s, &o, want, y, ldy, int8 || tiles ? 5e-4 : 1e-7);
     }
-    free(w);
-    free(x);
+    operands_free(&o);
     free(y);
     free(want);
 }
@@ -292,27 +162,23 @@ static void extremes(const ts_kset *s)
     static const int fills[] = {0x00, 0xff, 0x7f, 0x80, 0x88, 0x77, 0x3f, 0xc0, 0x1f, 0xe0};
     static const float scales[] = {1, 65504, -65504, 0x1p-24f, 0x3p-20f};
     enum { M = 9, N = 9, K = 512 };
-    size_t bytes = N * ts_row_bytes(ts_type_get(s->type), K);
     for (size_t i = 0; i < sizeof fills / sizeof *fills; i++)
         for (size_t j = 0; j < sizeof scales / sizeof *scales; j++)
             for (int sign = 0; sign < 4; sign++) {
-                uint8_t *w = poisoned(bytes);
-                float *x = poisoned(M * K * sizeof *x), *y = poisoned(M * N * sizeof *y);
-                float *want = poisoned(M * N * sizeof *want);
-                random_weights(s->type, w, bytes, scales[j], fills[i]);
-                for (int l = 0; l < M * K; l++) /* all +127, all -127, alternating, by pairs */
-                    x[l] = sign == 0 || (sign == 2 && l % 2) || (sign == 3 && l % 4 < 2) ? 3 : -3;
                 int m = j % 2 ? M : 1;
                 bool int8 = i % 2;
-                product(s, int8, w, x, K, y, N, m, N, K, 1);
-                oracle(s, int8, w, x, K, want, m, N, K);
-                double rms = 0;
-                for (int l = 0; l < m * N; l++)
-                    rms += fabs((double)want[l]) / (m * N);
-                if (rms > 0) /* alternating signs may cancel exactly */
-                    compare("extremes", s, want, y, m, N, K, N, rms < 1e-3 ? 1e-2 : 1e-7);
-                free(w);
-                free(x);
+                operands o = operands_new(s->type, m, N, K, K);
+                float *y = poisoned_y(m, N), *want = poisoned(M * N * sizeof *want);
+                random_weights(s->type, o.w, N * ts_row_bytes(ts_type_get(s->type), K), scales[j],
+                               fills[i]);
+                for (int l = 0; l < m * K; l++) /* all +3, all -3, alternating, by pairs */
+                    o.x[l] = sign == 0 || (sign == 2 && l % 2) || (sign == 3 && l % 4 < 2) ? 3 : -3;
+                measure(&o, s->type);
+                product(s, int8, o.w, o.x, K, y, N, m, N, K, 1);
+                oracle(s, int8, o.w, o.x, K, want, m, N, K);
+                if (o.w_norm[0] > 0) /* weights that are all zero leave the offsets' rounding */
+                    compare("extremes", s, &o, want, y, N, 1e-7);
+                operands_free(&o);
                 free(y);
                 free(want);
             }
@@ -416,9 +282,18 @@ static void one_set(const ts_kset *s)
         round_trip(s);
 }
 
+/* Is the set one of those named? None named: all are wanted. */
+static bool wanted(const ts_kset *s, int names, char **name)
+{
+    bool found = names == 0;
+    for (int i = 0; i < names; i++)
+        found = found || strcmp(set_name(s), name[i]) == 0;
+    return found;
+}
+
 int main(int argc, char **argv)
 {
-    size_t left_out = 0;
+    int names = argc > 2 ? argc - 2 : 0, run = 0, left_out = 0, fake = 0;
     FILE *f = fopen("/dev/urandom", "rb");
     if (argc > 1)
         seed = strtoull(argv[1], NULL, 0);
@@ -431,17 +306,25 @@ int main(int argc, char **argv)
     lookup();
     if (ts_cpu_get()->amx)
         ts_tiles_begin();
-    for (size_t i = 0; i < ts_kset_count(); i++)
-        if (ts_isa_usable(ts_cpu_get(), ts_kset_at(i)->isa, NULL))
-            one_set(ts_kset_at(i));
+    for (size_t i = 0; i < ts_kset_count(); i++) {
+        const ts_kset *s = ts_kset_at(i);
+        if (!wanted(s, names, argv + 2))
+            continue;
+        if (ts_isa_usable(ts_cpu_get(), s->isa, NULL))
+            run++, one_set(s);
         else
             left_out++;
+    }
     if (ts_cpu_get()->amx)
         ts_tiles_end();
-    suffix = " (stand-in)";
-    for (size_t i = 0; i < sizeof standins / sizeof *standins; i++)
-        one_set(standins[i]);
-    printf("%zu sets with real instructions, %zu can't run on this CPU, %zu with the stand-in\n",
-           ts_kset_count() - left_out, left_out, sizeof standins / sizeof *standins);
+    for (int i = 0; i < N_STANDINS; i++)
+        if (wanted(standins[i], names, argv + 2))
+            fake++, one_set(standins[i]);
+    if (names && run + left_out + fake != names) {
+        fprintf(stderr, "not all of these are kernel sets\n");
+        return 2;
+    }
+    printf("%d sets with real instructions, %d can't run on this CPU, %d with the stand-in\n", run,
+           left_out, fake);
     return check_done("kset");
 }
