@@ -1,5 +1,5 @@
 /* kset_case.h - what the tests of kernel sets share: the list of sets, poisoned memory, random
- * weights and activations, and the comparison of a product with what it should be.
+ * weights and activations, one product, and the program around them.
  *
  * A set has a name, TYPE/ISA, or TYPE/ISA/standin for a kernel that is compiled with the stand-in
  * for wide instructions and so runs anywhere. */
@@ -12,6 +12,7 @@
 
 #include "base/cpu.h"
 #include "cpu/kset.h"
+#include "cpu/tiles.h"
 
 static uint64_t seed;
 
@@ -56,20 +57,6 @@ static void *poisoned(size_t bytes)
         exit(2);
     memset(p, 0xff, bytes);
     return p;
-}
-
-static bool is_poison(float f)
-{
-    uint32_t u;
-    memcpy(&u, &f, sizeof u);
-    return u == 0xffffffffu;
-}
-
-/* A y of m tokens, and 16 more: a tile of tokens that writes all of its columns is seen without a
- * sanitizer too. */
-static float *poisoned_y(int64_t m, int64_t ldy)
-{
-    return poisoned((size_t)((m + 16) * ldy) * sizeof(float));
 }
 
 /* --- random data ---------------------------------------------------------------------------- */
@@ -133,95 +120,96 @@ static void random_x(float *x, int64_t m, int64_t k, int64_t ldx)
 /* --- one product -------------------------------------------------------------------------------
  */
 
-/* The operands of y[m][n] = x[m][k] * W[n][k]^T, and how large its values are expected to be: a sum
- * of k terms whose signs are chance is about |row of w| |row of x| / sqrt(k). An error is measured
- * by that and not by the sum itself, which may happen to cancel. */
-typedef struct operands {
-    int64_t m, n, k, ldx;
-    uint8_t *w;
-    float *x;
-    double *w_norm, *x_norm; /* |row| [n], |row| / sqrt(k) [m] */
-} operands;
-
-static void measure(operands *o, ts_type type)
+/* y = W x through a kernel set, as an engine with `parts` threads would do it, with exact
+ * activations or those of 8 bits. Tokens are cut anywhere, rows of W between groups. */
+static void product(const ts_kset *s, bool int8, const uint8_t *w, const float *x, int64_t ldx,
+                    float *y, int64_t ldy, int64_t m, int64_t n, int64_t k, int parts)
 {
-    const ts_type_info *info = ts_type_get(type);
-    float *row = poisoned((size_t)o->k * sizeof *row);
-    for (int64_t i = 0; i < o->n; i++) {
-        double sum = 0;
-        info->to_f32(row, o->w + (size_t)i * ts_row_bytes(info, o->k), o->k);
-        for (int64_t j = 0; j < o->k; j++)
-            sum += (double)row[j] * row[j];
-        o->w_norm[i] = sqrt(sum);
+    const ts_prep *prep = int8 ? s->prep_int8 : s->prep;
+    void *packed = NULL, *act = poisoned(prep->bytes(m, k));
+    int64_t groups = (n + s->group - 1) / s->group;
+    if (s->packed_bytes)
+        packed = poisoned(s->packed_bytes(n, k));
+    for (int i = 0; i < parts; i++) {
+        int64_t a = groups * i / parts * s->group, b = groups * (i + 1) / parts * s->group;
+        prep->run(act, x, ldx, m, k, m * i / parts, m * (i + 1) / parts);
+        if (packed)
+            s->pack(packed, w, n, k, a, b < n ? b : n);
     }
-    for (int64_t t = 0; t < o->m; t++) {
-        double sum = 0;
-        for (int64_t j = 0; j < o->k; j++)
-            sum += (double)o->x[t * o->ldx + j] * o->x[t * o->ldx + j];
-        o->x_norm[t] = sqrt(sum / (double)o->k);
+    for (int i = 0; i < parts; i++) {
+        int64_t a = groups * i / parts * s->group, b = groups * (i + 1) / parts * s->group;
+        ts_mul p = {.w = packed ? packed : w,
+                    .x = act,
+                    .limbs = prep->limbs,
+                    .y = y,
+                    .m = m,
+                    .n = n,
+                    .k = k,
+                    .ldy = ldy,
+                    .n0 = a,
+                    .n1 = b < n ? b : n,
+                    .scratch = poisoned(TS_MUL_SCRATCH)};
+        if (p.n0 < p.n1)
+            s->mul(&p);
+        free(p.scratch);
     }
-    free(row);
+    free(packed);
+    free(act);
 }
 
-/* Memory for the operands; the caller fills w and x and calls measure. */
-static operands operands_new(ts_type type, int64_t m, int64_t n, int64_t k, int64_t ldx)
+/* --- the program --------------------------------------------------------------------------- */
+
+/* Is the set one of those named? None named: all are wanted. */
+static bool wanted(const ts_kset *s, int names, char **name)
 {
-    operands o = {.m = m, .n = n, .k = k, .ldx = ldx};
-    o.w = poisoned((size_t)n * ts_row_bytes(ts_type_get(type), k));
-    o.x = poisoned((size_t)((m - 1) * ldx + k) * sizeof *o.x);
-    o.w_norm = poisoned((size_t)n * sizeof *o.w_norm);
-    o.x_norm = poisoned((size_t)m * sizeof *o.x_norm);
-    return o;
+    bool found = names == 0;
+    for (int i = 0; i < names; i++)
+        found = found || strcmp(set_name(s), name[i]) == 0;
+    return found;
 }
 
-static operands operands_random(ts_type type, int64_t m, int64_t n, int64_t k, int64_t ldx)
+/* The main function of a test: one_set for every set that can run here, or those named.
+ *
+ *     test_NAME [SEED [SET...]] */
+static int run_sets(const char *name, void (*one_set)(const ts_kset *s), int argc, char **argv)
 {
-    operands o = operands_new(type, m, n, k, ldx);
-    random_weights(type, o.w, (size_t)n * ts_row_bytes(ts_type_get(type), k), 0.25f, -1);
-    random_x(o.x, m, k, ldx);
-    measure(&o, type);
-    return o;
-}
+    int names = argc > 2 ? argc - 2 : 0, real = 0, left_out = 0, fake = 0;
+    FILE *f = fopen("/dev/urandom", "rb");
+    if (argc > 1)
+        seed = strtoull(argv[1], NULL, 0);
+    else if (!f || fread(&seed, sizeof seed, 1, f) != 1)
+        seed = 1;
+    if (f)
+        fclose(f);
+    printf("seed 0x%llx\n", (unsigned long long)seed);
 
-static void operands_free(operands *o)
-{
-    free(o->w);
-    free(o->x);
-    free(o->w_norm);
-    free(o->x_norm);
-}
-
-/* y[m][n] with stride ldy (of poisoned_y) against want[m][n]: each element close, the whole closer,
- * nothing else written. A few elements have no mean worth the name. */
-static void compare(const char *what, const ts_kset *s, const operands *o, const float *want,
-                    const float *y, int64_t ldy, double limit)
-{
-    const int64_t m = o->m, n = o->n;
-    double err = 0, worst = 0;
-    int64_t at = 0;
-    bool outside = true;
-    for (int64_t t = 0; t < m; t++) {
-        for (int64_t i = 0; i < n; i++) {
-            double e = fabs((double)want[t * n + i] - y[t * ldy + i]);
-            e = e == 0 ? 0 : e / (o->w_norm[i] * o->x_norm[t]);
-            if (!(e <= worst)) {
-                worst = isnan(e) ? INFINITY : e;
-                at = t * n + i;
-            }
-            err += e * e;
+    if (ts_cpu_get()->amx)
+        ts_tiles_begin();
+    for (size_t i = 0; i < ts_kset_count(); i++) {
+        const ts_kset *s = ts_kset_at(i);
+        if (!wanted(s, names, argv + 2))
+            continue;
+        if (!ts_isa_usable(ts_cpu_get(), s->isa, NULL)) {
+            left_out++;
+            continue;
         }
-        for (int64_t i = n; i < ldy; i++)
-            outside = outside && is_poison(y[t * ldy + i]);
+        one_set(s);
+        real++;
     }
-    for (int64_t i = m * ldy; i < (m + 16) * ldy; i++)
-        outside = outside && is_poison(y[i]);
-    err /= (double)(m * n);
-    CHECK_MSG((err <= limit || m * n < 32) && worst <= 6 * sqrt(limit),
-              "%s %s m=%d n=%d k=%d: error %.2g, worst %.2g at token %d row %d: %g not %g", what,
-              set_name(s), (int)m, (int)n, (int)o->k, sqrt(err), worst, (int)(at / n),
-              (int)(at % n), (double)y[at / n * ldy + at % n], (double)want[at]);
-    CHECK_MSG(outside, "%s %s m=%d n=%d k=%d: wrote beside its columns", what, set_name(s), (int)m,
-              (int)n, (int)o->k);
+    if (ts_cpu_get()->amx)
+        ts_tiles_end();
+    for (int i = 0; i < N_STANDINS; i++)
+        if (wanted(standins[i], names, argv + 2)) {
+            one_set(standins[i]);
+            fake++;
+        }
+    if (names && real + left_out + fake != names) {
+        fprintf(stderr, "not all of these are kernel sets\n");
+        return 2;
+    }
+    printf("%d sets with real instructions, %d can't run on this CPU, %d with the stand-in\n", real,
+           left_out, fake);
+    return check_done(name);
 }
 
 #endif

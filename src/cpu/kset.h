@@ -79,6 +79,30 @@ static inline bool ts_kset_on_tiles(const ts_kset *s, int64_t m)
  * (`ref` has all). */
 const ts_kset *ts_kset_get(ts_type type, ts_isa isa);
 
+/* --- stacks: e matrices n x k of one tensor with three dimensions, such as a layer's experts ---
+ *
+ *     source [e][n][k], no gaps --pack--> matrix 0 .. | fill | matrix 1 .. | fill | ...
+ *
+ * Each matrix is packed by itself, its last group filled up with rows of zeros, and begins at a
+ * multiple of 64 bytes: to `mul` it is a packed matrix like any other. Of a kset that doesn't pack
+ * it is the source. Offsets are size_t, and the stack may be larger than 4 GiB; its bytes, filled
+ * up, are less than 2^63: of a tensor in a file that was checked they are. */
+
+/* Bytes from one matrix to the next, and of the whole stack. */
+size_t ts_kset_stack_stride(const ts_kset *s, int64_t n, int64_t k);
+size_t ts_kset_stack_bytes(const ts_kset *s, int64_t e, int64_t n, int64_t k);
+
+/* Matrix i of the stack w, packed (of a kset that doesn't pack: source), for ts_mul.w. */
+const void *ts_kset_stack_at(const ts_kset *s, const void *w, int64_t n, int64_t k, int64_t i);
+
+/* Rows n0..n1 of matrix i, as ts_kset.pack and unpack take them, between the source of the whole
+ * stack and the packed stack (64-byte aligned). Distinct ranges may be packed by distinct threads.
+ * Only for ksets that pack. */
+void ts_kset_stack_pack(const ts_kset *s, void *packed, const void *src, int64_t n, int64_t k,
+                        int64_t i, int64_t n0, int64_t n1);
+void ts_kset_stack_unpack(const ts_kset *s, void *src, const void *packed, int64_t n, int64_t k,
+                          int64_t i, int64_t n0, int64_t n1);
+
 /* All of them, for tests and benchmarks. */
 size_t ts_kset_count(void);
 const ts_kset *ts_kset_at(size_t i);
