@@ -235,7 +235,7 @@ class Build:
                 words.pop(0)
             elif word not in ("-MD", "-c", "-Werror") and not word.startswith("-O"):
                 args.append(word.replace(os.path.join(ROOT, "src"), os.path.join(tree, "src")))
-        args += ["-O1", "-w", "-c", "-o", out]
+        args += ["-O0", "-w", "-c", "-o", out]
         done = subprocess.run(args, cwd=found[0]["directory"], capture_output=True, text=True)
         if done.returncode:
             fail(f"{source} doesn't compile:\n{done.stderr}")
@@ -257,20 +257,21 @@ class Build:
 def run(programs, sets):
     """What the tests say of these sets: "" for nothing, else their first complaint."""
     for program in programs:
-        name = os.path.basename(program)
+        name, others = os.path.basename(program), []
         with subprocess.Popen([program, SEED, *(s + "/standin" for s in sets)], text=True,
                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as test:
             alarm = threading.Timer(LIMIT, test.kill)
             alarm.start()
-            others = []
-            for line in test.stderr:
-                if "failed: " in line:
-                    test.kill()  # one complaint is enough
-                    return line.split("failed: ", 1)[1].split(": ", 1)[1].strip()
-                others.append(line)
-            rc = test.wait()
-            late = not alarm.is_alive()
-            alarm.cancel()
+            try:
+                for line in test.stderr:
+                    if "failed: " in line:
+                        test.kill()  # one complaint is enough
+                        return line.split("failed: ", 1)[1].split(": ", 1)[1].strip()
+                    others.append(line)
+                rc = test.wait()
+                late = not alarm.is_alive()
+            finally:
+                alarm.cancel()
         if late:
             return f"{name}: no end after {LIMIT} s"
         if rc > 0:
@@ -292,16 +293,26 @@ def apply(tree, file, old, new):
         f.write(text)
 
 
+def programs_of(build, tree, sources):
+    """The tests, in TREE, with these sources compiled from its copy."""
+    objects = []
+    for i, (source, standin) in enumerate(sources):
+        objects.append(os.path.join(tree, f"{i}.o"))
+        build.compile(source, standin, tree, objects[-1])
+    return build.link(objects, tree)
+
+
+def copy():
+    tree = tempfile.TemporaryDirectory(prefix="tessera-mutate-")
+    shutil.copytree(os.path.join(ROOT, "src"), os.path.join(tree.name, "src"))
+    return tree
+
+
 def mutate(build, edit):
-    what, sets, file, old, new = edit
-    with tempfile.TemporaryDirectory(prefix="tessera-mutate-") as tree:
-        shutil.copytree(os.path.join(ROOT, "src"), os.path.join(tree, "src"))
+    _, sets, file, old, new = edit
+    with copy() as tree:
         apply(tree, file, old, new)
-        objects = []
-        for i, (source, standin) in enumerate(BUILT[file]):
-            objects.append(os.path.join(tree, f"{i}.o"))
-            build.compile(source, standin, tree, objects[-1])
-        return run(build.link(objects, tree), sets.split())
+        return run(programs_of(build, tree, BUILT[file]), sets.split())
 
 
 def main():
@@ -319,11 +330,12 @@ def main():
     start = time.monotonic()
     green = 0
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        with tempfile.TemporaryDirectory(prefix="tessera-mutate-") as out:
-            programs = build.link([], out)
-            for said in pool.map(lambda s: run(programs, [s]), sorted({s for e in edits for s in e[1].split()})):
+        with copy() as tree:  # green without an edit, compiled in the same way?
+            programs = programs_of(build, tree, sorted({b for built in BUILT.values() for b in built}))
+            sets = sorted({s for e in edits for s in e[1].split()})
+            for name, said in zip(sets, pool.map(lambda s: run(programs, [s]), sets)):
                 if said:
-                    fail(f"red without an edit: {said}")
+                    fail(f"{name} is red without an edit: {said}")
         for edit, said in zip(edits, pool.map(lambda e: mutate(build, e), edits)):
             green += not said
             print(f"{'red  ' if said else 'GREEN'}  {edit[2]:20}  {edit[0]:58}  {said[:110]}", flush=True)
