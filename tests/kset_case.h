@@ -110,11 +110,20 @@ static void random_weights(ts_type type, uint8_t *w, size_t bytes, float scale, 
     }
 }
 
+/* Nearly normal, from one number: the sum of four that are uniform. */
+static float rnd_bell(void)
+{
+    uint64_t u = rnd_u64(&seed);
+    int sum =
+        (int)(u & 0xffff) + (int)(u >> 16 & 0xffff) + (int)(u >> 32 & 0xffff) + (int)(u >> 48);
+    return (float)(sum - 131070) * (1.7320508f / 65536);
+}
+
 static void random_x(float *x, int64_t m, int64_t k, int64_t ldx)
 {
     for (int64_t t = 0; t < m; t++)
         for (int64_t i = 0; i < k; i++)
-            x[t * ldx + i] = rnd_normal(&seed) + (i % 7 == 0 ? 0.5f : 0);
+            x[t * ldx + i] = rnd_bell() + (i % 7 == 0 ? 0.5f : 0);
 }
 
 /* --- one product -------------------------------------------------------------------------------

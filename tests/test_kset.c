@@ -193,10 +193,11 @@ static void shapes(const ts_kset *s)
             size_t l = (i + j) % 4;
             if (s->isa == TS_ISA_REF && (i + j) % 5)
                 continue;
-            /* few values leave the float comparison to chance */
+            /* Few values leave the comparison with floats to chance. Sets that are held to ref need
+             * it only now and then: it is ref that must agree. */
+            bool floats = ms[i] * ns[j] >= 32 && ks[l] * block >= 256 && (i + j) % 5 == 0;
             for (int int8 = 0; int8 < 2; int8++)
-                one_case(s, int8, ms[i], ns[j], (int64_t)ks[l] * block,
-                         ms[i] * ns[j] >= 32 && ks[l] * block >= 256);
+                one_case(s, int8, ms[i], ns[j], (int64_t)ks[l] * block, floats);
         }
 }
 
@@ -247,7 +248,7 @@ static void extremes(const ts_kset *s)
  * weights as zeros. */
 static void small_exponents(const ts_kset *s)
 {
-    enum { M = 7, N = 9, K = 512 };
+    enum { M = 4, N = 9, K = 512 };
     for (int i = 0; i < 4; i++) {
         bool int8 = i % 2;
         int m = i / 2 ? M : 1;
@@ -286,7 +287,7 @@ static void odd_activations(const ts_kset *s)
     for (int run = 0; run < 3; run++) {
         int m = run == 0 ? 6 : M;
         product(s, run == 1, w, x, K, y, N, m, N, K, 2);
-        const char *name = ts_type_get(s->type)->name;
+        const char *name = set_name(s);
         for (int i = 0; i < N; i++) {
             CHECK_MSG(isfinite(y[i]), "%s m=%d", name, m);
             CHECK_MSG(y[N + i] == 0, "%s m=%d: zeros give %g", name, m, (double)y[N + i]);

@@ -14,31 +14,36 @@ static void prepared(const ts_kset *s, const ts_prep *prep)
     enum { M = 32 };
     int block = ts_type_get(s->type)->block, k = block == 1 ? 45 : 2 * block;
     int filled = (k + 31) / 32 * 32;
-    for (int m = 5; m <= M; m += 9) {
-        float *x = calloc((size_t)(M * filled), sizeof *x);
-        void *whole = poisoned(prep->bytes(m, k)), *act = poisoned(prep->bytes(m, k));
+    for (int m = 1; m <= M; m++) {
+        /* x is followed by NaN, zeros by zeros */
+        float *x = poisoned((size_t)(M * filled) * sizeof *x);
+        float *zeros = calloc((size_t)(M * filled), sizeof *x);
+        const size_t bytes = prep->bytes(m, k);
+        void *whole = poisoned(bytes), *act = poisoned(bytes);
         random_x(x, m, k, filled);
+        for (int t = 0; t < m; t++)
+            memcpy(zeros + t * filled, x + t * filled, (size_t)k * sizeof *x);
         prep->run(whole, x, filled, m, k, 0, m);
         for (int a = 0, b; a < m; a = b) {
             b = a + 1 + (int)(rnd_u64(&seed) % 20);
             b = b < m ? b : m;
             prep->run(act, x, filled, m, k, a, b);
         }
-        CHECK_MSG(memcmp(whole, act, prep->bytes(m, k)) == 0, "%s m=%d: cuts are seen", set_name(s),
-                  m);
+        CHECK_MSG(memcmp(whole, act, bytes) == 0, "%s m=%d: cuts are seen", set_name(s), m);
         free(act);
         /* the same with zeros as elements, and with zeros as tokens */
         for (int i = 0; i < 2; i++) {
-            int m2 = i == 0 ? m : M, k2 = i == 0 ? filled : k;
-            if (prep->bytes(m, k) != prep->bytes(m2, k2) || (i == 1 && m < 8))
+            int m2 = i == 0 ? m : (m + 15) / 16 * 16, k2 = i == 0 ? filled : k;
+            if (bytes != prep->bytes(m2, k2) || (i == 1 && m < 8))
                 continue;
-            act = poisoned(prep->bytes(m2, k2));
-            prep->run(act, x, filled, m2, k2, 0, m2);
-            CHECK_MSG(memcmp(whole, act, prep->bytes(m, k)) == 0, "%s m=%d: not filled with zeros",
-                      set_name(s), m);
+            act = poisoned(bytes);
+            prep->run(act, zeros, filled, m2, k2, 0, m2);
+            CHECK_MSG(memcmp(whole, act, bytes) == 0, "%s m=%d: not filled with zeros", set_name(s),
+                      m);
             free(act);
         }
         free(x);
+        free(zeros);
         free(whole);
     }
 }
@@ -62,14 +67,15 @@ static void round_trip(const ts_kset *s)
         s->pack(packed, src, n, k, cut, n);
         s->unpack(back, packed, n, k, 0, cut);
         CHECK_MSG(cut == n || back[(size_t)cut * ts_row_bytes(info, k)] == 0x5a,
-                  "%s: unpack went past its rows", info->name);
+                  "%s: unpack went past its rows", set_name(s));
         s->unpack(back, packed, n, k, cut, n);
-        CHECK_MSG(memcmp(src, back, bytes) == 0, "%s n=%d k=%d", info->name, (int)n, (int)k);
+        CHECK_MSG(memcmp(src, back, bytes) == 0, "%s n=%d k=%d: not the same again", set_name(s),
+                  (int)n, (int)k);
         /* rows may be filled up to a group, elements of float types to 32 */
         int64_t rows = (n + s->group - 1) / s->group * s->group;
         int64_t filled = block == 1 ? (k + 31) / 32 * 32 : k;
         CHECK_MSG(s->packed_bytes(n, k) <= (size_t)rows * ts_row_bytes(info, filled),
-                  "%s: packed is larger than the source", info->name);
+                  "%s: packed is larger than the source", set_name(s));
         /* the same bytes as with zeros for what fills up */
         if (block > 1 || s->packed_bytes(n, k) != s->packed_bytes(n, filled))
             filled = k;

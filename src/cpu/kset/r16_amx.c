@@ -27,7 +27,7 @@ enum {
     BLOCK = TS_MUL_TOKENS / TOKENS, /* tiles of tokens of a block                           */
     PANEL = 2 * STEPS * TILE,       /* of two groups                                        */
     SUMS = STRIP * BLOCK * TILE,
-    NARROW = 4, /* steps of a panel that is read once: 8 KB, still in the L1 */
+    NARROW = 4, /* steps of a panel that is read once, or one packed block */
     AHEAD = 2,  /* tiles of activations asked for into L1 ahead of use  */
 };
 _Static_assert(PANEL + SUMS <= TS_MUL_SCRATCH, "scratch of a product");
@@ -255,6 +255,7 @@ typedef struct amx_job {
     amx_panel *panel;
     size_t group_bytes; /* of a packed group of rows  */
     int64_t m_tiles, k_tiles;
+    int64_t narrow; /* steps of a panel that is read once: small, so that it stays in the L1 */
     uint8_t *panel_mem, *sums;
 } amx_job;
 
@@ -272,8 +273,8 @@ TS_INLINE void narrow(const amx_job *j, int groups, int tokens, int64_t n)
     for (int64_t k0 = 0; k0 < j->k_tiles; k0 += STEPS) {
         const uint8_t *x = (const uint8_t *)j->p->x + (size_t)(k0 * tokens) * TILE;
         const int64_t block = ts_tile_steps(k0, j->k_tiles);
-        for (int64_t k = 0; k < block; k += NARROW) {
-            int64_t steps = smaller(NARROW, block - k);
+        for (int64_t k = 0; k < block; k += j->narrow) {
+            int64_t steps = smaller(j->narrow, block - k);
             make_panels(j, n, groups, k0 + k, steps);
             products(groups, tokens, j->panel_mem, x + (size_t)k * TILE, (size_t)block * TILE,
                      steps);
@@ -325,7 +326,7 @@ static void strip(const amx_job *j, int64_t n, int groups, int64_t m, int64_t ti
     }
 }
 
-static void tiles_mul(amx_panel *panel, size_t group_bytes, const ts_mul *p)
+static void tiles_mul(amx_panel *panel, int block, size_t group_bytes, const ts_mul *p)
 {
     const int64_t groups = ts_tile_count(p->n1 - p->n0, ROWS);
     const int64_t m_tiles = ts_tile_count(p->m, TOKENS);
@@ -334,6 +335,7 @@ static void tiles_mul(amx_panel *panel, size_t group_bytes, const ts_mul *p)
                  .group_bytes = group_bytes,
                  .m_tiles = m_tiles,
                  .k_tiles = ts_tile_count(p->k, 32),
+                 .narrow = block / 32 > NARROW ? block / 32 : NARROW,
                  .panel_mem = p->scratch,
                  .sums = (uint8_t *)p->scratch + PANEL};
     const int64_t at_once = m_tiles <= 2 ? 2 : STRIP;
@@ -386,7 +388,7 @@ static bool on_tiles(int64_t m)
         if (p->m < TS_TILES_MIN || p->limbs < few)                                                 \
             TS_SYM(ts_kset_##T##_avx512).mul(p);                                                   \
         else                                                                                       \
-            tiles_mul(panel_##T, ts_r16_bytes(TS_TYPE_##T, ROWS, p->k), p);                        \
+            tiles_mul(panel_##T, block_##T, ts_r16_bytes(TS_TYPE_##T, ROWS, p->k), p);             \
     }                                                                                              \
     extern const ts_kset TS_SYM(ts_kset_##T##_amx);                                                \
     const ts_kset TS_SYM(ts_kset_##T##_amx) = {                                                    \
@@ -406,6 +408,7 @@ static bool on_tiles(int64_t m)
 #define AMX_INT8_Q8_256 ts_prep_q8_256_avx512
 
 #define QUANT(T, name, act)                                                                        \
+    enum { block_##T = TS_ACT_##act == TS_ACT_Q8_256 ? 256 : 32 };                                 \
     static void panel_##T(uint8_t *dst, const uint8_t *w, int64_t k0, int64_t steps)               \
     {                                                                                              \
         quant_panel(TS_TYPE_##T, dst, w, k0, steps);                                               \
@@ -414,6 +417,7 @@ static bool on_tiles(int64_t m)
 R16_TYPES(QUANT)
 
 #define FLOAT(T, name)                                                                             \
+    enum { block_##T = 32 };                                                                       \
     static void panel_##T(uint8_t *dst, const uint8_t *w, int64_t k0, int64_t steps)               \
     {                                                                                              \
         float_panel(TS_TYPE_##T, dst, w, k0, steps);                                               \

@@ -1,0 +1,347 @@
+#!/usr/bin/env python3
+"""mutate.py - do the tests of the kernels notice the bugs that kernels have?
+
+    mutate.py [BUILD] [--list] [--only WORD]       BUILD: a built tree, build/ci unless told
+
+Each edit below puts one bug into a copy of the sources. What it touches is compiled again, with the stand-in
+for wide instructions, and linked before the libraries of BUILD; then test_kset and test_kset_pack run over the
+sets that the edit concerns. They must turn red. An edit whose text isn't there exactly once is an error: it
+has to follow the code. Exits with 0 when all are red, 1 when one stays green, 2 for an error, 77 when BUILD
+can't be used (sanitizers make it slow and find other things).
+"""
+import argparse
+import concurrent.futures
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+CODE, AVX512, AMX = "kset/r16_code.h", "kset/r16_avx512.c", "kset/r16_amx.c"
+R16, TRANSPOSE = "kset/r16.c", "kset/r16_transpose.h"
+PREP512, PREPAMX, KSET = "prep_avx512.c", "prep_amx.c", "kset.c"
+SEED = "1"
+LIMIT = 60  # seconds a test may take: a bug may be a loop without end
+
+# What is compiled again for a changed file; True: with the stand-in.
+BUILT = {
+    CODE: [(AVX512, True), (AMX, True)],
+    TRANSPOSE: [(AMX, True), (PREPAMX, True)],
+    AVX512: [(AVX512, True)],
+    AMX: [(AMX, True)],
+    PREP512: [(PREP512, True)],
+    PREPAMX: [(PREPAMX, True)],
+    R16: [(R16, False)],
+    KSET: [(KSET, False)],
+}
+
+# (what it imitates, sets, file, old, new): sets are TYPE/ISA of the stand-in
+EDITS = [
+    # --- weights: what a packed block says
+    ("scales of the next row", "Q4_0/avx512 Q4_0/amx", CODE,
+     "_mm256_loadu_si256((const __m256i *)p));", "_mm256_loadu_si256((const __m256i *)(p + 2)));"),
+    ("Q4_K: minimums dropped", "Q4_K/avx512 Q4_K/amx", CODE,
+     "r16_put(dm, i, _mm512_mul_ps(m, r16_unsigned(v.m[i / 4], i % 4)));",
+     "r16_put(dm, i, _mm512_setzero_ps());"),
+    ("Q4_K: upper scales without their two high bits", "Q4_K/avx512 Q5_K/amx", CODE,
+     "_mm512_set1_epi8(15), r16_bits(a, 6, 4, 48));\n    v.m[1]",
+     "_mm512_set1_epi8(15), _mm512_setzero_si512());\n    v.m[1]"),
+    ("Q5_K: fifth bits of the neighbouring 32", "Q5_K/avx512 Q5_K/amx", CODE,
+     "R16_Q5_BITS + R16_DWORD * j), s, 4, 16)", "R16_Q5_BITS + R16_DWORD * j), s ^ 1, 4, 16)"),
+    ("Q6_K: high bits of the neighbouring 32", "Q6_K/avx512 Q6_K/amx", CODE,
+     "r16_bits(high, 2 * r, 4, 48)", "r16_bits(high, 2 * (r ^ 1), 4, 48)"),
+    ("Q3_K: second 128 reads the first's codes", "Q3_K/avx512 Q3_K/amx", CODE,
+     "R16_Q3_CODES + R16_DWORD * (8 * half + j)", "R16_Q3_CODES + R16_DWORD * j"),
+    ("Q2_K: second 16 with the first's scale", "Q2_K/avx512 Q2_K/amx", CODE,
+     "r16_unsigned(r16_bits(v, 0, 0, 15), i % 4)", "r16_unsigned(r16_bits(v, 0, 0, 15), i % 4 & 2)"),
+    ("Q5_0: planes of the neighbouring 4 elements", "Q5_0/avx512 Q5_1/amx", CODE,
+     "_mm512_loadu_si512(planes), j, 4, 16)", "_mm512_loadu_si512(planes), j ^ 1, 4, 16)"),
+    ("IQ4_XS: high scale bits of the wrong sub-block", "IQ4_XS/avx512 IQ4_XS/amx", CODE,
+     "_mm512_slli_epi32(high, 4), _mm_cvtsi32_si128(2 * i)",
+     "_mm512_slli_epi32(high, 4), _mm_cvtsi32_si128(i)"),
+    ("MXFP4: the subnormal scale of exponent 1", "MXFP4/avx512", CODE,
+     "_mm512_cmpgt_epi32_mask(_mm512_set1_epi32(2), e)",
+     "_mm512_cmpgt_epi32_mask(_mm512_set1_epi32(1), e)"),
+    ("IQ4_NL: one level off by one", "IQ4_NL/avx512 IQ4_NL/amx", CODE, "0x766a5d4f", "0x766a5e4f"),
+    # --- VNNI
+    ("low limb dropped", "Q4_0/avx512", AVX512,
+     "all = _mm512_add_epi32(_mm512_slli_epi32(all, 7), sum[1][t]);",
+     "all = _mm512_slli_epi32(all, 7);"),
+    ("activation sum of the first half for both", "Q6_K/avx512", AVX512, "xt->s16[i]", "xt->s16[0]"),
+    ("activation sum of 32 for 16", "Q2_K/avx512", AVX512, "subs == 1 ? xt->s : xt->s16[i]", "xt->s"),
+    ("every k chunk reads the first one's weights", "Q4_K/avx512", AVX512,
+     "w += (size_t)((u1 - u) / per * l->bytes * ROWS);", "(void)per;"),
+    ("sums of earlier k chunks overwritten", "Q8_0/avx512", AVX512,
+     "rows_mask(p->n1 - n), u0 > 0};", "rows_mask(p->n1 - n), false};"),
+    ("last k chunk skipped when it isn't whole", "Q8_0/avx512", AVX512,
+     "for (int64_t u = 0; u < units; u += step) {",
+     "for (int64_t u = 0; u < units && (!u || u + step <= units); u += step) {"),
+    ("rows past n are written", "Q4_0/avx512", AVX512,
+     "return rows >= ROWS ? 0xffff : (__mmask16)((1 << rows) - 1);", "return rows ? 0xffff : 0;"),
+    ("panel: minimums of the first half for both", "Q2_K/avx512", AVX512,
+     "_mm512_loadu_ps(dm + 16 * (subs * s + i))", "_mm512_loadu_ps(dm + 16 * subs * s)"),
+    ("second tile of tokens reads the first's activations", "Q5_1/avx512", AVX512,
+     "        x += (size_t)t * ldx;\n", ""),
+    ("second tile of tokens written over the first", "Q5_1/avx512", AVX512,
+     "        out.y += t * p->ldy;\n", ""),
+    ("second block of tokens reads the first's activations", "Q4_1/avx512", AVX512,
+     "p->x + (size_t)m0 * ldx + (size_t)u0", "p->x + (size_t)(m0 & 0) * ldx + (size_t)u0"),
+    ("floats: the second of a pair meets the wrong k", "F16/avx512 BF16/avx512", AVX512,
+     "_mm512_set1_ps(xt[2])", "_mm512_set1_ps(xt[1])"),
+    ("weight offset in 32 bits", "Q4_K/avx512", AVX512,
+     "(size_t)n * row_bytes;", "(uint32_t)((uint32_t)n * (uint32_t)row_bytes);"),
+    # --- tiles
+    ("second group's panel made of the first's weights", "Q4_K/amx F16/amx", AMX,
+     "(n / ROWS + g)", "(n / ROWS)"),
+    ("second group's tile loaded from the first's panel", "Q4_0/amx", AMX,
+     "_tile_loadd(5, a + STEPS * TILE, 64);", "_tile_loadd(5, a, 64);"),
+    ("second tile of tokens is the first", "Q4_0/amx", AMX,
+     "_tile_loadd(7, b + b_stride, 64);", "_tile_loadd(7, b, 64);"),
+    ("fourth product takes the first weights", "Q8_0/amx", AMX,
+     "_tile_dpbf16ps(3, 5, 7);", "_tile_dpbf16ps(3, 4, 7);"),
+    ("fourth sum not zeroed", "BF16/amx", AMX,
+     "    if (groups == 2 && tokens == 2)\n        _tile_zero(3);\n", ""),
+    ("sums of earlier k blocks forgotten", "Q6_K/amx", AMX,
+     "wide(j, 2, xk, c, tiles, steps, k == 0);", "wide(j, 2, xk, c, tiles, steps, true);"),
+    ("sums not zeroed between strips", "Q6_K/amx", AMX,
+     "wide(j, 2, xk, c, tiles, steps, k == 0);", "wide(j, 2, xk, c, tiles, steps, k == 0 && n == 0);"),
+    ("few tokens: last k block skipped when it isn't whole", "Q4_1/amx", AMX,
+     "    for (int64_t k = 0; k < j->k_tiles; k += STEPS) {\n"
+     "        int64_t steps = smaller(STEPS, j->k_tiles - k);\n        make_panels(j, n, groups",
+     "    for (int64_t k = 0; k < j->k_tiles && (!k || k + STEPS <= j->k_tiles); k += STEPS) {\n"
+     "        int64_t steps = smaller(STEPS, j->k_tiles - k);\n        make_panels(j, n, groups"),
+    ("many tokens: every k block meets the first activations", "IQ4_XS/amx", AMX,
+     "xk = x + (size_t)k * TILE;", "xk = x;"),
+    ("second 16 with the first's scale", "Q3_K/amx", AMX,
+     "_mm512_set1_ps(ds[16 + r])", "_mm512_set1_ps(ds[r])"),
+    ("row r + 4 with row r's scale", "MXFP4/amx", AMX,
+     "_mm512_set1_ps(ds[r + 4])", "_mm512_set1_ps(ds[r])"),
+    ("odd and even k swapped in the weights", "Q5_K/amx", AMX,
+     "to_bf16(_mm512_fmsub_ps(even, s, m), _mm512_fmsub_ps(odd, s, m))",
+     "to_bf16(_mm512_fmsub_ps(odd, s, m), _mm512_fmsub_ps(even, s, m))"),
+    ("odd and even k swapped for the upper rows of nibbles", "Q4_0/amx", AMX,
+     "high, _mm512_extracti64x4_epi64(even, 1));", "high, _mm512_extracti64x4_epi64(odd, 1));"),
+    ("floats: second half of k is the first", "F16/amx BF16/amx", AMX,
+     "w + 64 * (8 * half + j)", "w + 64 * j"),
+    ("rows past n are written", "Q4_0/amx", AMX,
+     "mask = rows >= ROWS ? 0xffff : (__mmask16)((1 << rows) - 1);",
+     "mask = rows >= 0 ? 0xffff : 0;"),
+    ("tokens past m are written", "Q4_0/amx", AMX,
+     "tokens = p->m - m < TOKENS ? p->m - m : TOKENS,", "tokens = TOKENS,"),
+    ("second block of tokens written over the first", "Q2_K/amx", AMX,
+     "n + i * ROWS, (m + t) * TOKENS);", "n + i * ROWS, t * TOKENS);"),
+    ("weight offset in 32 bits", "Q4_K/amx", AMX,
+     "(size_t)(n / ROWS + g) * j->group_bytes",
+     "(uint32_t)((uint32_t)(n / ROWS + g) * (uint32_t)j->group_bytes)"),
+    ("transpose: lanes 0 and 1 twice", "Q4_0/amx F16/amx", TRANSPOSE,
+     "_mm512_permutex2var_epi64(q[0][i], high, q[1][i])",
+     "_mm512_permutex2var_epi64(q[0][i], low, q[1][i])"),
+    ("transpose: dwords 2 and 3 exchanged, everywhere", "Q4_0/amx", TRANSPOSE,
+     "_mm512_unpacklo_epi32(u[2], u[3]), d = _mm512_unpackhi_epi32(u[2], u[3]);",
+     "_mm512_unpacklo_epi32(u[3], u[2]), d = _mm512_unpackhi_epi32(u[3], u[2]);"),
+    # --- packing
+    ("rows permuted by unpack only", "Q4_K/avx512", R16, "= src + r * f->unit;",
+     "= src + (r ^ 1) * f->unit;"),
+    ("d and minimum exchanged by both", "Q4_1/avx512 Q4_1/amx", R16,
+     "{32, 20, {{0, 2, 1, false}, {2, 2, 1, false}, {4,",
+     "{32, 20, {{2, 2, 1, false}, {0, 2, 1, false}, {4,"),
+    ("fifth bits not made planes, by neither", "Q5_0/avx512", R16,
+     ("v = planes_from_bits(v);", "v = bits_from_planes(v);"), ("", "")),
+    ("rows that fill up are not zeros", "Q8_0/avx512", R16,
+     "src + (size_t)(g + r) * row_bytes : zeros;", "src + (size_t)(g + r) * row_bytes : src;"),
+    ("floats: elements that fill up are not zeros", "F16/amx", R16,
+     "g + r < n && b + i < k ? src", "g + r < n && (b + i < k || g + r + 1 < n) ? src"),
+    ("floats: unpack goes past its rows", "F16/avx512", R16, "r < n1 && r < n; r++)", "r < n; r++)"),
+    ("packed offset in 32 bits, by both", "Q8_0/avx512", R16,
+     ("*dst = (uint8_t *)packed + (size_t)g * row_bytes;",
+      "from = (const uint8_t *)packed + (size_t)g * row_bytes;"),
+     ("*dst = (uint8_t *)packed + (uint32_t)((uint32_t)g * (uint32_t)row_bytes);",
+      "from = (const uint8_t *)packed + (uint32_t)((uint32_t)g * (uint32_t)row_bytes);")),
+    ("a stack packed as one matrix of e n rows", "Q4_0/avx512", KSET,
+     "return (s->packed_bytes(n, k) + ALIGN - 1) / ALIGN * ALIGN;",
+     "return (source_bytes(s, n, k) + ALIGN - 1) / ALIGN * ALIGN;"),
+    ("address in a stack in 32 bits", "Q4_0/avx512", KSET,
+     "(const uint8_t *)w + (size_t)i * ts", "(const uint8_t *)w + (uint32_t)i * (uint32_t)ts"),
+    ("every matrix packed from the first's source", "Q4_0/avx512", KSET,
+     "(const uint8_t *)src + (size_t)i * source_bytes(s, n, k), n, k, n0, n1);",
+     "src, n, k, n0, n1);"),
+    # --- activations
+    ("sum of the first half for both", "Q6_K/avx512", PREP512, "(float)sum[i];", "(float)sum[0];"),
+    ("second half's low limbs over the first's", "Q4_0/avx512", PREP512,
+     "put16(b->limb[1] + 16 * i,", "put16(b->limb[1],"),
+    ("int8: a scale for each 32 instead of each 256", "Q4_K/avx512", PREP512,
+     "PREP(q8_256, TS_ACT_Q8_256, 1, 256)", "PREP(q8_256, TS_ACT_Q8_256, 1, 32)"),
+    ("tokens are put where the first thread's are", "Q4_0/avx512", PREP512,
+     "(size_t)(t * (k / 32)) * bytes;", "(size_t)((t - m0) * (k / 32)) * bytes;"),
+    ("floats that fill up are not zeros", "F16/avx512", PREP512,
+     "        memset(to + k, 0, (size_t)(kp - k) * sizeof(float));\n", ""),
+    ("NaN and infinity vanish", "Q4_0/avx512", PREP512, "        return NAN;\n", "        return 0;\n"),
+    ("tiles: tokens 8..15 are tokens 0..7", "Q4_0/amx", PREPAMX,
+     "x + (8 * half + t) * ldx;", "x + t * ldx;"),
+    ("tiles: odd and even k swapped in the activations", "BF16/amx", PREPAMX,
+     "_mm512_permutex2var_ps(a, odd, b),\n"
+     "                                        _mm512_permutex2var_ps(a, even, b)",
+     "_mm512_permutex2var_ps(a, even, b),\n"
+     "                                        _mm512_permutex2var_ps(a, odd, b)"),
+    ("tiles: tokens that fill up are not zeros", "Q4_0/amx", PREPAMX,
+     "if (t == m - 1)", "if (t == m)"),
+    ("tiles: elements past k are read", "F16/amx", PREPAMX,
+     "v[t] = n >= 32 ? column(row) : last_column(row, n);", "v[t] = column(row);"),
+    ("tiles: one token's tile is taken for whole", "Q4_0/amx", PREPAMX,
+     "t % TOKENS == 0 && t + TOKENS <= m1;", "t % TOKENS == 0 && t + TOKENS <= m1 + 1;"),
+]
+
+
+def fail(text):
+    print("mutate.py:", text, file=sys.stderr)
+    sys.exit(2)
+
+
+class Build:
+    """Commands and libraries of a built tree."""
+
+    def __init__(self, path):
+        self.tests = os.path.join(path, "tests")
+        self.libs = [os.path.join(path, "src", "libts_internal.a"),
+                     os.path.join(self.tests, "libts_standin.a")]
+        self.objects = [os.path.join(self.tests, "CMakeFiles", f"{t}.dir", f"{t}.c.o")
+                        for t in ("test_kset_pack", "test_kset")]  # the faster first
+        for file in self.libs + self.objects:
+            if not os.path.exists(file):
+                print(f"mutate.py: {file} isn't there: build first", file=sys.stderr)
+                sys.exit(77)
+        with open(os.path.join(path, "compile_commands.json")) as f:
+            self.commands = json.load(f)
+        if any("-fsanitize" in c["command"] for c in self.commands):
+            print("mutate.py: not with sanitizers", file=sys.stderr)
+            sys.exit(77)
+
+    def compile(self, source, standin, tree, out):
+        """Runs the command that made src/cpu/SOURCE, on the copy in TREE."""
+        name = os.path.join(ROOT, "src", "cpu", source)
+        found = [c for c in self.commands if os.path.realpath(c["file"]) == os.path.realpath(name)
+                 and ("-DTS_STANDIN" in c["command"]) == standin]
+        if len(found) != 1:
+            fail(f"{len(found)} commands compile {source}")
+        words, args = shlex.split(found[0]["command"]), []
+        while words:
+            word = words.pop(0)
+            if word in ("-o", "-MT", "-MF"):
+                words.pop(0)
+            elif word not in ("-MD", "-c", "-Werror") and not word.startswith("-O"):
+                args.append(word.replace(os.path.join(ROOT, "src"), os.path.join(tree, "src")))
+        args += ["-O0", "-w", "-c", "-o", out]
+        done = subprocess.run(args, cwd=found[0]["directory"], capture_output=True, text=True)
+        if done.returncode:
+            fail(f"{source} doesn't compile:\n{done.stderr}")
+
+    def link(self, objects, out):
+        """The tests, of these objects before the libraries; the compiler is the tree's own."""
+        programs = []
+        for test in self.objects:
+            program = os.path.join(out, os.path.basename(test)[:-len(".c.o")])
+            cc = shlex.split(self.commands[0]["command"])[0]
+            done = subprocess.run([cc, test, *objects, *self.libs, "-lm", "-lpthread", "-o", program],
+                                  capture_output=True, text=True)
+            if done.returncode:
+                fail(f"{program} can't be linked:\n{done.stderr}")
+            programs.append(program)
+        return programs
+
+
+def run(programs, sets):
+    """What the tests say of these sets: "" for nothing, else their first complaint."""
+    for program in programs:
+        name, others = os.path.basename(program), []
+        with subprocess.Popen([program, SEED, *(s + "/standin" for s in sets)], text=True,
+                              stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as test:
+            alarm = threading.Timer(LIMIT, test.kill)
+            alarm.start()
+            try:
+                for line in test.stderr:
+                    if "failed: " in line:
+                        test.kill()  # one complaint is enough
+                        return line.split("failed: ", 1)[1].split(": ", 1)[1].strip()
+                    others.append(line)
+                rc = test.wait()
+                late = not alarm.is_alive()
+            finally:
+                alarm.cancel()
+        if late:
+            return f"{name}: no end after {LIMIT} s"
+        if rc > 0:
+            fail(f"{name} exits with {rc}:\n{''.join(others)}")
+        if rc < 0:
+            return f"{name}: signal {-rc}"
+    return ""
+
+
+def apply(tree, file, old, new):
+    path = os.path.join(tree, "src", "cpu", file)
+    with open(path) as f:
+        text = f.read()
+    for a, b in zip(*((x,) if isinstance(x, str) else x for x in (old, new))):
+        if text.count(a) != 1:
+            fail(f"{file} has {text.count(a)} times, not once:\n{a}")
+        text = text.replace(a, b)
+    with open(path, "w") as f:
+        f.write(text)
+
+
+def programs_of(build, tree, sources):
+    """The tests, in TREE, with these sources compiled from its copy."""
+    objects = []
+    for i, (source, standin) in enumerate(sources):
+        objects.append(os.path.join(tree, f"{i}.o"))
+        build.compile(source, standin, tree, objects[-1])
+    return build.link(objects, tree)
+
+
+def copy():
+    tree = tempfile.TemporaryDirectory(prefix="tessera-mutate-")
+    shutil.copytree(os.path.join(ROOT, "src"), os.path.join(tree.name, "src"))
+    return tree
+
+
+def mutate(build, edit):
+    _, sets, file, old, new = edit
+    with copy() as tree:
+        apply(tree, file, old, new)
+        return run(programs_of(build, tree, BUILT[file]), sets.split())
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    p.add_argument("build", nargs="?", default=os.path.join(ROOT, "build", "ci"))
+    p.add_argument("--list", action="store_true", help="only say which edits there are")
+    p.add_argument("--only", default="", metavar="WORD", help="edits whose line has WORD in it")
+    args = p.parse_args()
+    edits = [e for e in EDITS if args.only in f"{e[2]} {e[0]} {e[1]}"]
+    if args.list:
+        for what, sets, file, _, _ in edits:
+            print(f"{file:20}  {what}  ({sets})")
+        return 0
+    build = Build(os.path.abspath(args.build))
+    start = time.monotonic()
+    green = 0
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        with copy() as tree:  # green without an edit, compiled in the same way?
+            programs = programs_of(build, tree, sorted({b for built in BUILT.values() for b in built}))
+            sets = sorted({s for e in edits for s in e[1].split()})
+            for name, said in zip(sets, pool.map(lambda s: run(programs, [s]), sets)):
+                if said:
+                    fail(f"{name} is red without an edit: {said}")
+        for edit, said in zip(edits, pool.map(lambda e: mutate(build, e), edits)):
+            green += not said
+            print(f"{'red  ' if said else 'GREEN'}  {edit[2]:20}  {edit[0]:58}  {said[:110]}", flush=True)
+    print(f"{len(edits)} edits, {green} not noticed, {time.monotonic() - start:.0f} s")
+    return 1 if green else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
