@@ -101,33 +101,31 @@ static const ts_prep *prep_of(const ts_state *s, const ts_step *st, int64_t m)
 
 /* --- steps shared freely ---------------------------------------------------- */
 
-/* How the rows of W are dealt out: `large` chunks of 2 units each first, then units one by one, so
- * that at the end nobody waits long. With one token few large pieces stream best; with many the
- * piece should stay in a core's cache while all tokens pass. */
+/* How the rows of W are dealt out: `large` chunks of `per` units each first, then two units for
+ * each thread one by one, so that at the end nobody waits long. */
 typedef struct chunks {
-    int64_t unit, large;
+    int64_t unit, per, large;
 } chunks;
 
 static chunks matmul_chunks(const ts_step *st, int64_t m, int n)
 {
     const ts_kset *ks = st->kset;
-    int64_t group = ks->group, unit = (st->w->n + 8 * n - 1) / (8 * n);
-    /* two groups of rows keep all tiles busy */
-    int64_t least = ks->on_tiles && ks->on_tiles(m) ? 32 : 16;
-    if (m >= 8 && unit > 32)
-        unit = 32;
-    if (unit < least)
-        unit = least;
+    /* two groups of 16 rows keep all tiles busy */
+    int64_t group = ks->group, unit = ks->on_tiles && ks->on_tiles(m) ? 32 : 16;
     unit = (unit + group - 1) / group * group;
-    int64_t units = (st->w->n + unit - 1) / unit, singles = 2 * n;
-    return (chunks){unit, units > singles ? (units - singles) / 2 : 0};
+    int64_t units = (st->w->n + unit - 1) / unit, per = units / (8 * n), singles = 2 * n;
+    /* many tokens: a piece stays in a core's cache while all of them pass */
+    int64_t most = m >= 8 ? 128 / unit : 256 / unit;
+    per = per < 2 ? 2 : per > most ? most : per;
+    return (chunks){unit, per, units > singles ? (units - singles) / per : 0};
 }
 
 /* Rows n0..n1 of the i-th chunk; false behind the last. */
 static bool chunk_rows(chunks c, int64_t i, int64_t n, int64_t *n0, int64_t *n1)
 {
-    *n0 = c.unit * (i < c.large ? 2 * i : i + c.large);
-    *n1 = *n0 + (i < c.large ? 2 * c.unit : c.unit);
+    bool large = i < c.large;
+    *n0 = c.unit * (large ? c.per * i : c.per * c.large + i - c.large);
+    *n1 = *n0 + (large ? c.per * c.unit : c.unit);
     if (*n1 > n)
         *n1 = n;
     return *n0 < n;
