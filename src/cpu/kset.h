@@ -39,14 +39,14 @@ typedef struct ts_prep {
     ts_act act;
     ts_isa isa;
     int limbs;   /* rows of the product that one token is: 1 or 2                    */
-    int m_group; /* whole groups of this many tokens are prepared fastest; any other cut is right
-                    too */
+    int m_group; /* tokens that one thread should prepare together; any other cut is right too */
     /* bytes for m tokens; never more for fewer tokens */
     size_t (*bytes)(int64_t m, int64_t k);
     /* x[m][k] (row stride ldx floats) -> dst, tokens m0..m1 of m. dst is 64-byte aligned. Distinct
      * ranges may be prepared by distinct threads. The format may depend on m. */
     void (*run)(void *dst, const float *x, int64_t ldx, int64_t m, int64_t k, int64_t m0,
                 int64_t m1);
+    int64_t group_from; /* ... when there are at least this many in all                       */
 } ts_prep;
 
 typedef struct ts_kset {

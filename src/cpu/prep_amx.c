@@ -30,14 +30,16 @@ static __m512i last_column(const float *x, int64_t n)
     return column(y);
 }
 
-/* All 16 tokens of a tile. */
-static void whole_tile(uint8_t *tile, const float *x, int64_t ldx, int64_t n)
+/* The first `tokens` of a tile; the others are zeros. */
+static void whole_tile(uint8_t *tile, const float *x, int64_t ldx, int64_t tokens, int64_t n)
 {
     for (int half = 0; half < 2; half++) {
         __m512i v[8], p[8];
         for (int t = 0; t < 8; t++) {
             const float *row = x + (8 * half + t) * ldx;
-            v[t] = n >= 32 ? column(row) : last_column(row, n);
+            v[t] = 8 * half + t >= tokens ? _mm512_setzero_si512()
+                   : n >= 32              ? column(row)
+                                          : last_column(row, n);
         }
         /* dwords of token t in v[t] -> 8 tokens of pair j: halves of p */
         ts_transpose_8x16(v, p);
@@ -50,6 +52,8 @@ static void whole_tile(uint8_t *tile, const float *x, int64_t ldx, int64_t n)
     }
 }
 
+/* Where a tile's tokens are cut: right, but slow. Threads that each bring a token write to the same
+ * cache lines. */
 static void one_token(uint8_t *tile, int64_t t, const float *x, int64_t n)
 {
     uint32_t d[16];
@@ -63,13 +67,14 @@ static void tiles_run(uint8_t *dst, const float *x, int64_t ldx, int64_t m, int6
 {
     int64_t nk = ts_tile_count(k, 32), nm = ts_tile_count(m, TOKENS);
     for (int64_t t = m0; t < m1;) {
-        bool whole = t % TOKENS == 0 && t + TOKENS <= m1;
+        int64_t tokens = m - t < TOKENS ? m - t : TOKENS;
+        bool whole = t % TOKENS == 0 && t + tokens <= m1;
         for (int64_t i = 0; i < nk; i++) {
             uint8_t *tile = dst + (size_t)ts_tile_place(t / TOKENS, nm, i, nk) * TILE;
             const float *xi = x + t * ldx + 32 * i;
             int64_t n = k - 32 * i;
             if (whole) {
-                whole_tile(tile, xi, ldx, n);
+                whole_tile(tile, xi, ldx, tokens, n);
                 continue;
             }
             one_token(tile, t % TOKENS, xi, n);
@@ -101,8 +106,8 @@ static size_t tiles_bytes(int64_t m, int64_t k)
         else                                                                                       \
             tiles_run(dst, x, ldx, m, k, m0, m1);                                                  \
     }                                                                                              \
-    const ts_prep TS_SYM(ts_prep_##name##_amx) = {act,    TS_ISA_AMX,   limbs,                     \
-                                                  TOKENS, name##_bytes, name##_run};
+    const ts_prep TS_SYM(ts_prep_##name##_amx) = {act,          TS_ISA_AMX, limbs,       TOKENS,   \
+                                                  name##_bytes, name##_run, TS_TILES_MIN};
 
 PREP(quant, TS_SYM(ts_prep_q15_avx512), TS_ACT_Q8_32, 2)
 PREP(float, TS_SYM(ts_prep_f32_avx512), TS_ACT_F32, 1)

@@ -1,9 +1,8 @@
 /* cpu_steps.c - what each step of the forward pass does on the CPU, shared among n threads.
  *
- * By row: thread i of n takes the i-th part of the rows, cut at multiples of the plan's row_group
- * if every thread gets one, so that it meets its own rows again in the next such step. Freely:
- * threads claim chunks. Either way a number computed for a row doesn't depend on who computes it.
- */
+ * By row: thread i of n takes the i-th part of the rows, cut at multiples of the plan's row_group,
+ * so that it meets its own rows again in the next such step. Freely: threads claim chunks. Either
+ * way a number computed for a row doesn't depend on who computes it. */
 #include "exec/cpu.h"
 
 #include <math.h>
@@ -15,9 +14,8 @@ typedef struct rows {
 
 static rows share(const ts_state *s, int64_t m, int tid, int n)
 {
-    int64_t g = s->d->plan->steps.row_group;
-    if (m < g * n) /* fewer groups than threads: one row is better than none */
-        g = 1;
+    const ts_steps *steps = &s->d->plan->steps;
+    int64_t g = m < steps->group_from ? 1 : steps->row_group;
     int64_t units = (m + g - 1) / g;
     int64_t r1 = units * (tid + 1) / n * g;
     return (rows){units * tid / n * g, r1 < m ? r1 : m};

@@ -148,8 +148,10 @@ static ts_buf prepare(ts_builder *b, ts_buf a, const ts_weight *w)
                       .kset = w->kset});
     b->prep_of[dst] = a;
     b->prep_version[dst] = b->version[a];
-    if (p->m_group > b->s->row_group)
+    if (p->m_group > b->s->row_group) {
         b->s->row_group = p->m_group;
+        b->s->group_from = p->group_from;
+    }
     return dst;
 }
 

@@ -72,8 +72,9 @@ typedef struct ts_steps {
     size_t n, cap;
     ts_buffer *bufs;
     size_t n_bufs;
-    int64_t row_group; /* rows are shared out in groups of this many (the widest prep's) */
-    ts_buf logits;     /* [m_out][n_vocab] */
+    int64_t row_group;  /* rows are shared out in groups of this many (the widest prep's) ... */
+    int64_t group_from; /* ... when there are at least this many                              */
+    ts_buf logits;      /* [m_out][n_vocab] */
 } ts_steps;
 
 /* Runs the model's build function and finds the barriers. Every weight must have been placed
