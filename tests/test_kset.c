@@ -184,7 +184,7 @@ static void shapes(const ts_kset *s)
 {
     static const int ms[] = {1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 31, 32, 33, 64, 100};
     static const int ns[] = {1, 7, 8, 9, 16, 37, 64};
-    static const int k1[] = {1, 7, 33, 640}, k32[] = {1, 2, 33, 67}, k256[] = {1, 2, 3, 9};
+    static const int k1[] = {1, 7, 33, 700}, k32[] = {1, 2, 33, 70}, k256[] = {1, 2, 3, 9};
     int block = ts_type_get(s->type)->block;
     const int *ks = block == 1 ? k1 : block == 32 ? k32 : k256;
     for (size_t i = 0; i < sizeof ms / sizeof *ms; i++)
@@ -202,7 +202,7 @@ static void shapes(const ts_kset *s)
 }
 
 /* More tokens than any kernel takes at a time, more k than any panel holds, and for the tiles: more
- * tokens than a block (512), more rows than a strip (128) with more k than a panel. */
+ * tokens than a block (512), and more rows than a strip (128), with more k than a panel. */
 static void large(const ts_kset *s)
 {
     int block = ts_type_get(s->type)->block;
@@ -211,7 +211,7 @@ static void large(const ts_kset *s)
         one_case(s, int8, 512, 33, 256, true);
         one_case(s, int8, 11, 40, (4096 + 256) / block * block, true);
         one_case(s, int8, 1, 40, (4096 + 256) / block * block, true);
-        one_case(s, int8, 545, 20, 256, false);
+        one_case(s, int8, 545, 20, 768, false);
         one_case(s, int8, 40, 150, 768, false);
     }
 }
@@ -284,9 +284,9 @@ static void odd_activations(const ts_kset *s)
         x[4 * K + i] = i % 2 ? 1e-42f : -1e-40f;
     for (int i = 0; i < K; i++)
         x[5 * K + i] *= 1e30f;
-    for (int run = 0; run < 3; run++) {
-        int m = run == 0 ? 6 : M;
-        product(s, run == 1, w, x, K, y, N, m, N, K, 2);
+    for (int run = 0; run < 4; run++) {
+        int m = run == 0 ? 4 : run == 1 ? 6 : M;
+        product(s, run == 2, w, x, K, y, N, m, N, K, 2);
         const char *name = set_name(s);
         for (int i = 0; i < N; i++) {
             CHECK_MSG(isfinite(y[i]), "%s m=%d", name, m);
@@ -294,6 +294,8 @@ static void odd_activations(const ts_kset *s)
             CHECK_MSG(isnan(y[2 * N + i]), "%s m=%d: NaN gives %g", name, m, (double)y[2 * N + i]);
             CHECK_MSG(!isfinite(y[3 * N + i]), "%s m=%d: inf gives %g", name, m,
                       (double)y[3 * N + i]);
+            if (m == 4)
+                continue;
             CHECK_MSG(fabsf(y[4 * N + i]) < 1e-30f, "%s m=%d", name, m);
             CHECK_MSG(isfinite(y[5 * N + i]), "%s m=%d", name, m);
         }

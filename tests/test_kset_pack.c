@@ -7,12 +7,15 @@
 
 #include <sys/mman.h>
 
+#include "cpu/prep_x16.h"
+
 /* Prepared activations have the same bytes however the tokens are cut, and what fills them up, up
  * to a tile of tokens or 32 elements, is zeros. */
 static void prepared(const ts_kset *s, const ts_prep *prep)
 {
     enum { M = 32 };
-    int block = ts_type_get(s->type)->block, k = block == 1 ? 45 : 2 * block;
+    int block = ts_type_get(s->type)->block;
+    int k = block == 1 ? 557 : block == 32 ? 576 : 768; /* more than a k block of tiles */
     int filled = (k + 31) / 32 * 32;
     for (int m = 1; m <= M; m++) {
         /* x is followed by NaN, zeros by zeros */
@@ -34,7 +37,7 @@ static void prepared(const ts_kset *s, const ts_prep *prep)
         /* the same with zeros as elements, and with zeros as tokens */
         for (int i = 0; i < 2; i++) {
             int m2 = i == 0 ? m : (m + 15) / 16 * 16, k2 = i == 0 ? filled : k;
-            if (bytes != prep->bytes(m2, k2) || (i == 1 && m < 8))
+            if (bytes != prep->bytes(m2, k2) || (i == 1 && m < TS_TILES_MIN))
                 continue;
             act = poisoned(bytes);
             prep->run(act, zeros, filled, m2, k2, 0, m2);
