@@ -24,7 +24,7 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 CODE, AVX512, AMX = "kset/r16_code.h", "kset/r16_avx512.c", "kset/r16_amx.c"
 R16, ORDER, TRANSPOSE = "kset/r16.c", "kset/r16.h", "kset/r16_transpose.h"
-PREP512, PREPAMX, TILES, KSET = "prep_avx512.c", "prep_amx.c", "prep_x16.h", "kset.c"
+PREP, PREP512, PREPAMX, TILES, KSET = "prep.h", "prep_avx512.c", "prep_amx.c", "prep_x16.h", "kset.c"
 SEED = "1"
 LIMIT = 60  # seconds a test may take: a bug may be a loop without end
 
@@ -35,6 +35,7 @@ BUILT = {
     TRANSPOSE: [(AVX512, True), (AMX, True), (PREPAMX, True)],
     AVX512: [(AVX512, True)],
     AMX: [(AMX, True)],
+    PREP: [(PREP512, True)],
     PREP512: [(PREP512, True)],
     PREPAMX: [(PREPAMX, True)],
     TILES: [(AMX, True), (PREPAMX, True)],
@@ -283,7 +284,7 @@ EDITS = [
      "(size_t)(t * (k / 32)) * bytes;", "(size_t)((t - m0) * (k / 32)) * bytes;"),
     ("floats that fill up are not zeros", "F16/avx512", PREP512,
      "        memset(to + k, 0, (size_t)(kp - k) * sizeof(float));\n", ""),
-    ("NaN and infinity vanish", "Q4_0/avx512", PREP512, "        return NAN;\n", "        return 0;\n"),
+    ("NaN and infinity vanish", "Q4_0/avx512", PREP, "        return NAN;\n", "        return 0;\n"),
     ("tiles: tokens 8..15 are tokens 0..7", "Q4_0/amx", PREPAMX,
      "x + (8 * half + t) * ldx;", "x + t * ldx;"),
     ("tiles: odd and even k swapped in the activations", "BF16/amx", PREPAMX,

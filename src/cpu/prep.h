@@ -10,9 +10,27 @@
 #ifndef TS_PREP_H
 #define TS_PREP_H
 
+#include <math.h>
+#include <string.h>
+
 #include "cpu/kset.h"
 
 #define TS_ACT_TINY 1e-30f
+
+/* d of a block of codes up to q whose max|x| has these bits, and in *scale what its elements are
+ * multiplied with; *scale = 0: there are no codes. */
+static inline float ts_act_scale(int bits, float q, float *scale)
+{
+    float max;
+    memcpy(&max, &bits, sizeof max);
+    *scale = 0;
+    if (bits >= 0x7f800000)
+        return NAN;
+    if (max < TS_ACT_TINY)
+        return 0;
+    *scale = q / max;
+    return max / q;
+}
 
 /* ref: float [m][k] of q * d (or x itself), so that one loop serves every type. */
 extern const ts_prep ts_prep_f32_ref, ts_prep_q8_32_ref, ts_prep_q8_256_ref;

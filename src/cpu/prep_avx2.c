@@ -58,22 +58,6 @@ static int max_bits(const float *x, int n)
     return _mm_cvtsi128_si32(m);
 }
 
-/* d of a block of codes up to q, and in *scale what its elements are multiplied with; *scale = 0:
- * there are no codes. */
-static float block_scale(const float *x, int n, float q, float *scale)
-{
-    int bits = max_bits(x, n);
-    float max;
-    memcpy(&max, &bits, sizeof max);
-    *scale = 0;
-    if (bits >= 0x7f800000)
-        return NAN;
-    if (max < TS_ACT_TINY)
-        return 0;
-    *scale = q / max;
-    return max / q;
-}
-
 /* 32 codes of up to 15 bits as int16, in the order that _mm256_packs_epi32 leaves. */
 static inline void codes(const float *x, __m256 scale, __m256i q[2])
 {
@@ -162,7 +146,7 @@ static void q8_32_run(void *dst, const float *x, int64_t ldx, int64_t m, int64_t
     for (int64_t t = m0; t < m1; t++)
         for (int64_t i = 0; i < k; i += 32, b++) {
             const float *xi = x + t * ldx + i;
-            float scale, d = block_scale(xi, 32, Q8, &scale);
+            float scale, d = ts_act_scale(max_bits(xi, 32), Q8, &scale);
             __m256i q[2];
             if (scale == 0) {
                 empty_32(b, d);
@@ -181,7 +165,7 @@ static void q8_256_run(void *dst, const float *x, int64_t ldx, int64_t m, int64_
     for (int64_t t = m0; t < m1; t++)
         for (int64_t i = 0; i < k; i += 256, b++) {
             const float *xi = x + t * ldx + i;
-            float scale, d = block_scale(xi, 256, Q8, &scale);
+            float scale, d = ts_act_scale(max_bits(xi, 256), Q8, &scale);
             __m256i q[2];
             empty_256(b, d);
             for (int j = 0; scale != 0 && j < 8; j++) {
@@ -201,7 +185,7 @@ static void q15_32_run(void *dst, const float *x, int64_t ldx, int64_t m, int64_
         ts_x32 *h = (ts_x32 *)dst + 2 * t * nb, *l = h + nb;
         for (int64_t i = 0; i < nb; i++) {
             const float *xi = x + t * ldx + 32 * i;
-            float scale, d = block_scale(xi, 32, Q15, &scale);
+            float scale, d = ts_act_scale(max_bits(xi, 32), Q15, &scale);
             __m256i q[2], high, low;
             if (scale == 0) {
                 empty_32(h + i, d);
@@ -225,7 +209,7 @@ static void q15_256_run(void *dst, const float *x, int64_t ldx, int64_t m, int64
         ts_x256 *h = (ts_x256 *)dst + 2 * t * nb, *l = h + nb;
         for (int64_t i = 0; i < nb; i++) {
             const float *xi = x + t * ldx + 256 * i;
-            float scale, d = block_scale(xi, 256, Q15, &scale);
+            float scale, d = ts_act_scale(max_bits(xi, 256), Q15, &scale);
             empty_256(h + i, 128 * d);
             empty_256(l + i, d);
             for (int j = 0; scale != 0 && j < 8; j++) {

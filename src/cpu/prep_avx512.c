@@ -22,22 +22,6 @@ TS_INLINE int max_bits(const float *x, int n)
     return _mm512_reduce_max_epi32(max);
 }
 
-/* d of a block of codes up to q, and in *scale what its elements are multiplied with; *scale = 0:
- * there are no codes. */
-TS_INLINE float block_scale(const float *x, int n, float q, float *scale)
-{
-    int bits = max_bits(x, n);
-    float max;
-    memcpy(&max, &bits, sizeof max);
-    *scale = 0;
-    if (bits >= 0x7f800000)
-        return NAN;
-    if (max < TS_ACT_TINY)
-        return 0;
-    *scale = q / max;
-    return max / q;
-}
-
 TS_INLINE void put16(int8_t *dst, __m512i v)
 {
     _mm_storeu_si128((__m128i *)dst, _mm512_cvtepi32_epi8(v));
@@ -77,7 +61,7 @@ TS_INLINE void run(void *dst, const float *x, int64_t ldx, int64_t k, int64_t m0
         uint8_t *b = (uint8_t *)dst + (size_t)(t * (k / 32)) * bytes;
         for (int64_t i = 0; i < k; i += unit) {
             const float *xi = x + t * ldx + i;
-            float scale, d = block_scale(xi, unit, limbs == 2 ? Q15 : Q8, &scale);
+            float scale, d = ts_act_scale(max_bits(xi, unit), limbs == 2 ? Q15 : Q8, &scale);
             for (int j = 0; j < unit; j += 32, b += bytes)
                 fill((ts_x16 *)b, limbs, xi + j, d, scale);
         }

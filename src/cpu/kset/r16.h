@@ -59,6 +59,23 @@ void ts_r16_pack(ts_type type, void *packed, const void *src, int64_t n, int64_t
 void ts_r16_unpack(ts_type type, void *src, const void *packed, int64_t n, int64_t k, int64_t n0,
                    int64_t n1);
 
+/* bytes_T, pack_T and unpack_T of one type, for its kernel sets. */
+#define TS_R16_PACKING(T)                                                                          \
+    static size_t bytes_##T(int64_t n, int64_t k)                                                  \
+    {                                                                                              \
+        return ts_r16_bytes(TS_TYPE_##T, n, k);                                                    \
+    }                                                                                              \
+    static void pack_##T(void *packed, const void *src, int64_t n, int64_t k, int64_t n0,          \
+                         int64_t n1)                                                               \
+    {                                                                                              \
+        ts_r16_pack(TS_TYPE_##T, packed, src, n, k, n0, n1);                                       \
+    }                                                                                              \
+    static void unpack_##T(void *src, const void *packed, int64_t n, int64_t k, int64_t n0,        \
+                           int64_t n1)                                                             \
+    {                                                                                              \
+        ts_r16_unpack(TS_TYPE_##T, src, packed, n, k, n0, n1);                                     \
+    }
+
 /* The order of 32 consecutive k in a tile row of 16 dwords: dword j holds k = ts_r16_pair(j) and
  * ts_r16_pair(j) + 2. All even k come before all odd ones, because a word shifted by a byte goes
  * from one to the other. */

@@ -334,20 +334,7 @@ static void float_mul(r16_tile *const tile[TILE], const ts_mul *p)
 /* --- the sets --------------------------------------------------------------------- */
 
 #define KSET(T, name, act)                                                                         \
-    static size_t bytes_##T(int64_t n, int64_t k)                                                  \
-    {                                                                                              \
-        return ts_r16_bytes(TS_TYPE_##T, n, k);                                                    \
-    }                                                                                              \
-    static void pack_##T(void *packed, const void *src, int64_t n, int64_t k, int64_t n0,          \
-                         int64_t n1)                                                               \
-    {                                                                                              \
-        ts_r16_pack(TS_TYPE_##T, packed, src, n, k, n0, n1);                                       \
-    }                                                                                              \
-    static void unpack_##T(void *src, const void *packed, int64_t n, int64_t k, int64_t n0,        \
-                           int64_t n1)                                                             \
-    {                                                                                              \
-        ts_r16_unpack(TS_TYPE_##T, src, packed, n, k, n0, n1);                                     \
-    }                                                                                              \
+    TS_R16_PACKING(T)                                                                              \
     extern const ts_kset TS_SYM(ts_kset_##T##_avx512);                                             \
     const ts_kset TS_SYM(ts_kset_##T##_avx512) = {                                                 \
         .type = TS_TYPE_##T,                                                                       \
