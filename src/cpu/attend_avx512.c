@@ -5,19 +5,8 @@
  * micro-operations) meets twelve rows; few rows take more strips at once. */
 #include <math.h>
 
-#include "cpu/attend.h"
+#include "cpu/attend_product.h"
 #include "cpu/math_avx512.h"
-
-/* One product; the letters of attend_avx2.c. */
-typedef struct product {
-    float *c;
-    const float *a;
-    const float *f;    /* row r of C starts as f[r] * C; NULL: as 0                    */
-    const uint16_t *b; /* F16, element (i, j) at b[j / 16 * strip + i * ldb + j % 16]  */
-    uintptr_t next;    /* address of what the block after this one reads, n * k halves */
-    int64_t ldc, lda, ldb, strip;
-    int64_t n, k; /* n a multiple of 16 */
-} product;
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 
@@ -169,46 +158,7 @@ static float softmax_row(float *s, float *ml, int64_t width, int64_t lo, int64_t
 static void block_avx512(const attend_walk *w, int64_t b, int64_t j0, int64_t j1, int64_t t0,
                          int64_t t1)
 {
-    const ts_attend *p = w->p;
-    const int64_t d = p->head_dim, r0 = t0 * p->n_group, rows = (t1 - t0) * p->n_group;
-    const int64_t c0 = j0 & ~(int64_t)15, width = ((j1 + 15) & ~(int64_t)15) - c0;
-    const uint16_t *k = (const uint16_t *)p->k + (b + c0) * d;
-    const uint16_t *v = (const uint16_t *)p->v + (b + j0) * w->lda;
-    const int64_t ahead = attend_goes_on(p, b, ATTEND_BLOCK) ? ATTEND_BLOCK : 0;
-    float *score = w->s + r0 * ATTEND_BLOCK + c0;
-
-    multiply(&(product){.c = score,
-                        .ldc = ATTEND_BLOCK,
-                        .a = w->q + r0 * d,
-                        .lda = d,
-                        .b = k,
-                        .ldb = 16,
-                        .strip = 16 * d,
-                        .next = (uintptr_t)(k + ahead * d),
-                        .n = width,
-                        .k = d},
-             rows);
-
-    float *row = score, *ml = w->ml + 2 * r0, *f = w->f;
-    for (int64_t t = t0; t < t1; t++) {
-        int64_t lo, hi;
-        attend_visible(p, b, t, j0, j1, &lo, &hi);
-        for (int64_t g = 0; g < p->n_group; g++, row += ATTEND_BLOCK, ml += 2)
-            *f++ = softmax_row(row, ml, width, lo - c0, hi - c0, p->softcap);
-    }
-
-    multiply(&(product){.c = w->acc + r0 * w->lda,
-                        .ldc = w->lda,
-                        .a = score + (j0 - c0),
-                        .lda = ATTEND_BLOCK,
-                        .f = w->f,
-                        .b = v,
-                        .ldb = w->lda,
-                        .strip = 16,
-                        .next = (uintptr_t)(v + ahead * w->lda),
-                        .n = w->lda,
-                        .k = j1 - j0},
-             rows);
+    product_block(w, b, j0, j1, t0, t1, multiply, softmax_row);
 }
 
 void attend_avx512(const ts_attend *p)
