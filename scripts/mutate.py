@@ -4,10 +4,10 @@
     mutate.py [BUILD] [--list] [--only WORD]       BUILD: a built tree, build/ci unless told
 
 Each edit below puts one bug into a copy of the sources. What it touches is compiled again, with the stand-in
-for wide instructions, and linked before the libraries of BUILD; then test_kset and test_kset_pack run over the
-sets that the edit concerns, one at a time. They must turn red for each. An edit whose text isn't there exactly once is an error: it
-has to follow the code. Exits with 0 when all are red, 1 when one stays green, 2 for an error, 77 when BUILD
-can't be used (sanitizers make it slow and find other things).
+for wide instructions, and linked before the libraries of BUILD; then test_kset_pack and test_kset run over the
+sets that the edit concerns, one at a time. They must turn red for each. An edit whose text isn't there exactly
+once is an error: it has to follow the code. Exits with 0 when all are red, 1 when one stays green, 2 for an
+error, 77 when BUILD can't be used (sanitizers make it slow and find other things).
 """
 import argparse
 import concurrent.futures
@@ -122,6 +122,10 @@ EDITS = [
      "p->x + (size_t)m0 * ldx + (size_t)u0", "p->x + (size_t)(m0 & 0) * ldx + (size_t)u0"),
     ("floats: the second of a pair meets the wrong k", "F16/avx512 BF16/avx512", AVX512,
      "_mm512_set1_ps(xt[2])", "_mm512_set1_ps(xt[1])"),
+    ("floats: BF16 keeps its neighbour's bits", "BF16/avx512", AVX512,
+     "_mm512_and_si512(v, _mm512_set1_epi32((int)0xffff0000))", "v"),
+    ("floats: weight offset in 32 bits", "F16/avx512", AVX512,
+     "(size_t)(n * units) * 64", "(uint32_t)(n * units) * 64u"),
     ("weight offset in 32 bits", "Q4_K/avx512", AVX512,
      "(size_t)n * row_bytes;", "(uint32_t)((uint32_t)n * (uint32_t)row_bytes);"),
     # --- tiles
@@ -183,6 +187,11 @@ EDITS = [
      "return m >= TS_TILES_MIN;", "return m > TS_TILES_MIN;"),
     ("second 16 with the first's scale", "Q3_K/amx", AMX,
      "_mm512_set1_ps(ds[16 + r])", "_mm512_set1_ps(ds[r])"),
+    ("second 16 with the first's minimum", "Q2_K/amx Q6_K/amx", AMX,
+     "_mm512_set1_ps(dm[16 + r])", "_mm512_set1_ps(dm[r])"),
+    ("8-bit activations on tiles", "Q4_0/amx", AMX, " || p->limbs < few", ""),
+    ("fourth sum of a k block is another's", "Q4_0/amx", AMX,
+     "_tile_loadd(3, c + group_stride + TILE, 64)", "_tile_loadd(3, c + group_stride, 64)"),
     ("row r + 4 with row r's scale", "MXFP4/amx", AMX,
      "_mm512_set1_ps(ds[r + 4])", "_mm512_set1_ps(ds[r])"),
     ("row r + 4 with row r's codes", "Q8_0/amx", AMX,
@@ -269,6 +278,8 @@ EDITS = [
     ("a stack packed as one matrix of e n rows", "Q4_0/avx512", KSET,
      "return (s->packed_bytes(n, k) + ALIGN - 1) / ALIGN * ALIGN;",
      "return (source_bytes(s, n, k) + ALIGN - 1) / ALIGN * ALIGN;"),
+    ("bytes between two matrices of a stack are left as they were", "Q4_0/avx512", KSET,
+     "memset(to + bytes, 0, stride - bytes);", "(void)bytes;"),
     ("address in a stack in 32 bits", "Q4_0/avx512", KSET,
      "(const uint8_t *)w + (size_t)i * ts", "(const uint8_t *)w + (uint32_t)i * (uint32_t)ts"),
     ("every matrix packed from the first's source", "Q4_0/avx512", KSET,
@@ -285,6 +296,8 @@ EDITS = [
     ("floats that fill up are not zeros", "F16/avx512", PREP512,
      "        memset(to + k, 0, (size_t)(kp - k) * sizeof(float));\n", ""),
     ("NaN and infinity vanish", "Q4_0/avx512", PREP, "        return NAN;\n", "        return 0;\n"),
+    ("tiny numbers have codes", "Q4_0/avx512 Q4_K/amx", PREP,
+     "if (max < TS_ACT_TINY)", "if (max < 0)"),
     ("tiles: tokens 8..15 are tokens 0..7", "Q4_0/amx", PREPAMX,
      "x + (8 * half + t) * ldx;", "x + t * ldx;"),
     ("tiles: odd and even k swapped in the activations", "BF16/amx", PREPAMX,

@@ -117,13 +117,11 @@ static void mul_whole(const ts_kset *s, const void *w, const void *act, float *y
     free(p.scratch);
 }
 
-/* Three matrices in a stack: each has the bytes and the product that it has alone. n is not a
- * multiple of the group: taken as one matrix of 3 n rows, they would share groups. */
-static void stacks(const ts_kset *s)
+/* Three matrices n x k in a stack: each has the bytes and the product that it has alone. */
+static void stacks(const ts_kset *s, int64_t n, int64_t k)
 {
     enum { E = 3, M = 9 };
     const ts_type_info *info = ts_type_get(s->type);
-    const int64_t n = s->group + 3, k = info->block == 1 ? 45 : 2 * info->block;
     const size_t bytes = (size_t)n * ts_row_bytes(info, k);
     const size_t stride = ts_kset_stack_stride(s, n, k);
     const size_t alone = s->packed_bytes ? s->packed_bytes(n, k) : bytes;
@@ -141,8 +139,10 @@ static void stacks(const ts_kset *s)
               "%s: a matrix of a stack takes %zu bytes, alone %zu", set_name(s), stride, alone);
     memset(back, 0x5a, E * bytes);
     for (int i = E - 1; i >= 0 && s->pack; i--) { /* in any order, rows in parts */
-        ts_kset_stack_pack(s, packed, src, n, k, i, s->group, n);
-        ts_kset_stack_pack(s, packed, src, n, k, i, 0, s->group);
+        int64_t first = s->group < n ? s->group : n;
+        if (first < n)
+            ts_kset_stack_pack(s, packed, src, n, k, i, first, n);
+        ts_kset_stack_pack(s, packed, src, n, k, i, 0, first);
     }
     for (int i = 0; i < E; i++) {
         const uint8_t *w = ts_kset_stack_at(s, s->pack ? packed : src, n, k, i);
@@ -268,7 +268,11 @@ static void one_set(const ts_kset *s)
     prepared(s, s->prep_int8);
     if (s->pack)
         round_trip(s);
-    stacks(s);
+    /* n is not a multiple of the group: taken as one matrix of 3 n rows, they would share groups.
+     * One block of one group leaves bytes up to the next matrix. */
+    int block = ts_type_get(s->type)->block;
+    stacks(s, s->group + 3, block == 1 ? 45 : 2 * block);
+    stacks(s, s->group > 3 ? s->group - 3 : 2, block == 1 ? 13 : block);
     huge_stacks(s);
     beyond_4gib(s, false);
     beyond_4gib(s, true);
