@@ -24,10 +24,13 @@ build() # NAME PKG-CONFIG-OPTION...
 }
 
 build shared
-ldd "$work/shared" | grep -q libtessera || fail "the first build doesn't use the shared library"
+# grep -q on a pipe may end before ldd does, which pipefail takes for a failure
+ldd "$work/shared" >"$work/needs"
+grep -q libtessera "$work/needs" || fail "the first build doesn't use the shared library"
 mkdir "$work/so" && mv "$lib"/libtessera.so* "$work/so"
 build static --static
-! ldd "$work/static" | grep -q libtessera || fail "the second build uses the shared library"
+ldd "$work/static" >"$work/needs"
+! grep -q libtessera "$work/needs" || fail "the second build uses the shared library"
 
 "$TESSERA" synth --arch llama --preset tiny --type Q4_0 --seed 1 -o "$work/tiny.gguf" >/dev/null 2>&1
 LD_LIBRARY_PATH=$work/so "$work/shared" "$work/tiny.gguf" "a tile of a mosaic" 16 >"$work/a"
