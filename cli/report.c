@@ -65,9 +65,10 @@ bool cli_progress_show(void *user, double done)
     cli_progress *p = user;
     int permille = done < 0 ? 0 : done > 1 ? 1000 : (int)(done * 1000);
 
-    if (p->state == 0)
+    bool first = p->state == 0;
+    if (first)
         p->state = isatty(STDERR_FILENO) ? 2 : 1;
-    if (p->state == 1 || (permille == p->permille && permille != 1000))
+    if (p->state == 1 || (!first && permille == p->permille && permille != 1000))
         return true;
     p->permille = permille;
     if (permille == 1000) {

@@ -139,6 +139,8 @@ static ts_status all_pieces(ts_device *d, const piece_list *l, bool pack, size_t
                    .packed = pack ? d->packed : NULL,
                    .hash = content != NULL,
                    .progress = &progress};
+    /* The first word comes before any piece: of a small model the caller may get none to pack. */
+    ts_progress_add(&progress, 0, 0);
     ts_pool_run(d->pool, run_pieces, &j);
     if (content)
         *content = atomic_load(&j.sum);
