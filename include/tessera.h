@@ -96,7 +96,7 @@ typedef struct ts_engine_options {
     bool plan_only;   /* stop after planning: no weight is packed, no eval      */
     bool vocab_only;  /* stop after the tokenizer: no plan, no weights, no eval */
     /* 8-bit activations in micro-batches of 32 tokens or more: faster and less exact
-     * (docs/BENCHMARKS.md has both figures). */
+     * (docs/BENCHMARKS.md has both figures). With AMX slower: VNNI instead of BF16 tiles. */
     bool int8_prefill;
     ts_log_fn *log; /* may be NULL                                           */
     void *log_user;
