@@ -27,7 +27,7 @@ enum {
     BLOCK = TS_MUL_TOKENS / TOKENS, /* tiles of tokens of a block                           */
     PANEL = 2 * STEPS * TILE,       /* of two groups                                        */
     SUMS = STRIP * BLOCK * TILE,
-    NARROW = 4, /* steps of a panel that is read once, or one packed block */
+    NARROW = 4, /* steps of a panel of floats that is read once         */
     AHEAD = 2,  /* tiles of activations asked for into L1 ahead of use  */
 };
 _Static_assert(PANEL + SUMS <= TS_MUL_SCRATCH, "scratch of a product");
@@ -153,8 +153,6 @@ TS_INLINE void float_panel(ts_type type, uint8_t *dst, const uint8_t *w, int64_t
     }
 }
 
-typedef void amx_panel(uint8_t *dst, const uint8_t *w, int64_t k0, int64_t steps);
-
 /* --- tiles -------------------------------------------------------------------------- */
 
 /* Tiles 0..3: sums [group][tile of tokens]. 4, 5: weights. 6, 7: activations. */
@@ -250,14 +248,23 @@ static int64_t smaller(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-typedef struct amx_job {
+typedef struct amx_job amx_job;
+typedef void amx_panel(uint8_t *dst, const uint8_t *w, int64_t k0, int64_t steps);
+typedef void amx_narrow(const amx_job *j, int64_t n, int groups);
+
+/* What a type brings. */
+typedef struct amx_type {
+    amx_panel *panel;
+    amx_narrow *narrow; /* up to 32 tokens; NULL: by panels */
+} amx_type;
+
+struct amx_job {
     const ts_mul *p;
     amx_panel *panel;
     size_t group_bytes; /* of a packed group of rows  */
     int64_t m_tiles, k_tiles;
-    int64_t narrow; /* steps of a panel that is read once: small, so that it stays in the L1 */
     uint8_t *panel_mem, *sums;
-} amx_job;
+};
 
 static void make_panels(const amx_job *j, int64_t n, int groups, int64_t k0, int64_t steps)
 {
@@ -266,15 +273,105 @@ static void make_panels(const amx_job *j, int64_t n, int groups, int64_t k0, int
                  (const uint8_t *)j->p->w + (size_t)(n / ROWS + g) * j->group_bytes, k0, steps);
 }
 
-/* One or two tiles of tokens: sums stay in the tiles. */
+/* One step of one, two or four groups, whose tiles follow each other at a. A second tile of tokens
+ * only with one or two. */
+TS_INLINE void step_products(int groups, bool two, const uint8_t *a, const uint8_t *b,
+                             size_t b_stride)
+{
+    ts_tiles_see_stores();
+    _tile_loadd(4, a, 64);
+    _tile_loadd(6, b, 64);
+    _tile_dpbf16ps(0, 4, 6);
+    prefetch_tile(b + AHEAD * TILE);
+    if (groups >= 2) {
+        _tile_loadd(5, a + TILE, 64);
+        if (groups == 4)
+            _tile_dpbf16ps(1, 5, 6);
+        else
+            _tile_dpbf16ps(2, 5, 6);
+    }
+    if (groups == 4) {
+        _tile_loadd(4, a + 2 * TILE, 64);
+        _tile_dpbf16ps(2, 4, 6);
+        _tile_loadd(5, a + 3 * TILE, 64);
+        _tile_dpbf16ps(3, 5, 6);
+    } else if (two) {
+        _tile_loadd(7, b + b_stride, 64);
+        _tile_dpbf16ps(1, 4, 7);
+        if (groups == 2)
+            _tile_dpbf16ps(3, 5, 7);
+        prefetch_tile(b + b_stride + AHEAD * TILE);
+    }
+}
+
+/* The activations of tile k for the first tile of tokens; *stride to the second's. */
+TS_INLINE const uint8_t *narrow_x(const amx_job *j, int64_t k, size_t *stride)
+{
+    *stride = (size_t)ts_tile_steps(k / STEPS * STEPS, j->k_tiles) * TILE;
+    return (const uint8_t *)j->p->x + (size_t)ts_tile_place(0, j->m_tiles, k, j->k_tiles) * TILE;
+}
+
+/* The tiles of step k of a panel of two steps. */
+TS_INLINE uint8_t *ring(const amx_job *j, int groups, int64_t k)
+{
+    return j->panel_mem + (size_t)(k % 2 * groups) * TILE;
+}
+
+/* Four groups of rows from n on for up to 16 tokens, or one or two for up to 32: sums stay in the
+ * tiles over all of k, weights are read in the order they lie in. The tiles of a step are made
+ * before the products of the step before, so that what is loaded has left the store buffer and
+ * products overlap with vector work. */
+TS_INLINE void narrow_quant(ts_type type, int groups, const amx_job *j, int64_t n)
+{
+    const int per = r16_block(type) / 32, subs = 32 / r16_sub(type);
+    const bool two = groups < 4 && j->m_tiles == 2;
+    const uint8_t *w = (const uint8_t *)j->p->w + (size_t)(n / ROWS) * j->group_bytes, *b;
+    size_t stride;
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (int64_t k = 0; k < j->k_tiles; k += per, w += r16_block_bytes(type)) {
+        _Alignas(64) float ds[4][16 * 16], dm[4][16 * 16];
+        for (int g = 0; g < groups; g++) {
+            const uint8_t *wg = w + (size_t)g * j->group_bytes;
+            r16_prefetch(wg, r16_block_bytes(type));
+            r16_scales(type, wg, ds[g], dm[g]);
+        }
+        const float *scale = ds[0], *min = dm[0];
+        __asm__ volatile("" : "+r"(scale), "+r"(min)::"memory"); /* as in quant_panel */
+        TS_UNROLL
+        for (int s = 0; s < per; s++) {
+            for (int g = 0; g < groups; g++)
+                make_tile(type, ring(j, groups, k + s) + g * TILE, w + (size_t)g * j->group_bytes,
+                          s, scale + 256 * g + 16 * subs * s, min + 256 * g + 16 * subs * s);
+            if (k + s > 0) {
+                b = narrow_x(j, k + s - 1, &stride);
+                step_products(groups, two, ring(j, groups, k + s - 1), b, stride);
+            }
+        }
+    }
+    b = narrow_x(j, j->k_tiles - 1, &stride);
+    step_products(groups, two, ring(j, groups, j->k_tiles - 1), b, stride);
+    if (groups < 4) {
+        store_sums(groups, two ? 2 : 1, j->sums, BLOCK * TILE);
+        return;
+    }
+    _tile_stored(0, j->sums, 64);
+    _tile_stored(1, j->sums + BLOCK * TILE, 64);
+    _tile_stored(2, j->sums + 2 * BLOCK * TILE, 64);
+    _tile_stored(3, j->sums + 3 * BLOCK * TILE, 64);
+}
+
+/* The same of floats for one or two groups, by panels of a few steps. */
 TS_INLINE void narrow(const amx_job *j, int groups, int tokens, int64_t n)
 {
     zero_sums(groups, tokens);
     for (int64_t k0 = 0; k0 < j->k_tiles; k0 += STEPS) {
         const uint8_t *x = (const uint8_t *)j->p->x + (size_t)(k0 * tokens) * TILE;
         const int64_t block = ts_tile_steps(k0, j->k_tiles);
-        for (int64_t k = 0; k < block; k += j->narrow) {
-            int64_t steps = smaller(j->narrow, block - k);
+        for (int64_t k = 0; k < block; k += NARROW) {
+            int64_t steps = smaller(NARROW, block - k);
             make_panels(j, n, groups, k0 + k, steps);
             products(groups, tokens, j->panel_mem, x + (size_t)k * TILE, (size_t)block * TILE,
                      steps);
@@ -326,33 +423,45 @@ static void strip(const amx_job *j, int64_t n, int groups, int64_t m, int64_t ti
     }
 }
 
-static void tiles_mul(amx_panel *panel, int block, size_t group_bytes, const ts_mul *p)
+/* Up to `groups` groups of rows from n on for one or two tiles of tokens; returns how many. */
+static int few(const amx_job *j, const amx_type *f, int64_t n, int groups)
+{
+    if (groups == 3)
+        groups = 2;
+    if (f->narrow)
+        f->narrow(j, n, groups);
+    else if (groups == 2 && j->m_tiles == 2)
+        narrow(j, 2, 2, n);
+    else if (groups == 2)
+        narrow(j, 2, 1, n);
+    else if (j->m_tiles == 2)
+        narrow(j, 1, 2, n);
+    else
+        narrow(j, 1, 1, n);
+    return groups;
+}
+
+static void tiles_mul(const amx_type *f, size_t group_bytes, const ts_mul *p)
 {
     const int64_t groups = ts_tile_count(p->n1 - p->n0, ROWS);
     const int64_t m_tiles = ts_tile_count(p->m, TOKENS);
     amx_job j = {.p = p,
-                 .panel = panel,
+                 .panel = f->panel,
                  .group_bytes = group_bytes,
                  .m_tiles = m_tiles,
                  .k_tiles = ts_tile_count(p->k, 32),
-                 .narrow = block / 32 > NARROW ? block / 32 : NARROW,
                  .panel_mem = p->scratch,
                  .sums = (uint8_t *)p->scratch + PANEL};
-    const int64_t at_once = m_tiles <= 2 ? 2 : STRIP;
+    const int64_t at_once = m_tiles > 2 ? STRIP : m_tiles == 1 && f->narrow ? 4 : 2;
     for (int64_t m = 0; m < m_tiles; m += BLOCK) {
         int64_t tiles = smaller(BLOCK, m_tiles - m);
-        for (int64_t g = 0; g < groups; g += at_once) {
-            int64_t n = p->n0 + g * ROWS, now = smaller(at_once, groups - g);
+        for (int64_t g = 0, now; g < groups; g += now) {
+            int64_t n = p->n0 + g * ROWS;
+            now = smaller(at_once, groups - g);
             if (m_tiles > 2)
                 strip(&j, n, (int)now, m, tiles);
-            else if (now == 2 && tiles == 2)
-                narrow(&j, 2, 2, n);
-            else if (now == 2)
-                narrow(&j, 2, 1, n);
-            else if (tiles == 2)
-                narrow(&j, 1, 2, n);
             else
-                narrow(&j, 1, 1, n);
+                now = few(&j, f, n, (int)now);
             for (int64_t i = 0; i < now; i++)
                 for (int64_t t = 0; t < tiles; t++)
                     leave(p, j.sums + (i * BLOCK + t) * TILE, n + i * ROWS, (m + t) * TOKENS);
@@ -375,7 +484,7 @@ static bool on_tiles(int64_t m)
         if (p->m < TS_TILES_MIN || p->limbs < few)                                                 \
             TS_SYM(ts_kset_##T##_avx512).mul(p);                                                   \
         else                                                                                       \
-            tiles_mul(panel_##T, block_##T, ts_r16_bytes(TS_TYPE_##T, ROWS, p->k), p);             \
+            tiles_mul(&amx_##T, ts_r16_bytes(TS_TYPE_##T, ROWS, p->k), p);                         \
     }                                                                                              \
     extern const ts_kset TS_SYM(ts_kset_##T##_amx);                                                \
     const ts_kset TS_SYM(ts_kset_##T##_amx) = {                                                    \
@@ -395,20 +504,29 @@ static bool on_tiles(int64_t m)
 #define AMX_INT8_Q8_256 ts_prep_q8_256_avx512
 
 #define QUANT(T, name, act)                                                                        \
-    enum { block_##T = TS_ACT_##act == TS_ACT_Q8_256 ? 256 : 32 };                                 \
     static void panel_##T(uint8_t *dst, const uint8_t *w, int64_t k0, int64_t steps)               \
     {                                                                                              \
         quant_panel(TS_TYPE_##T, dst, w, k0, steps);                                               \
     }                                                                                              \
+    static void narrow_##T(const amx_job *j, int64_t n, int groups)                                \
+    {                                                                                              \
+        if (groups == 4)                                                                           \
+            narrow_quant(TS_TYPE_##T, 4, j, n);                                                    \
+        else if (groups == 2)                                                                      \
+            narrow_quant(TS_TYPE_##T, 2, j, n);                                                    \
+        else                                                                                       \
+            narrow_quant(TS_TYPE_##T, 1, j, n);                                                    \
+    }                                                                                              \
+    static const amx_type amx_##T = {panel_##T, narrow_##T};                                       \
     KSET(T, name, ts_prep_quant_amx, 2, AMX_INT8_##act)
 R16_TYPES(QUANT)
 
 #define FLOAT(T, name)                                                                             \
-    enum { block_##T = 32 };                                                                       \
     static void panel_##T(uint8_t *dst, const uint8_t *w, int64_t k0, int64_t steps)               \
     {                                                                                              \
         float_panel(TS_TYPE_##T, dst, w, k0, steps);                                               \
     }                                                                                              \
+    static const amx_type amx_##T = {panel_##T, NULL};                                             \
     KSET(T, name, ts_prep_float_amx, 1, ts_prep_float_amx)
 FLOAT(F16, f16)
 FLOAT(BF16, bf16)
