@@ -10,8 +10,9 @@
 #include "base/probe.h"
 #include "plan/step.h"
 
-/* Query rows that are split over positions: a decode step of up to this many tokens. */
-#define TS_SPLIT_TOKENS 4
+/* A step of up to this many tokens splits attention over positions: its heads alone are too few
+ * tasks for many threads. */
+#define TS_SPLIT_TOKENS 16
 
 /* A micro-batch of this many rows is prefill, for --prefill int8. */
 #define TS_PREFILL_ROWS 32
