@@ -66,8 +66,10 @@ static void check_ways(const golden *g, const char *path, ts_isa isa, const char
             worst = d > worst ? d : worst;
             mean += d / PAIR;
         }
-        /* BF16 tiles beside 15-bit VNNI: the mean over positions counts, as between sets */
-        bool near = tiles ? mean <= GOLDEN_TILES : worst <= GOLDEN_SETS;
+        /* BF16 tiles beside 15-bit VNNI: the mean over positions counts, as between sets. Both
+         * sides round, and a position whose logits are small shows it most (1.4e-3 measured). */
+        bool near =
+            tiles ? mean <= GOLDEN_TILES && worst <= 4 * GOLDEN_TILES : worst <= GOLDEN_SETS;
         CHECK_MSG(bits || (ways[w].threads == 2 && near),
                   "%s %s: %d threads, micro-batch %d, %zu at a time: NMSE %.3g", g->file, label,
                   ways[w].threads, (int)ways[w].ubatch, ways[w].step, worst);
