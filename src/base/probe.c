@@ -74,10 +74,12 @@ const ts_probe_loops ts_probe_sse2 = {
 
 /* --- timing ------------------------------------------------------------- */
 
-/* A millisecond or two each. A round of tile products takes 64 cycles. */
+/* A millisecond or two each. A round of tile products takes 64 cycles. Every thread's work is cut
+ * into parts, and who is done with his own takes others': what counts is what the machine does, not
+ * its slowest thread, whose CPU may be another program's for a while. */
 #define LEAST ((size_t)256 << 20) /* bytes to read, if there is memory for them */
 
-enum { RUNS = 6, ROUNDS = 400000, TILE_ROUNDS = 50000 };
+enum { RUNS = 6, PARTS = 8, ROUNDS = 400000 / PARTS, TILE_ROUNDS = 50000 / PARTS };
 
 typedef enum job_kind {
     JOB_FILL,
@@ -97,35 +99,48 @@ struct ts_prober {
     size_t stride, slice; /* from one thread's part to the next; what is read of one */
     size_t filled;        /* of a part, while it is filled                           */
     job_kind what;
-    atomic_int_fast64_t sink; /* results go here, so that they are made */
+    atomic_int *taken;        /* [threads] parts of each that someone has taken */
+    atomic_int_fast64_t sink; /* results go here, so that they are made         */
 };
+
+/* One part of what is thread t's. */
+static int64_t part(const ts_prober *j, int t, int i)
+{
+    const char *mine = j->buf + (size_t)t * j->stride;
+    size_t from = j->slice / PARTS / 4096 * 4096 * (size_t)i;
+    size_t to = i == PARTS - 1 ? j->slice : from + j->slice / PARTS / 4096 * 4096;
+
+    switch (j->what) {
+    case JOB_READ:
+        return (int64_t)j->loops->read(mine + from, to - from);
+    case JOB_FMA:
+        return (int64_t)j->loops->fma(ROUNDS);
+    case JOB_INT8:
+        return j->loops->int8(ROUNDS);
+    case JOB_TILE_INT8:
+        return j->tiles->int8(TILE_ROUNDS);
+    case JOB_TILE_BF16:
+        return (int64_t)j->tiles->bf16(TILE_ROUNDS);
+    case JOB_FILL:
+        break;
+    }
+    return 0;
+}
 
 static void job(void *arg, int tid, int n_threads)
 {
     ts_prober *j = arg;
-    char *mine = j->buf + (size_t)tid * j->stride;
     int64_t v = 0;
 
-    (void)n_threads;
-    switch (j->what) {
-    case JOB_FILL: /* by its reader, for the sake of NUMA; not zeros, which the kernel may share */
-        memset(mine + j->filled, 0x55, j->slice);
-        break;
-    case JOB_READ:
-        v = (int64_t)j->loops->read(mine, j->slice);
-        break;
-    case JOB_FMA:
-        v = (int64_t)j->loops->fma(ROUNDS);
-        break;
-    case JOB_INT8:
-        v = j->loops->int8(ROUNDS);
-        break;
-    case JOB_TILE_INT8:
-        v = j->tiles->int8(TILE_ROUNDS);
-        break;
-    case JOB_TILE_BF16:
-        v = (int64_t)j->tiles->bf16(TILE_ROUNDS);
-        break;
+    if (j->what == JOB_FILL) {
+        /* by its reader, for the sake of NUMA; not zeros, which the kernel may share */
+        memset(j->buf + (size_t)tid * j->stride + j->filled, 0x55, j->slice);
+        return;
+    }
+    for (int t = 0; t < n_threads; t++) {
+        int whose = (tid + t) % n_threads, i;
+        while ((i = atomic_fetch_add_explicit(&j->taken[whose], 1, memory_order_relaxed)) < PARTS)
+            v += part(j, whose, i);
     }
     atomic_fetch_add_explicit(&j->sink, v, memory_order_relaxed);
 }
@@ -145,6 +160,8 @@ static double best_rate(ts_prober *p, job_kind what, double n)
 
     p->what = what;
     for (int i = 0; i < RUNS; i++) {
+        for (int t = 0; t < ts_pool_size(p->pool); t++)
+            atomic_store_explicit(&p->taken[t], 0, memory_order_relaxed);
         double start = now();
         ts_pool_run(p->pool, job, p);
         double t = now() - start;
@@ -163,12 +180,12 @@ static void keep(double *best, double rate)
 void ts_prober_run(ts_prober *p, ts_probe *best)
 {
     keep(&best->read, best_rate(p, JOB_READ, (double)p->slice));
-    keep(&best->fma, best_rate(p, JOB_FMA, ROUNDS * p->loops->fma_ops));
-    keep(&best->int8, best_rate(p, JOB_INT8, ROUNDS * p->loops->int8_ops));
+    keep(&best->fma, best_rate(p, JOB_FMA, PARTS * ROUNDS * p->loops->fma_ops));
+    keep(&best->int8, best_rate(p, JOB_INT8, PARTS * ROUNDS * p->loops->int8_ops));
     if (!p->tiles)
         return;
-    keep(&best->tile_int8, best_rate(p, JOB_TILE_INT8, TILE_ROUNDS * p->tiles->int8_ops));
-    keep(&best->tile_bf16, best_rate(p, JOB_TILE_BF16, TILE_ROUNDS * p->tiles->bf16_ops));
+    keep(&best->tile_int8, best_rate(p, JOB_TILE_INT8, PARTS * TILE_ROUNDS * p->tiles->int8_ops));
+    keep(&best->tile_bf16, best_rate(p, JOB_TILE_BF16, PARTS * TILE_ROUNDS * p->tiles->bf16_ops));
 }
 
 /* The parts grow a sixteenth at a time. Where the system is slow to give memory (a virtual machine
@@ -226,6 +243,11 @@ ts_status ts_prober_open(ts_prober **out, int n_threads, ts_isa isa, ts_error *e
         ts_prober_close(p);
         return st;
     }
+    p->taken = ts_calloc((size_t)n_threads, sizeof *p->taken);
+    if (!p->taken) {
+        ts_prober_close(p);
+        return ts_fail(err, TS_NO_MEMORY, "no memory to measure this machine");
+    }
     p->stride = buffer_bytes() / (size_t)n_threads / 4096 * 4096;
     /* The loops prefetch a page ahead of what they read: those addresses lie in the mapping too. */
     p->bytes = p->stride * (size_t)n_threads + 8192;
@@ -247,6 +269,7 @@ void ts_prober_close(ts_prober *p)
     if (p->buf)
         ts_unmap(p->buf, p->bytes);
     ts_pool_close(p->pool);
+    free(p->taken);
     free(p);
 }
 
