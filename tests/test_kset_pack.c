@@ -10,13 +10,13 @@
 #include "cpu/prep_x16.h"
 
 /* Prepared activations have the same bytes however the tokens are cut, and what fills them up, up
- * to a tile of tokens or 32 elements, is zeros. */
+ * to a tile of tokens, or of elements, is zeros. */
 static void prepared(const ts_kset *s, const ts_prep *prep)
 {
     enum { M = 32 };
     int block = ts_type_get(s->type)->block;
-    int k = block == 1 ? 557 : block == 32 ? 576 : 768; /* more than a k block of tiles */
-    int filled = (k + 31) / 32 * 32;
+    int k = block == 1 ? 557 : block == 32 ? 608 : 768; /* more than a k block of tiles */
+    int filled = (k + 63) / 64 * 64;
     for (int m = 1; m <= M; m++) {
         /* x is followed by NaN, zeros by zeros */
         float *x = poisoned((size_t)(M * filled) * sizeof *x);
@@ -36,7 +36,8 @@ static void prepared(const ts_kset *s, const ts_prep *prep)
         free(act);
         /* the same with zeros as elements, and with zeros as tokens */
         for (int i = 0; i < 2; i++) {
-            int m2 = i == 0 ? m : (m + 15) / 16 * 16, k2 = i == 0 ? filled : k;
+            int m2 = i == 0 ? m : (m + 15) / 16 * 16;
+            int k2 = i == 1 ? k : m < prep->group_from ? (k + 31) / 32 * 32 : filled;
             if (bytes != prep->bytes(m2, k2) || (i == 1 && m < TS_TILES_MIN))
                 continue;
             act = poisoned(bytes);
