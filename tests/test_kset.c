@@ -312,7 +312,7 @@ static void extremes(const ts_kset *s)
                 oracle(s, int8, o.w, o.x, K, want, m, N, K);
                 if (o.w_norm[0] > 0) /* weights that are all zero leave the offsets' rounding */
                     compare("extremes", s, &o, want, y, N,
-                            ts_kset_on_int8_tiles(s, int8, m) ? 1e-2 : 1e-7);
+                            ts_kset_on_int8_tiles(s, int8, m) ? 0.1 : 1e-7);
                 operands_free(&o);
                 free(y);
                 free(want);

@@ -26,7 +26,7 @@ enum {
     HELD = 4 * TILE,          /* sums of 2 x 2 tiles                                       */
     AHEAD = 2,                /* tiles of activations asked for into L1 ahead of use       */
 };
-_Static_assert(PANEL + 2 * HELD + 2 * ROWS * 4 + SUMS <= TS_MUL_SCRATCH, "scratch of a product");
+_Static_assert(PANEL + HELD + 2 * ROWS * 4 + SUMS <= TS_MUL_SCRATCH, "scratch of a product");
 _Static_assert(PANEL % 64 == 0 && HELD % 64 == 0, "whole lines");
 
 /* --- levels -------------------------------------------------------------------------- */
@@ -290,6 +290,9 @@ TS_INLINE void add_half(const held *h, int half)
     uint8_t *sum = h->sum + (group * BLOCK + tile) * TILE + 64 * row;
     const float *s = h->s + group * ROWS + row;
     const __m512 d = _mm512_loadu_ps(h->d + (size_t)tile * h->d_stride);
+    R16_KEEP(c);
+    R16_KEEP(sum);
+    R16_KEEP(s);
     TS_UNROLL
     for (int r = 0; r < 8; r++) {
         __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_loadu_si512(c + 64 * r)), d);
@@ -346,7 +349,7 @@ typedef struct amx_job {
     size_t group_bytes; /* of a packed group of rows  */
     int64_t m_tiles;
     int64_t lines, k_tiles; /* k in 32s and in 64s */
-    uint8_t *panel_mem, *held_mem, *sums;
+    uint8_t *panel_mem, *held, *sums;
     float *scales; /* [group of 2][16]: of the panel's rows */
 } amx_job;
 
@@ -356,23 +359,19 @@ TS_INLINE void wide(const amx_job *j, int groups, const uint8_t *x, uint8_t *sum
                     int64_t steps, bool first)
 {
     const size_t stride = ts_tile8_bytes(steps);
-    held h[2];
+    held h;
     const held *before = NULL;
-    int64_t t = 0;
     ts_tiles_see_stores();
-    for (; t < tiles; t += 2, x += 2 * stride, sum += 2 * TILE) {
-        const int now = (int)(t / 2 % 2);
-        uint8_t *c = j->held_mem + now * HELD;
-        if (tiles - t >= 2)
+    for (int64_t t = 0; t < tiles; t += 2, x += 2 * stride, sum += 2 * TILE) {
+        if (tiles - t >= 2) {
             products(groups, 2, j->panel_mem, x, stride, steps, before);
-        else
+            store_sums(groups, 2, j->held, 2 * TILE);
+        } else {
             products(groups, 1, j->panel_mem, x, stride, steps, before);
-        if (tiles - t >= 2)
-            store_sums(groups, 2, c, 2 * TILE);
-        else
-            store_sums(groups, 1, c, 2 * TILE);
-        h[now] = (held){c, sum, x + (size_t)steps * TILE, stride, j->scales, first};
-        before = &h[now];
+            store_sums(groups, 1, j->held, 2 * TILE);
+        }
+        h = (held){j->held, sum, x + (size_t)steps * TILE, stride, j->scales, first};
+        before = &h;
     }
     for (int half = 0; half < 4 * groups; half++)
         if (tiles % 2 == 0 || half / 2 % 2 == 0)
@@ -417,9 +416,9 @@ static void int8_mul(amx_panel *panel, size_t group_bytes, const ts_mul *p)
                  .lines = p->k / 32,
                  .k_tiles = ts_tile_count(p->k, TS_TILE8_K),
                  .panel_mem = mem,
-                 .held_mem = mem + PANEL,
-                 .scales = (float *)(mem + PANEL + 2 * HELD),
-                 .sums = mem + PANEL + 2 * HELD + 2 * ROWS * sizeof(float)};
+                 .held = mem + PANEL,
+                 .scales = (float *)(mem + PANEL + HELD),
+                 .sums = mem + PANEL + HELD + 2 * ROWS * sizeof(float)};
     for (int64_t m = 0; m < m_tiles; m += BLOCK) {
         int64_t tiles = smaller(BLOCK, m_tiles - m);
         for (int64_t g = 0; g < groups; g += STRIP) {
