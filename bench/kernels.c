@@ -4,8 +4,8 @@
  * Decode is bound by memory: its share is of a plain read loop over a buffer larger than the
  * caches, and every shape has as many copies of its matrix as it takes to leave them. Prefill is
  * bound by arithmetic: its share is of a loop of nothing but the instructions the kernel needs:
- * BF16 tile products, int8 products, or FMA. A figure is the fastest of its rounds: other programs
- * on the machine only ever add time. */
+ * tile products in BF16 or int8, int8 products, or FMA. A figure is the fastest of its rounds:
+ * other programs on the machine only ever add time. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

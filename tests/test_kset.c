@@ -5,6 +5,11 @@
  * pad with NaN bytes. scripts/mutate.py puts bugs into the kernels and wants this test red. */
 #include "kset_case.h"
 
+#include "cpu/prep_x16.h"
+
+/* Elements of a token that share a scale in int8 tiles. */
+#define INT8_BLOCK (TS_TILE8_K * TS_TILE8_STEPS)
+
 static bool is_poison(float f)
 {
     uint32_t u;
@@ -111,7 +116,7 @@ static void oracle(const ts_kset *s, bool int8, const uint8_t *w, const float *x
                    float *want, int64_t m, int64_t n, int64_t k)
 {
     if (amx_int8(s, int8)) {
-        float *codes = rounded_x(x, ldx, m, k, ts_kset_on_tiles(s, int8, m) ? 512 : 32);
+        float *codes = rounded_x(x, ldx, m, k, ts_kset_on_tiles(s, int8, m) ? INT8_BLOCK : 32);
         product(ts_kset_get(s->type, TS_ISA_REF), false, w, codes, k, want, n, m, n, k, 1);
         free(codes);
         return;
@@ -227,7 +232,7 @@ static void int8_noise(const ts_kset *s)
     const ts_type_info *info = ts_type_get(s->type);
     operands o = operands_random(s->type, M, N, K, K);
     float *y = poisoned_y(M, N), *want = poisoned(M * N * sizeof *want);
-    float *codes = rounded_x(o.x, K, M, K, 512), *row = poisoned(K * sizeof *row);
+    float *codes = rounded_x(o.x, K, M, K, INT8_BLOCK), *row = poisoned(K * sizeof *row);
     double noise = 0, expected = 0;
     product(s, true, o.w, o.x, K, y, N, M, N, K, 1);
     plain(s->type, o.w, codes, K, want, M, N, K);
@@ -235,12 +240,12 @@ static void int8_noise(const ts_kset *s)
         noise += ((double)y[i] - want[i]) * ((double)y[i] - want[i]);
     for (int i = 0; i < N; i++) {
         info->to_f32(row, o.w + (size_t)i * ts_row_bytes(info, K), K);
-        for (int b = 0; b < K; b += 512) {
+        for (int b = 0; b < K; b += INT8_BLOCK) {
             float max = 0;
-            for (int l = b; l < b + 512 && l < K; l++)
+            for (int l = b; l < b + INT8_BLOCK && l < K; l++)
                 max = fmaxf(max, fabsf(row[l]));
             for (int t = 0; t < M; t++)
-                for (int l = b; l < b + 512 && l < K; l++)
+                for (int l = b; l < b + INT8_BLOCK && l < K; l++)
                     expected +=
                         (double)codes[t * K + l] * codes[t * K + l] * max * max / 127 / 127 / 12;
         }

@@ -267,11 +267,15 @@ static void one_set(const ts_kset *s)
 {
     prepared(s, s->prep);
     prepared(s, s->prep_int8);
+    const int block = ts_type_get(s->type)->block;
+    for (int64_t m = 1; m <= 64; m++) /* a buffer made for the one holds the other */
+        for (int64_t k = block; k <= 1024; k += block)
+            CHECK_MSG(s->prep->bytes(m, k) >= s->prep_int8->bytes(m, k), "%s m=%d k=%d",
+                      set_name(s), (int)m, (int)k);
     if (s->pack)
         round_trip(s);
     /* n is not a multiple of the group: taken as one matrix of 3 n rows, they would share groups.
      * One block of one group leaves bytes up to the next matrix. */
-    int block = ts_type_get(s->type)->block;
     stacks(s, s->group + 3, block == 1 ? 45 : 2 * block);
     stacks(s, s->group > 3 ? s->group - 3 : 2, block == 1 ? 13 : block);
     huge_stacks(s);

@@ -34,7 +34,9 @@ typedef struct ts_mul {
  *
  *   exact  15 bits: q = round(x / d), d = max|x| / 16256 over a block, held as two int8 limbs
  *          q = 128 h + l that are two rows of the product, added at its end
- *   int8   q = round(x / d), d = max|x| / 127: one row, half the work, 16,000 times the noise */
+ *   int8   q = round(x / d), d = max|x| / 127: one row, half the work, 16,000 times the noise
+ *
+ * One buffer holds either: a set's exact preparation never takes fewer bytes. */
 typedef struct ts_prep {
     ts_act act;
     ts_isa isa;

@@ -8,7 +8,7 @@
 
 /* What real models reach of the measured limits (docs/BENCHMARKS.md): one token streams its weights
  * at this share of the read bandwidth, a micro-batch computes at this share of the peak. Exact
- * activations are two int8 products each. */
+ * activations are two int8 products each; of int8 tiles the share is not a measured one. */
 #define DECODE_SHARE    0.77
 #define EXACT_SHARE     0.25
 #define INT8_SHARE      0.46

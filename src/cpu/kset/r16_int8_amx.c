@@ -25,6 +25,7 @@ enum {
     PANEL = 2 * STEPS * TILE, /* of two groups                                             */
     HELD = 4 * TILE,          /* sums of 2 x 2 tiles                                       */
     AHEAD = 2,                /* tiles of activations asked for into L1 ahead of use       */
+    EACH_STEP = STEPS < 8 ? 8 / STEPS : 1, /* of the held sums' 8 halves                   */
 };
 _Static_assert(PANEL + HELD + 2 * ROWS * 4 + SUMS <= TS_MUL_SCRATCH, "scratch of a product");
 _Static_assert(PANEL % 64 == 0 && HELD % 64 == 0, "whole lines");
@@ -336,7 +337,7 @@ TS_INLINE void products(int groups, int tokens, const uint8_t *a, const uint8_t 
             prefetch_tile(next);
             prefetch_tile(next + b_stride);
         }
-        if (half < halves)
+        for (int i = 0; i < EACH_STEP && half < halves; i++)
             add_half(before, half++);
     }
     while (half < halves)
