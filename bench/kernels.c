@@ -4,8 +4,8 @@
  * Decode is bound by memory: its share is of a plain read loop over a buffer larger than the
  * caches, and every shape has as many copies of its matrix as it takes to leave them. Prefill is
  * bound by arithmetic: its share is of a loop of nothing but the instructions the kernel needs:
- * BF16 tile products, int8 products, or FMA. A figure is the fastest of its rounds: other programs
- * on the machine only ever add time. */
+ * tile products in BF16 or int8, int8 products, or FMA. A figure is the fastest of its rounds:
+ * other programs on the machine only ever add time. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -201,10 +201,11 @@ static void row(const options *opt, const ts_pool *pool, const ts_probe *l, cons
     const ts_type_info *info = ts_type_get(j->s->type);
     double bytes = (double)j->n * (double)ts_row_bytes(info, j->k), x = (double)(j->m * j->k) * 4;
     double gbs = bytes / mul * 1e-9, gflops = 2.0 * (double)(j->m * j->n * j->k) / mul * 1e-9;
-    bool tiles = j->s->on_tiles && j->s->on_tiles(j->m) && j->prep == j->s->prep;
+    bool tiles = ts_kset_on_tiles(j->s, opt->int8, j->m);
+    bool tiles8 = ts_kset_on_int8_tiles(j->s, opt->int8, j->m);
     bool fma = info->act == TS_ACT_F32;
-    double peak = 1e-9 * (tiles ? l->tile_bf16 : fma ? l->fma : l->int8);
-    const char *peak_name = tiles ? "tile_bf16" : fma ? "fma" : "int8";
+    double peak = 1e-9 * (tiles8 ? l->tile_int8 : tiles ? l->tile_bf16 : fma ? l->fma : l->int8);
+    const char *peak_name = tiles8 ? "tile_int8" : tiles ? "tile_bf16" : fma ? "fma" : "int8";
     double share_read = 100 * gbs / (1e-9 * l->read),
            share_peak = peak > 0 ? 100 * gflops / peak : 0;
     double pack_gbs = pack > 0 ? bytes / pack * 1e-9 : 0, prep_gbs = x / prep * 1e-9;

@@ -46,23 +46,26 @@ static double stddev(const bench_result *r, sample_fn *get)
 
 /* What bounds a test, and how near to the bound it came. */
 typedef struct bound {
-    const char *name;      /* "read", "int8", "tile_bf16"; NULL for a mixed test */
+    const char *name;      /* "read", "int8", "tile_bf16" ..; NULL for a mixed test */
     const char *unit;      /* of the achieved figure                           */
     const char *peak_unit; /* of the peak                                      */
     double achieved, peak; /* in that unit                                     */
 } bound;
 
-/* The peak that bounds a prefill, of what most of its products are made in. On amx those are tiles,
- * unless 8-bit activations were asked for and the weights have them. */
+/* The peak that bounds a prefill, of what most of its products are made in. On amx those are tiles:
+ * of int8 if 8-bit activations were asked for and the weights have them. */
 static void prefill_peak(const bench_result *r, bound *b)
 {
-    bool int8 = r->work.int8, amx = strcmp(r->info.isa, "amx") == 0;
-    bool tiles = amx && !(int8 && r->info.int8_prefill);
+    bool int8 = r->work.int8, tiles = strcmp(r->info.isa, "amx") == 0;
+    bool int8_tiles = tiles && int8 && r->info.int8_prefill;
 
-    b->name = tiles ? "tile_bf16" : int8 ? "int8" : "fma";
-    b->peak = 1e-12 * (tiles ? r->peak.tile_bf16 : int8 ? r->peak.int8 : r->peak.fma);
+    b->name = int8_tiles ? "tile_int8" : tiles ? "tile_bf16" : int8 ? "int8" : "fma";
+    b->peak = 1e-12 * (int8_tiles ? r->peak.tile_int8
+                       : tiles    ? r->peak.tile_bf16
+                       : int8     ? r->peak.int8
+                                  : r->peak.fma);
     b->unit = "TFLOPS";
-    b->peak_unit = int8 && !tiles ? "TOPS" : "TFLOPS";
+    b->peak_unit = int8_tiles || (int8 && !tiles) ? "TOPS" : "TFLOPS";
 }
 
 static bound bound_of(const bench_result *r)

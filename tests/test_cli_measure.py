@@ -104,9 +104,10 @@ def check_numbers(t):
         flops = 2 * (t["body_params"] + t["head_params"] * batches / t["n_prompt"])
         tflops = 1e-12 * flops * t["avg_ts"]
         peaks = {"fma": "peak_fma_tflops", "int8": "peak_int8_tops",
-                 "tile_bf16": "peak_tile_bf16_tflops"}
+                 "tile_bf16": "peak_tile_bf16_tflops", "tile_int8": "peak_tile_int8_tops"}
         peak = t[peaks[t["bound"]]]
-        check((t["bound"] == "tile_bf16") == (t["isa"] == "amx" and t["prefill"] == "exact") and t["achieved_gbps"] is None, t)
+        tile = {"exact": "tile_bf16", "int8": "tile_int8"}[t["prefill"]]
+        check((t["bound"] == tile) == (t["isa"] == "amx") and t["achieved_gbps"] is None, t)
         check(abs(t["achieved_tflops"] - tflops) < 1e-3 * tflops + 2e-6, t)
         check(abs(t["share"] - tflops / peak) < 1e-3 * t["share"] + 2e-6, t)
 

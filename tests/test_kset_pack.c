@@ -10,13 +10,13 @@
 #include "cpu/prep_x16.h"
 
 /* Prepared activations have the same bytes however the tokens are cut, and what fills them up, up
- * to a tile of tokens or 32 elements, is zeros. */
+ * to a tile of tokens, or of elements, is zeros. */
 static void prepared(const ts_kset *s, const ts_prep *prep)
 {
     enum { M = 32 };
     int block = ts_type_get(s->type)->block;
-    int k = block == 1 ? 557 : block == 32 ? 576 : 768; /* more than a k block of tiles */
-    int filled = (k + 31) / 32 * 32;
+    int k = block == 1 ? 557 : block == 32 ? 608 : 768; /* more than a k block of tiles */
+    int filled = (k + 63) / 64 * 64;
     for (int m = 1; m <= M; m++) {
         /* x is followed by NaN, zeros by zeros */
         float *x = poisoned((size_t)(M * filled) * sizeof *x);
@@ -36,7 +36,8 @@ static void prepared(const ts_kset *s, const ts_prep *prep)
         free(act);
         /* the same with zeros as elements, and with zeros as tokens */
         for (int i = 0; i < 2; i++) {
-            int m2 = i == 0 ? m : (m + 15) / 16 * 16, k2 = i == 0 ? filled : k;
+            int m2 = i == 0 ? m : (m + 15) / 16 * 16;
+            int k2 = i == 1 ? k : m < prep->group_from ? (k + 31) / 32 * 32 : filled;
             if (bytes != prep->bytes(m2, k2) || (i == 1 && m < TS_TILES_MIN))
                 continue;
             act = poisoned(bytes);
@@ -266,11 +267,15 @@ static void one_set(const ts_kset *s)
 {
     prepared(s, s->prep);
     prepared(s, s->prep_int8);
+    const int block = ts_type_get(s->type)->block;
+    for (int64_t m = 1; m <= 64; m++) /* a buffer made for the one holds the other */
+        for (int64_t k = block; k <= 1024; k += block)
+            CHECK_MSG(s->prep->bytes(m, k) >= s->prep_int8->bytes(m, k), "%s m=%d k=%d",
+                      set_name(s), (int)m, (int)k);
     if (s->pack)
         round_trip(s);
     /* n is not a multiple of the group: taken as one matrix of 3 n rows, they would share groups.
      * One block of one group leaves bytes up to the next matrix. */
-    int block = ts_type_get(s->type)->block;
     stacks(s, s->group + 3, block == 1 ? 45 : 2 * block);
     stacks(s, s->group > 3 ? s->group - 3 : 2, block == 1 ? 13 : block);
     huge_stacks(s);

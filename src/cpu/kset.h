@@ -34,7 +34,9 @@ typedef struct ts_mul {
  *
  *   exact  15 bits: q = round(x / d), d = max|x| / 16256 over a block, held as two int8 limbs
  *          q = 128 h + l that are two rows of the product, added at its end
- *   int8   q = round(x / d), d = max|x| / 127: one row, half the work, 16,000 times the noise */
+ *   int8   q = round(x / d), d = max|x| / 127: one row, half the work, 16,000 times the noise
+ *
+ * One buffer holds either: a set's exact preparation never takes fewer bytes. */
 typedef struct ts_prep {
     ts_act act;
     ts_isa isa;
@@ -65,16 +67,20 @@ typedef struct ts_kset {
     /* The inverse, byte for byte. */
     void (*unpack)(void *src, const void *packed, int64_t n, int64_t k, int64_t n0, int64_t n1);
     void (*mul)(const ts_mul *p);
-    /* Does mul make the products of m tokens with exact activations on tiles? NULL: never. The
-     * statistics and the prediction ask it. */
-    bool (*on_tiles)(int64_t m);
+    /* Does mul make the products of m tokens, with 8-bit activations or exact ones, on tiles? NULL:
+     * never. The statistics and the prediction ask it. */
+    bool (*on_tiles)(bool int8, int64_t m);
 } ts_kset;
 
-/* The same for either precision: 8-bit activations go by vectors, unless they are the exact ones.
- */
 static inline bool ts_kset_on_tiles(const ts_kset *s, bool int8, int64_t m)
 {
-    return s->on_tiles && s->on_tiles(m) && !(int8 && s->prep_int8 != s->prep);
+    return s->on_tiles && s->on_tiles(int8, m);
+}
+
+/* The products of m tokens on tiles are of 8-bit activations, made by int8 tiles. */
+static inline bool ts_kset_on_int8_tiles(const ts_kset *s, bool int8, int64_t m)
+{
+    return int8 && s->prep_int8 != s->prep && ts_kset_on_tiles(s, int8, m);
 }
 
 /* The widest kernel set for this type not wider than isa; never NULL for a type ts_type_get knows

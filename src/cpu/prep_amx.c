@@ -1,5 +1,5 @@
-/* prep_amx.c - activations for the amx kernel sets: from TS_TILES_MIN tokens on BF16 tiles, below
- * what the avx512 kernels read. */
+/* prep_amx.c - activations for the amx kernel sets: BF16 tiles from TS_TILES_MIN tokens on, int8
+ * tiles from TS_TILES8_MIN on, below them what the avx512 kernels read. */
 #include "cpu/prep.h"
 #include "cpu/prep_x16.h"
 
@@ -92,22 +92,156 @@ static size_t tiles_bytes(int64_t m, int64_t k)
     return (size_t)ts_tile_count(m, TOKENS) * (size_t)ts_tile_count(k, 32) * TILE;
 }
 
-#define PREP(name, few, act, limbs)                                                                \
+/* --- int8 tiles ------------------------------------------------------------------- */
+
+/* What a token's n elements of a k block are multiplied with, and in *d the scale of the codes. */
+static float block_scale(const float *x, int64_t n, float *d)
+{
+    const __m512i abs = _mm512_set1_epi32(0x7fffffff);
+    __m512i a = _mm512_setzero_si512(), b = a; /* as integers a NaN is the largest of all */
+    for (int64_t i = 0; i < n; i += 32) {
+        a = _mm512_max_epi32(a, _mm512_and_si512(_mm512_loadu_si512(x + i), abs));
+        b = _mm512_max_epi32(b, _mm512_and_si512(_mm512_loadu_si512(x + i + 16), abs));
+    }
+    float scale;
+    *d = ts_act_scale(_mm512_reduce_max_epi32(_mm512_max_epi32(a, b)), 127, &scale);
+    return scale;
+}
+
+TS_INLINE __m512i codes16(const float *x, float scale)
+{
+    return _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), _mm512_set1_ps(scale)));
+}
+
+/* The codes of 64 elements of a token, or of 32 and as many zeros: dword 4 l + i has elements 16 i
+ * + 4 l and the three after it. */
+TS_INLINE __m512i fours(const float *x, int64_t n, float scale)
+{
+    if (scale == 0)
+        return _mm512_setzero_si512();
+    __m512i low = _mm512_packs_epi32(codes16(x, scale), codes16(x + 16, scale));
+    __m512i high = n <= 32 ? _mm512_setzero_si512()
+                           : _mm512_packs_epi32(codes16(x + 32, scale), codes16(x + 48, scale));
+    return _mm512_packs_epi16(low, high);
+}
+
+/* Dword d of them is four number ... */
+static inline int four_of(int d)
+{
+    return 4 * (d % 4) + d / 4;
+}
+
+/* k elements of the first `tokens` of 16, one k block; the others are zeros. */
+static void whole_block(uint8_t *dst, const float *x, int64_t ldx, int64_t tokens, int64_t k)
+{
+    const int64_t steps = ts_tile_count(k, TS_TILE8_K);
+    float scale[TOKENS] = {0}, *d = (float *)(dst + steps * TILE);
+    for (int t = 0; t < TOKENS; t++) {
+        d[t] = 0;
+        if (t < tokens)
+            scale[t] = block_scale(x + t * ldx, k, &d[t]);
+    }
+    for (int64_t s = 0; s < steps; s++, x += TS_TILE8_K, k -= TS_TILE8_K, dst += TILE)
+        for (int half = 0; half < 2; half++) {
+            __m512i v[8], p[8];
+            for (int t = 0; t < 8; t++)
+                v[t] = fours(x + (8 * half + t) * ldx, k, scale[8 * half + t]);
+            /* dwords of token t in v[t] -> 8 tokens of four j: halves of p */
+            ts_transpose_8x16(v, p);
+            for (int i = 0; i < 8; i++) {
+                int r = ts_r16_row(i);
+                uint8_t *to = dst + 32 * half;
+                _mm256_storeu_si256((__m256i *)(to + 64 * four_of(r)),
+                                    _mm512_castsi512_si256(p[i]));
+                _mm256_storeu_si256((__m256i *)(to + 64 * four_of(r + 4)),
+                                    _mm512_extracti64x4_epi64(p[i], 1));
+            }
+        }
+}
+
+/* Where a tile's tokens are cut: token t alone. */
+static void one_of_block(uint8_t *dst, int64_t t, const float *x, int64_t k)
+{
+    const int64_t steps = ts_tile_count(k, TS_TILE8_K);
+    float scale = block_scale(x, k, (float *)(dst + steps * TILE) + t);
+    for (int64_t s = 0; s < steps; s++, x += TS_TILE8_K, k -= TS_TILE8_K, dst += TILE) {
+        uint32_t c[16];
+        _mm512_storeu_si512(c, fours(x, k, scale));
+        for (int i = 0; i < 16; i++)
+            memcpy(dst + 64 * four_of(i) + 4 * t, &c[i], 4);
+    }
+}
+
+/* The tokens from t on that only fill up: zeros in all lines, of which the scales are the last. */
+static void fill_up(uint8_t *dst, int64_t t, int64_t k)
+{
+    for (int64_t i = 0; i <= 16 * ts_tile_count(k, TS_TILE8_K); i++)
+        memset(dst + 64 * i + 4 * t, 0, (size_t)(64 - 4 * t));
+}
+
+static void tiles8_run(uint8_t *dst, const float *x, int64_t ldx, int64_t m, int64_t k, int64_t m0,
+                       int64_t m1)
+{
+    int64_t nk = ts_tile_count(k, TS_TILE8_K), nm = ts_tile_count(m, TOKENS);
+    for (int64_t t = m0; t < m1;) {
+        int64_t tokens = m - t < TOKENS ? m - t : TOKENS;
+        bool whole = t % TOKENS == 0 && t + tokens <= m1;
+        for (int64_t i = 0; i < nk; i += TS_TILE8_STEPS) {
+            uint8_t *block = dst + ts_tile8_place(t / TOKENS, nm, i, nk);
+            const float *xi = x + t * ldx + TS_TILE8_K * i;
+            int64_t n = k - TS_TILE8_K * i;
+            if (n > TS_TILE8_K * TS_TILE8_STEPS)
+                n = TS_TILE8_K * TS_TILE8_STEPS;
+            if (whole) {
+                whole_block(block, xi, ldx, tokens, n);
+                continue;
+            }
+            one_of_block(block, t % TOKENS, xi, n);
+            if (t == m - 1 && m % TOKENS)
+                fill_up(block, m % TOKENS, n);
+        }
+        t += whole ? TOKENS : 1;
+    }
+}
+
+static size_t tiles8_bytes(int64_t m, int64_t k)
+{
+    int64_t nk = ts_tile_count(k, TS_TILE8_K), last = nk % TS_TILE8_STEPS;
+    size_t bytes = (size_t)(nk / TS_TILE8_STEPS) * ts_tile8_bytes(TS_TILE8_STEPS);
+    return (size_t)ts_tile_count(m, TOKENS) * (bytes + (last ? ts_tile8_bytes(last) : 0));
+}
+
+/* --- formats ------------------------------------------------------------------------ */
+
+/* `few` below `from` tokens, else tiles. */
+#define PREP(name, few, tiles, from, act, limbs)                                                   \
     static size_t name##_bytes(int64_t m, int64_t k)                                               \
     {                                                                                              \
-        size_t a = few.bytes(m < TS_TILES_MIN ? m : TS_TILES_MIN - 1, k), b = tiles_bytes(m, k);   \
+        size_t a = few.bytes(m < from ? m : from - 1, k), b = tiles##_bytes(m, k);                 \
         return a > b ? a : b;                                                                      \
     }                                                                                              \
     static void name##_run(void *dst, const float *x, int64_t ldx, int64_t m, int64_t k,           \
                            int64_t m0, int64_t m1)                                                 \
     {                                                                                              \
-        if (m < TS_TILES_MIN)                                                                      \
+        if (m < from)                                                                              \
             few.run(dst, x, ldx, m, k, m0, m1);                                                    \
         else                                                                                       \
-            tiles_run(dst, x, ldx, m, k, m0, m1);                                                  \
+            tiles##_run(dst, x, ldx, m, k, m0, m1);                                                \
     }                                                                                              \
-    const ts_prep TS_SYM(ts_prep_##name##_amx) = {act,          TS_ISA_AMX, limbs,       TOKENS,   \
-                                                  name##_bytes, name##_run, TS_TILES_MIN};
+    const ts_prep TS_SYM(ts_prep_##name##_amx) = {act,          TS_ISA_AMX, limbs, TOKENS,         \
+                                                  name##_bytes, name##_run, from};
 
-PREP(quant, TS_SYM(ts_prep_q15_avx512), TS_ACT_Q8_32, 2)
-PREP(float, TS_SYM(ts_prep_f32_avx512), TS_ACT_F32, 1)
+/* A session's buffer has the bytes of the exact format and holds either: with k = 32 the other one
+ * is larger. */
+static size_t quant_tiles_bytes(int64_t m, int64_t k)
+{
+    size_t a = tiles_bytes(m, k), b = tiles8_bytes(m, k);
+    return a > b ? a : b;
+}
+#define quant_tiles_run tiles_run
+
+PREP(quant, TS_SYM(ts_prep_q15_avx512), quant_tiles, TS_TILES_MIN, TS_ACT_Q8_32, 2)
+PREP(float, TS_SYM(ts_prep_f32_avx512), tiles, TS_TILES_MIN, TS_ACT_F32, 1)
+
+/* One format for all quantised types, so that their products share it. */
+PREP(int8, TS_SYM(ts_prep_q8_32_avx512), tiles8, TS_TILES8_MIN, TS_ACT_Q8_32, 1)

@@ -18,7 +18,18 @@
  *
  * so that what all tokens have of a k block is contiguous: at a stride of all of k, a power of two
  * in most models, they would share few sets of the L2. Tokens that fill up the last 16 are zeros,
- * and so are elements that fill up the last 32. */
+ * and so are elements that fill up the last 32.
+ *
+ * int8 for tiles: q of 8 bits with a scale d for what a token has of a k block. A tile is 16 tokens
+ * by 64 elements, in natural order,
+ *
+ *     [four j of 16][token of 16][4]
+ *
+ * and the 16 scales of a k block come after its tiles, a line of 64 bytes:
+ *
+ *     [k block of TS_TILE8_STEPS tiles][16 tokens] { [step] tile, d[token of 16] }
+ *
+ * Tokens that fill up have codes and scales of zero. */
 #ifndef TS_PREP_X16_H
 #define TS_PREP_X16_H
 
@@ -58,8 +69,32 @@ static inline int64_t ts_tile_place(int64_t t, int64_t m_tiles, int64_t k, int64
     return k0 * m_tiles + t * ts_tile_steps(k0, k_tiles) + k - k0;
 }
 
+/* The same of int8 tiles, 64 elements each; places and sizes in bytes. */
+enum { TS_TILE8_K = 64, TS_TILE8_STEPS = 8 };
+
+static inline int64_t ts_tile8_steps(int64_t k, int64_t n)
+{
+    return n - k < TS_TILE8_STEPS ? n - k : TS_TILE8_STEPS;
+}
+
+/* Of `steps` tiles and their scales. */
+static inline size_t ts_tile8_bytes(int64_t steps)
+{
+    return (size_t)steps * 1024 + 64;
+}
+
+/* The place of what token tile t has of the k block that begins at tile k. */
+static inline size_t ts_tile8_place(int64_t t, int64_t m_tiles, int64_t k, int64_t k_tiles)
+{
+    return (size_t)(k / TS_TILE8_STEPS * m_tiles) * ts_tile8_bytes(TS_TILE8_STEPS) +
+           (size_t)t * ts_tile8_bytes(ts_tile8_steps(k, k_tiles));
+}
+
 /* From this many tokens on the amx kernel sets compute with tiles: below, making BF16 of the
  * weights costs more than VNNI takes for the product (docs/BENCHMARKS.md). */
 #define TS_TILES_MIN 5
+
+/* The same with 8-bit activations: they are for prefill, and have no path of their own for few. */
+#define TS_TILES8_MIN 17
 
 #endif

@@ -100,6 +100,11 @@ TS_FAKE __m512i _mm512_set1_epi8(char x)
     return v;
 }
 
+TS_FAKE __m512i _mm512_set1_epi16(short x)
+{
+    return (__m512i)((ts_i16){0} + x);
+}
+
 TS_FAKE __m512i _mm512_set1_epi32(int x)
 {
     return (__m512i)((ts_i32){0} + x);
@@ -160,7 +165,20 @@ TS_FAKE_BINARY(_mm512_or_si512, ts_u64, __m512i, a | b)
 TS_FAKE_BINARY(_mm512_xor_si512, ts_u64, __m512i, a ^ b)
 TS_FAKE_BINARY(_mm512_add_epi32, ts_u32, __m512i, a + b)
 TS_FAKE_BINARY(_mm512_sub_epi32, ts_u32, __m512i, a - b)
+TS_FAKE_BINARY(_mm512_add_epi8, ts_u8, __m512i, a + b)
 TS_FAKE_BINARY(_mm512_sub_epi8, ts_u8, __m512i, a - b)
+TS_FAKE_BINARY(_mm512_add_epi16, ts_u16, __m512i, a + b)
+TS_FAKE_BINARY(_mm512_sub_epi16, ts_u16, __m512i, a - b)
+TS_FAKE_BINARY(_mm512_mullo_epi16, ts_u16, __m512i, a *b)
+
+/* Rounded products of words that are fractions of 2^15. */
+TS_FAKE __m512i _mm512_mulhrs_epi16(__m512i x, __m512i y)
+{
+    ts_i16 a = (ts_i16)x, b = (ts_i16)y;
+    for (int i = 0; i < 32; i++)
+        a[i] = (int16_t)((a[i] * b[i] + 0x4000) >> 15);
+    return (__m512i)a;
+}
 
 TS_FAKE __m512i _mm512_ternarylogic_epi32(__m512i x, __m512i y, __m512i z, int table)
 {
@@ -193,6 +211,11 @@ TS_FAKE_SHIFT(sll, ts_u16, 16, <<)
 TS_FAKE_SHIFT(srl, ts_u16, 16, >>)
 TS_FAKE_SHIFT(sll, ts_u32, 32, <<)
 TS_FAKE_SHIFT(srl, ts_u32, 32, >>)
+
+TS_FAKE __m512i _mm512_srai_epi16(__m512i v, unsigned n)
+{
+    return (__m512i)((ts_i16)v >> (short)(n < 16 ? n : 15));
+}
 
 TS_FAKE __m512i _mm512_srai_epi32(__m512i v, unsigned n)
 {
@@ -312,6 +335,30 @@ TS_FAKE __m512i _mm512_permutexvar_epi16(__m512i places, __m512i x)
     return (__m512i)v;
 }
 
+/* Places count modulo 64. */
+TS_FAKE __m512i _mm512_permutexvar_epi8(__m512i places, __m512i x)
+{
+    ts_u8 p = (ts_u8)places, a = (ts_u8)x, v = {0};
+    for (int i = 0; i < 64; i++)
+        v[i] = a[p[i] & 63];
+    return (__m512i)v;
+}
+
+/* In each 16 bytes, those of a and then those of b, narrowed with saturation. */
+#define TS_FAKE_PACKS(name, wide, narrow, n, min, max)                                             \
+    TS_FAKE __m512i name(__m512i x, __m512i y)                                                     \
+    {                                                                                              \
+        wide a = (wide)x, b = (wide)y;                                                             \
+        narrow v = {0};                                                                            \
+        for (int i = 0; i < 8 * n; i++) {                                                          \
+            int e = (i / n & 1 ? b : a)[i / (2 * n) * n + i % n];                                  \
+            v[i] = (__typeof__(v[0]))(e < min ? min : e > max ? max : e);                          \
+        }                                                                                          \
+        return (__m512i)v;                                                                         \
+    }
+TS_FAKE_PACKS(_mm512_packs_epi32, ts_i32, ts_i16, 4, -32768, 32767)
+TS_FAKE_PACKS(_mm512_packs_epi16, ts_i16, ts_i8, 8, -128, 127)
+
 TS_FAKE __m512i _mm512_permutex2var_epi64(__m512i a, __m512i places, __m512i b)
 {
     __m512i v = {0};
@@ -376,11 +423,12 @@ TS_FAKE __m512 _mm512_cvtepi32_ps(__m512i x)
     return v;
 }
 
+/* What isn't an int32 becomes the least of them. */
 TS_FAKE __m512i _mm512_cvtps_epi32(__m512 a)
 {
     ts_i32 v = {0};
     for (int i = 0; i < 16; i++)
-        v[i] = (int32_t)rintf(a[i]);
+        v[i] = a[i] >= -0x1p31f && a[i] < 0x1p31f ? (int32_t)rintf(a[i]) : INT32_MIN;
     return (__m512i)v;
 }
 
@@ -562,5 +610,23 @@ static __attribute__((noinline, unused)) void ts_fake_dpbf16ps(int c, int a, int
 }
 
 #define _tile_dpbf16ps(c, a, b) ts_fake_dpbf16ps(c, a, b)
+
+/* c[row][column] += sum over fours: a[row][four] * b[four][column], signed bytes. */
+static __attribute__((noinline, unused)) void ts_fake_dpbssd(int c, int a, int b)
+{
+    int32_t z[16][16];
+    memcpy(z, ts_fake_tile[c], sizeof z);
+    for (int r = 0; r < 16; r++)
+        for (int k = 0; k < 16; k++) {
+            int8_t x[4], y[16][4];
+            memcpy(x, ts_fake_tile[a][r] + 4 * k, sizeof x);
+            memcpy(y, ts_fake_tile[b][k], sizeof y);
+            for (int i = 0; i < 16; i++)
+                z[r][i] += x[0] * y[i][0] + x[1] * y[i][1] + x[2] * y[i][2] + x[3] * y[i][3];
+        }
+    memcpy(ts_fake_tile[c], z, sizeof z);
+}
+
+#define _tile_dpbssd(c, a, b) ts_fake_dpbssd(c, a, b)
 
 #endif

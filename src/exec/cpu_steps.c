@@ -105,11 +105,11 @@ typedef struct chunks {
     int64_t unit, per, large;
 } chunks;
 
-static chunks matmul_chunks(const ts_step *st, int64_t m, int n)
+static chunks matmul_chunks(const ts_step *st, bool int8, int64_t m, int n)
 {
     const ts_kset *ks = st->kset;
     /* two groups of 16 rows keep all tiles busy */
-    int64_t group = ks->group, unit = ks->on_tiles && ks->on_tiles(m) ? 32 : 16;
+    int64_t group = ks->group, unit = ts_kset_on_tiles(ks, int8, m) ? 32 : 16;
     unit = (unit + group - 1) / group * group;
     int64_t units = (st->w->n + unit - 1) / unit, per = units / (8 * n), singles = 2 * n;
     /* many tokens: a piece stays in a core's cache while all of them pass */
@@ -149,7 +149,7 @@ static void matmul(ts_state *s, size_t i, int tid, int n)
         second.y = row(s, st->b, 0);
         second.ldy = s->d->plan->steps.bufs[st->b].width;
     }
-    chunks c = matmul_chunks(st, mul.m, n);
+    chunks c = matmul_chunks(st, ts_plan_int8(s->d->plan, mul.m), mul.m, n);
     while (chunk_rows(c, ts_claim(&s->next[i]), mul.n, &mul.n0, &mul.n1)) {
         st->kset->mul(&mul);
         if (st->op != TS_OP_GLU)

@@ -8,13 +8,14 @@
 
 /* What real models reach of the measured limits (docs/BENCHMARKS.md): one token streams its weights
  * at this share of the read bandwidth, a micro-batch computes at this share of the peak. Exact
- * activations are two int8 products each. */
-#define DECODE_SHARE   0.77
-#define EXACT_SHARE    0.25
-#define INT8_SHARE     0.46
-#define FMA_SHARE      0.70
-#define TILE_SHARE     0.38
-#define PREFILL_TOKENS 512
+ * activations are two int8 products each; of int8 tiles the share is not a measured one. */
+#define DECODE_SHARE    0.77
+#define EXACT_SHARE     0.25
+#define INT8_SHARE      0.46
+#define FMA_SHARE       0.70
+#define TILE_SHARE      0.38
+#define TILE_INT8_SHARE 0.30
+#define PREFILL_TOKENS  512
 
 typedef struct speeds {
     double prefill_tps, decode_tps; /* 0: not predicted */
@@ -23,6 +24,8 @@ typedef struct speeds {
 /* Operations a second of a micro-batch's products with this weight. */
 static double prefill_rate(const ts_plan *p, const ts_weight *w, const ts_probe *r)
 {
+    if (ts_kset_on_int8_tiles(w->kset, p->int8_prefill, PREFILL_TOKENS))
+        return r->tile_int8 * TILE_INT8_SHARE;
     if (ts_kset_on_tiles(w->kset, p->int8_prefill, PREFILL_TOKENS))
         return r->tile_bf16 * TILE_SHARE;
     if (w->kset->prep->act == TS_ACT_F32)

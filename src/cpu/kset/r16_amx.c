@@ -1,5 +1,5 @@
 /* r16_amx.c - amx kernels over groups of 16 rows: many tokens by tiles, few by the avx512 kernels
- * that read the same packed bytes.
+ * that read the same packed bytes. (Products with 8-bit activations: r16_int8_amx.c.)
  *
  * A k block of weights is made BF16 once, scales folded in, into a panel of tiles in cache; then
  *
@@ -13,22 +13,15 @@
  * k blocks, and leave it transposed. With one or two tiles of tokens the sums stay in the tiles
  * over all of k, and the weights are read in the order they lie in. */
 #include "cpu/kset/r16_code.h"
+#include "cpu/kset/r16_tiles.h"
 #include "cpu/kset/r16_transpose.h"
 #include "cpu/prep.h"
-#include "cpu/prep_x16.h"
-#include "cpu/tiles.h"
 
 enum {
-    ROWS = TS_R16_ROWS,
-    TOKENS = 16,
-    TILE = 1024,                    /* bytes */
-    STEPS = TS_TILE_STEPS,          /* tiles along k of a panel: 512 elements               */
-    STRIP = 8,                      /* groups of rows whose sums wait in scratch             */
-    BLOCK = TS_MUL_TOKENS / TOKENS, /* tiles of tokens of a block                           */
-    PANEL = 2 * STEPS * TILE,       /* of two groups                                        */
-    SUMS = STRIP * BLOCK * TILE,
-    NARROW = 4, /* steps of a panel of floats that is read once         */
-    AHEAD = 2,  /* tiles of activations asked for into L1 ahead of use  */
+    STEPS = TS_TILE_STEPS,    /* tiles along k of a panel: 512 elements              */
+    PANEL = 2 * STEPS * TILE, /* of two groups                                       */
+    NARROW = 4,               /* steps of a panel of floats that is read once        */
+    AHEAD = 2,                /* tiles of activations asked for into L1 ahead of use */
 };
 _Static_assert(PANEL + SUMS <= TS_MUL_SCRATCH, "scratch of a product");
 
@@ -155,18 +148,6 @@ TS_INLINE void float_panel(ts_type type, uint8_t *dst, const uint8_t *w, int64_t
 
 /* --- tiles -------------------------------------------------------------------------- */
 
-/* Tiles 0..3: sums [group][tile of tokens]. 4, 5: weights. 6, 7: activations. */
-TS_INLINE void zero_sums(int groups, int tokens)
-{
-    _tile_zero(0);
-    if (tokens == 2)
-        _tile_zero(1);
-    if (groups == 2)
-        _tile_zero(2);
-    if (groups == 2 && tokens == 2)
-        _tile_zero(3);
-}
-
 TS_INLINE void load_sums(int groups, int tokens, const uint8_t *c, size_t group_stride)
 {
     _tile_loadd(0, c, 64);
@@ -176,24 +157,6 @@ TS_INLINE void load_sums(int groups, int tokens, const uint8_t *c, size_t group_
         _tile_loadd(2, c + group_stride, 64);
     if (groups == 2 && tokens == 2)
         _tile_loadd(3, c + group_stride + TILE, 64);
-}
-
-TS_INLINE void store_sums(int groups, int tokens, uint8_t *c, size_t group_stride)
-{
-    _tile_stored(0, c, 64);
-    if (tokens == 2)
-        _tile_stored(1, c + TILE, 64);
-    if (groups == 2)
-        _tile_stored(2, c + group_stride, 64);
-    if (groups == 2 && tokens == 2)
-        _tile_stored(3, c + group_stride + TILE, 64);
-}
-
-TS_INLINE void prefetch_tile(const uint8_t *p)
-{
-    TS_UNROLL
-    for (int i = 0; i < TILE; i += 64)
-        __builtin_prefetch(p + i);
 }
 
 /* a: panel, the second group's STEPS tiles on. b: tiles of activations, the second tile of tokens'
@@ -220,32 +183,6 @@ TS_INLINE void products(int groups, int tokens, const uint8_t *a, const uint8_t 
         if (tokens == 2)
             prefetch_tile(b + b_stride + AHEAD * TILE);
     }
-}
-
-/* y[tokens][16 rows] from a tile of sums [16 rows][16 tokens]. */
-static void leave(const ts_mul *p, const uint8_t *c, int64_t n, int64_t m)
-{
-    const int64_t tokens = p->m - m < TOKENS ? p->m - m : TOKENS, rows = p->n1 - n;
-    const __mmask16 mask = rows >= ROWS ? 0xffff : (__mmask16)((1 << rows) - 1);
-    _Alignas(64) float t[TOKENS][ROWS];
-    for (int half = 0; half < 2; half++) {
-        __m512i v[8], q[8];
-        for (int r = 0; r < 8; r++)
-            v[r] = _mm512_loadu_si512(c + 64 * (8 * half + r));
-        ts_transpose_8x16(v, q);
-        for (int i = 0; i < 8; i++) {
-            float *to = t[ts_r16_row(i)] + 8 * half;
-            _mm256_storeu_si256((__m256i *)to, _mm512_castsi512_si256(q[i]));
-            _mm256_storeu_si256((__m256i *)(to + 4 * ROWS), _mm512_extracti64x4_epi64(q[i], 1));
-        }
-    }
-    for (int64_t i = 0; i < tokens; i++)
-        _mm512_mask_storeu_ps(p->y + (m + i) * p->ldy + n, mask, _mm512_loadu_ps(t[i]));
-}
-
-static int64_t smaller(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
 }
 
 typedef struct amx_job amx_job;
@@ -471,21 +408,21 @@ static void tiles_mul(const amx_type *f, size_t group_bytes, const ts_mul *p)
 
 /* --- the sets --------------------------------------------------------------------- */
 
-static bool on_tiles(int64_t m)
+R16_TYPES(R16_INT8_MUL)
+
+static bool quant_on_tiles(bool int8, int64_t m)
 {
+    return m >= (int8 ? TS_TILES8_MIN : TS_TILES_MIN);
+}
+
+static bool float_on_tiles(bool int8, int64_t m)
+{
+    (void)int8; /* activations stay floats */
     return m >= TS_TILES_MIN;
 }
 
-#define KSET(T, name, exact, few, int8)                                                            \
-    extern const ts_kset TS_SYM(ts_kset_##T##_avx512);                                             \
+#define KSET(T, name, exact, int8, tiles)                                                          \
     TS_R16_PACKING(T)                                                                              \
-    static void mul_##T(const ts_mul *p)                                                           \
-    {                                                                                              \
-        if (p->m < TS_TILES_MIN || p->limbs < few)                                                 \
-            TS_SYM(ts_kset_##T##_avx512).mul(p);                                                   \
-        else                                                                                       \
-            tiles_mul(&amx_##T, ts_r16_bytes(TS_TYPE_##T, ROWS, p->k), p);                         \
-    }                                                                                              \
     extern const ts_kset TS_SYM(ts_kset_##T##_amx);                                                \
     const ts_kset TS_SYM(ts_kset_##T##_amx) = {                                                    \
         .type = TS_TYPE_##T,                                                                       \
@@ -498,12 +435,11 @@ static bool on_tiles(int64_t m)
         .pack = pack_##T,                                                                          \
         .unpack = unpack_##T,                                                                      \
         .mul = mul_##T,                                                                            \
-        .on_tiles = on_tiles,                                                                      \
+        .on_tiles = tiles,                                                                         \
     };
-#define AMX_INT8_Q8_32  ts_prep_q8_32_avx512
-#define AMX_INT8_Q8_256 ts_prep_q8_256_avx512
 
 #define QUANT(T, name, act)                                                                        \
+    extern const ts_kset TS_SYM(ts_kset_##T##_avx512);                                             \
     static void panel_##T(uint8_t *dst, const uint8_t *w, int64_t k0, int64_t steps)               \
     {                                                                                              \
         quant_panel(TS_TYPE_##T, dst, w, k0, steps);                                               \
@@ -518,15 +454,32 @@ static bool on_tiles(int64_t m)
             narrow_quant(TS_TYPE_##T, 1, j, n);                                                    \
     }                                                                                              \
     static const amx_type amx_##T = {panel_##T, narrow_##T};                                       \
-    KSET(T, name, ts_prep_quant_amx, 2, AMX_INT8_##act)
+    static void mul_##T(const ts_mul *p)                                                           \
+    {                                                                                              \
+        if (!quant_on_tiles(p->limbs == 1, p->m))                                                  \
+            TS_SYM(ts_kset_##T##_avx512).mul(p);                                                   \
+        else if (p->limbs == 1)                                                                    \
+            TS_SYM(ts_r16_int8_mul_##T)(p);                                                        \
+        else                                                                                       \
+            tiles_mul(&amx_##T, ts_r16_bytes(TS_TYPE_##T, ROWS, p->k), p);                         \
+    }                                                                                              \
+    KSET(T, name, ts_prep_quant_amx, ts_prep_int8_amx, quant_on_tiles)
 R16_TYPES(QUANT)
 
 #define FLOAT(T, name)                                                                             \
+    extern const ts_kset TS_SYM(ts_kset_##T##_avx512);                                             \
     static void panel_##T(uint8_t *dst, const uint8_t *w, int64_t k0, int64_t steps)               \
     {                                                                                              \
         float_panel(TS_TYPE_##T, dst, w, k0, steps);                                               \
     }                                                                                              \
     static const amx_type amx_##T = {panel_##T, NULL};                                             \
-    KSET(T, name, ts_prep_float_amx, 1, ts_prep_float_amx)
+    static void mul_##T(const ts_mul *p)                                                           \
+    {                                                                                              \
+        if (!float_on_tiles(false, p->m))                                                          \
+            TS_SYM(ts_kset_##T##_avx512).mul(p);                                                   \
+        else                                                                                       \
+            tiles_mul(&amx_##T, ts_r16_bytes(TS_TYPE_##T, ROWS, p->k), p);                         \
+    }                                                                                              \
+    KSET(T, name, ts_prep_float_amx, ts_prep_float_amx, float_on_tiles)
 FLOAT(F16, f16)
 FLOAT(BF16, bf16)
