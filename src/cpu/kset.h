@@ -14,14 +14,17 @@
 
 #include "gguf/type.h"
 
-/* One product y[m][n0..n1] = act(x)[m][k] * W[n][k]^T.
- * mul writes exactly those columns of y. n0 is a multiple of `group`; n1 is one too, or n. */
+/* One product y[m][n0..n1] = add[m][n0..n1] + act(x)[m][k] * W[n][k]^T.
+ * mul writes exactly those columns of y, and reads no others of add. n0 is a multiple of `group`;
+ * n1 is one too, or n. */
 typedef struct ts_mul {
     const void *w; /* packed (or source, when the kset has no pack)             */
     const void *x; /* prepared activations of m tokens                          */
     int limbs;     /* of the ts_prep that made them                             */
     float *y;      /* [m][n], row stride ldy in floats                          */
-    int64_t m, n, k, ldy;
+    /* [m][n], row stride ldadd in floats; may be y, with its stride. NULL: nothing is added. */
+    const float *add;
+    int64_t m, n, k, ldy, ldadd;
     int64_t n0, n1;
     void *scratch; /* TS_MUL_SCRATCH bytes, 64-byte aligned, private to the call; for amx sets   */
 } ts_mul;

@@ -148,6 +148,9 @@ static void matmul(ts_state *s, size_t i, int tid, int n)
         second.w = st->w2->data;
         second.y = row(s, st->b, 0);
         second.ldy = s->d->plan->steps.bufs[st->b].width;
+    } else if (st->b != TS_NO_BUF) {
+        mul.add = row(s, st->b, 0);
+        mul.ldadd = s->d->plan->steps.bufs[st->b].width;
     }
     chunks c = matmul_chunks(st, mul.m, n);
     while (chunk_rows(c, ts_claim(&s->next[i]), mul.n, &mul.n0, &mul.n1)) {

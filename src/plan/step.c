@@ -155,16 +155,26 @@ static ts_buf prepare(ts_builder *b, ts_buf a, const ts_weight *w)
     return dst;
 }
 
-void ts_build_matmul(ts_builder *b, ts_buf dst, ts_buf a, const ts_weight *w)
+static void product(ts_builder *b, ts_buf dst, ts_buf a, const ts_weight *w, ts_buf add)
 {
     ts_buf act = prepare(b, a, w);
     push(b, (ts_step){.op = TS_OP_MATMUL,
                       .dst = dst,
                       .a = act,
-                      .b = TS_NO_BUF,
+                      .b = add,
                       .d = w->n,
                       .w = w,
                       .kset = w->kset});
+}
+
+void ts_build_matmul(ts_builder *b, ts_buf dst, ts_buf a, const ts_weight *w)
+{
+    product(b, dst, a, w, TS_NO_BUF);
+}
+
+void ts_build_matmul_add(ts_builder *b, ts_buf x, ts_buf a, const ts_weight *w)
+{
+    product(b, x, a, w, x);
 }
 
 void ts_build_bias(ts_builder *b, ts_buf x, const float *vec)
