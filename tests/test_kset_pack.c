@@ -9,14 +9,15 @@
 
 #include "cpu/prep_x16.h"
 
-/* Prepared activations have the same bytes however the tokens are cut, and what fills them up, up
- * to a tile of tokens or 32 elements, is zeros. */
+/* Prepared activations have the same bytes however tokens and elements are cut, and what fills them
+ * up, up to a tile of tokens or 32 elements, is zeros. */
 static void prepared(const ts_kset *s, const ts_prep *prep)
 {
     enum { M = 32 };
     int block = ts_type_get(s->type)->block;
     int k = block == 1 ? 557 : block == 32 ? 576 : 768; /* more than a k block of tiles */
     int filled = (k + 31) / 32 * 32;
+    CHECK_MSG(256 % prep->k_group == 0, "%s: k by %d", set_name(s), prep->k_group);
     for (int m = 1; m <= M; m++) {
         /* x is followed by NaN, zeros by zeros */
         float *x = poisoned((size_t)(M * filled) * sizeof *x);
@@ -26,11 +27,18 @@ static void prepared(const ts_kset *s, const ts_prep *prep)
         random_x(x, m, k, filled);
         for (int t = 0; t < m; t++)
             memcpy(zeros + t * filled, x + t * filled, (size_t)k * sizeof *x);
-        prep->run(whole, x, filled, m, k, 0, m);
+        prep->run(whole, x, filled, m, k, 0, m, 0, k);
         for (int a = 0, b; a < m; a = b) {
             b = a + 1 + (int)(rnd_u64(&seed) % 20);
             b = b < m ? b : m;
-            prep->run(act, x, filled, m, k, a, b);
+            for (int c, d = k; d > 0; d = c) { /* the last first */
+                c = (int)(rnd_u64(&seed) % (uint64_t)d) / prep->k_group * prep->k_group;
+                void *part = poisoned(bytes);
+                prep->run(part, x, filled, m, k, a, b, c, d);
+                CHECK_MSG(check_join(act, part, bytes), "%s m=%d: wrote beside its part",
+                          set_name(s), m);
+                free(part);
+            }
         }
         CHECK_MSG(memcmp(whole, act, bytes) == 0, "%s m=%d: cuts are seen", set_name(s), m);
         free(act);
@@ -40,7 +48,7 @@ static void prepared(const ts_kset *s, const ts_prep *prep)
             if (bytes != prep->bytes(m2, k2) || (i == 1 && m < TS_TILES_MIN))
                 continue;
             act = poisoned(bytes);
-            prep->run(act, zeros, filled, m2, k2, 0, m2);
+            prep->run(act, zeros, filled, m2, k2, 0, m2, 0, k2);
             CHECK_MSG(memcmp(whole, act, bytes) == 0, "%s m=%d: not filled with zeros", set_name(s),
                       m);
             free(act);
@@ -132,7 +140,7 @@ static void stacks(const ts_kset *s, int64_t n, int64_t k)
     float *y = poisoned((size_t)(M * n) * sizeof *y), *y1 = poisoned((size_t)(M * n) * sizeof *y);
     random_weights(s->type, src, E * bytes, 0.25f, -1);
     random_x(x, M, k, k);
-    s->prep->run(act, x, k, M, k, 0, M);
+    s->prep->run(act, x, k, M, k, 0, M, 0, k);
 
     CHECK_MSG(ts_kset_stack_bytes(s, E, n, k) == E * stride && stride >= alone &&
                   stride < alone + 64 && (!s->pack || stride % 64 == 0),
@@ -234,7 +242,7 @@ static void beyond_4gib(const ts_kset *s, bool stack)
             CHECK_MSG(memcmp(src + at, back + at, (size_t)few * row) == 0,
                       "%s: packed beyond 4 GiB", set_name(s));
         }
-        s->prep->run(act, x, K, M, K, 0, M);
+        s->prep->run(act, x, K, M, K, 0, M, 0, K);
         ts_mul p = {.w = ts_kset_stack_at(s, s->pack ? packed : src, n, K, e - 1),
                     .x = act,
                     .limbs = s->prep->limbs,

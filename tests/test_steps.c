@@ -1,11 +1,13 @@
 /* test_steps.c - the step list of every architecture: threads meet wherever they must and no more
- * often than is written down, and residuals and biases are where the models have them. */
+ * often than is written down, residuals and biases are where the models have them, and activations
+ * are prepared the same by any number of threads. */
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "check.h"
 #include "engine.h"
+#include "exec/cpu.h"
 #include "gguf/synth.h"
 
 enum { BARRIERS = 10 }; /* from the first block's first step to the second's */
@@ -112,6 +114,100 @@ static int barriers(const ts_steps *s)
     return n + (i < s->n && s->v[i].barrier);
 }
 
+/* Activations are prepared by row after a step by row only. Returns how many are not. */
+static int prepared_freely(const ts_steps *s, const char *what)
+{
+    int freely = 0;
+    for (size_t i = 0; i < s->n; i++) {
+        const ts_step *st = &s->v[i];
+        size_t w = i;
+        if (st->op != TS_OP_PREP)
+            continue;
+        while (w > 0 && s->v[w - 1].dst != st->a)
+            w--;
+        REQUIRE(w > 0);
+        CHECK_MSG(st->by_row == s->v[w - 1].by_row, "%s: step %zu after step %zu (%s)", what, i,
+                  w - 1, ts_op_name(s->v[w - 1].op));
+        freely += !st->by_row;
+    }
+    return freely;
+}
+
+static void *poisoned(size_t bytes)
+{
+    void *p = NULL;
+    REQUIRE(posix_memalign(&p, 64, bytes) == 0);
+    memset(p, 0xff, bytes);
+    return p;
+}
+
+/* What n threads prepare in step i, each of them something else. */
+static void *prepare(ts_state *s, size_t i, int n, size_t bytes)
+{
+    void *act = poisoned(bytes);
+    for (int tid = 0; tid < n; tid++) {
+        void *part = poisoned(bytes);
+        s->bufs[s->d->plan->steps.v[i].dst] = part;
+        ts_cpu_step(s, i, tid, n);
+        CHECK_MSG(check_join(act, part, bytes), "step %zu: thread %d of %d does another's part", i,
+                  tid, n);
+        free(part);
+    }
+    return act;
+}
+
+/* Each PREP of the plan, for the plan's kernel sets (NULL) or another. */
+static void shares(ts_engine *e, const ts_kset *kset, const char *what)
+{
+    static const int ms[] = {1, 2, 5, 16, 17, 40};
+    ts_error err = {0};
+    ts_state *s = NULL;
+    ts_steps *steps = &e->plan.steps;
+    uint64_t seed = 5;
+    REQUIRE(e->be->state_open(&s, e->dev, &err) == TS_OK);
+    for (size_t i = 0; i < steps->n; i++) {
+        ts_step *st = &steps->v[i];
+        if (st->op != TS_OP_PREP)
+            continue;
+        const ts_kset *own = st->kset;
+        const int64_t ldx = steps->bufs[st->a].width;
+        uint8_t *own_act = s->bufs[st->dst], *own_x = s->bufs[st->a];
+        if (kset)
+            st->kset = kset;
+        for (size_t j = 0; j < sizeof ms / sizeof *ms; j++) {
+            const int m = ms[j];
+            const size_t bytes = st->kset->prep->bytes(m, st->d);
+            ts_batch batch = {.m = m, .m_out = m};
+            s->batch = &batch;
+            float *x = malloc((size_t)(m * ldx) * sizeof *x);
+            REQUIRE(x);
+            for (int64_t l = 0; l < m * ldx; l++)
+                x[l] = rnd_normal(&seed);
+            s->bufs[st->a] = (uint8_t *)x;
+            void *want = prepare(s, i, 1, bytes);
+            for (int n = 2; n <= 7; n++) {
+                void *got = prepare(s, i, n, bytes);
+                CHECK_MSG(memcmp(want, got, bytes) == 0, "%s, step %zu, m=%d: %d threads differ",
+                          what, i, m, n);
+                free(got);
+            }
+            void *got = poisoned(bytes); /* by one call for the whole */
+            st->kset->prep->run(got, x, ldx, m, st->d, 0, m, 0, st->d);
+            CHECK_MSG(memcmp(want, got, bytes) == 0, "%s, step %zu, m=%d: not as a whole", what, i,
+                      m);
+            free(got);
+            free(want);
+            free(x);
+        }
+        st->kset = own;
+        s->bufs[st->dst] = own_act;
+        s->bufs[st->a] = own_x;
+    }
+    e->be->state_close(s);
+}
+
+extern const ts_kset ts_kset_Q8_0_amx_standin;
+
 static void one_arch(const char *path, const char *arch, ts_isa isa)
 {
     ts_error err = {0};
@@ -124,6 +220,11 @@ static void one_arch(const char *path, const char *arch, ts_isa isa)
     ts_model *m = e->m;
     const bool norms = m->layers[0].attn_post_norm != NULL;
     barriers_suffice(&e->plan.steps, arch);
+    /* of attention's output and the gated product, in each layer */
+    CHECK(prepared_freely(&e->plan.steps, arch) == 2 * (int)m->hp.n_layer);
+    shares(e, NULL, arch);
+    if (isa == TS_ISA_REF) /* by tiles of tokens */
+        shares(e, &ts_kset_Q8_0_amx_standin, arch);
     residuals(&e->plan.steps, m, norms, false, arch);
     CHECK_MSG(barriers(&e->plan.steps) == BARRIERS, "%s: %d barriers in a block", arch,
               barriers(&e->plan.steps));
@@ -141,6 +242,7 @@ static void one_arch(const char *path, const char *arch, ts_isa isa)
     char what[40];
     snprintf(what, sizeof what, "%s with biases", arch);
     barriers_suffice(&s, what);
+    prepared_freely(&s, what);
     residuals(&s, m, norms, true, what);
     ts_steps_free(&s);
     ts_engine_close(e);

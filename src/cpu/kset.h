@@ -43,12 +43,14 @@ typedef struct ts_prep {
     ts_isa isa;
     int limbs;   /* rows of the product that one token is: 1 or 2                    */
     int m_group; /* tokens that one thread should prepare together; any other cut is right too */
+    int k_group; /* elements that have to be prepared together; divides 256          */
     /* bytes for m tokens; never more for fewer tokens */
     size_t (*bytes)(int64_t m, int64_t k);
-    /* x[m][k] (row stride ldx floats) -> dst, tokens m0..m1 of m. dst is 64-byte aligned. Distinct
-     * ranges may be prepared by distinct threads. The format may depend on m. */
+    /* x[m][k] (row stride ldx floats) -> dst, elements k0..k1 of tokens m0..m1 of m. k0 is a
+     * multiple of k_group; k1 is one too, or k. dst is 64-byte aligned. Distinct parts may be
+     * prepared by distinct threads. The format may depend on m. */
     void (*run)(void *dst, const float *x, int64_t ldx, int64_t m, int64_t k, int64_t m0,
-                int64_t m1);
+                int64_t m1, int64_t k0, int64_t k1);
     int64_t group_from; /* ... when there are at least this many in all                       */
 } ts_prep;
 

@@ -63,13 +63,13 @@ static void one_token(uint8_t *tile, int64_t t, const float *x, int64_t n)
 }
 
 static void tiles_run(uint8_t *dst, const float *x, int64_t ldx, int64_t m, int64_t k, int64_t m0,
-                      int64_t m1)
+                      int64_t m1, int64_t k0, int64_t k1)
 {
     int64_t nk = ts_tile_count(k, 32), nm = ts_tile_count(m, TOKENS);
     for (int64_t t = m0; t < m1;) {
         int64_t tokens = m - t < TOKENS ? m - t : TOKENS;
         bool whole = t % TOKENS == 0 && t + tokens <= m1;
-        for (int64_t i = 0; i < nk; i++) {
+        for (int64_t i = k0 / 32; i < ts_tile_count(k1, 32); i++) {
             uint8_t *tile = dst + (size_t)ts_tile_place(t / TOKENS, nm, i, nk) * TILE;
             const float *xi = x + t * ldx + 32 * i;
             int64_t n = k - 32 * i;
@@ -99,15 +99,15 @@ static size_t tiles_bytes(int64_t m, int64_t k)
         return a > b ? a : b;                                                                      \
     }                                                                                              \
     static void name##_run(void *dst, const float *x, int64_t ldx, int64_t m, int64_t k,           \
-                           int64_t m0, int64_t m1)                                                 \
+                           int64_t m0, int64_t m1, int64_t k0, int64_t k1)                         \
     {                                                                                              \
         if (m < TS_TILES_MIN)                                                                      \
-            few.run(dst, x, ldx, m, k, m0, m1);                                                    \
+            few.run(dst, x, ldx, m, k, m0, m1, k0, k1);                                            \
         else                                                                                       \
-            tiles_run(dst, x, ldx, m, k, m0, m1);                                                  \
+            tiles_run(dst, x, ldx, m, k, m0, m1, k0, k1);                                          \
     }                                                                                              \
-    const ts_prep TS_SYM(ts_prep_##name##_amx) = {act,          TS_ISA_AMX, limbs,       TOKENS,   \
-                                                  name##_bytes, name##_run, TS_TILES_MIN};
+    const ts_prep TS_SYM(ts_prep_##name##_amx) = {act, TS_ISA_AMX,   limbs,      TOKENS,           \
+                                                  32,  name##_bytes, name##_run, TS_TILES_MIN};
 
 PREP(quant, TS_SYM(ts_prep_q15_avx512), TS_ACT_Q8_32, 2)
 PREP(float, TS_SYM(ts_prep_f32_avx512), TS_ACT_F32, 1)
