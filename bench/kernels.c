@@ -134,7 +134,8 @@ static void prep_job(void *arg, int tid, int n)
 {
     job *j = arg;
     int64_t g = j->prep->m_group, groups = (j->m + g - 1) / g, m1 = groups * (tid + 1) / n * g;
-    j->prep->run(j->act, j->x, j->k, j->m, j->k, groups * tid / n * g, m1 < j->m ? m1 : j->m);
+    j->prep->run(j->act, j->x, j->k, j->m, j->k, groups * tid / n * g, m1 < j->m ? m1 : j->m, 0,
+                 j->k);
 }
 
 /* Random codes, halves that are 2^-7: nothing is subnormal or infinite. */
@@ -176,7 +177,7 @@ static bool job_open(job *j, int threads, const ts_kset *s, bool int8, int64_t n
         memcpy(j->w + (size_t)i * j->w_bytes, j->w, j->w_bytes);
     for (int64_t i = 0; i < m * k; i++)
         j->x[i] = (float)(i * 2654435761u % 1000) * 1e-3f - 0.5f;
-    j->prep->run(j->act, j->x, k, m, k, 0, m);
+    j->prep->run(j->act, j->x, k, m, k, 0, m, 0, k);
     return true;
 }
 

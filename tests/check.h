@@ -9,6 +9,7 @@
 #define TS_CHECK_H
 
 #include <math.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,6 +47,18 @@ static inline uint64_t rnd_u64(uint64_t *s)
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
     return z ^ (z >> 31);
+}
+
+/* Takes into all what part holds where it isn't poison (0xff); false if something was there
+ * already, so that parts that overlap are seen. */
+static inline bool check_join(uint8_t *all, const uint8_t *part, size_t bytes)
+{
+    uint8_t both = 0;
+    for (size_t i = 0; i < bytes; i++) {
+        both |= (uint8_t)((all[i] != 0xff) & (part[i] != 0xff));
+        all[i] &= part[i];
+    }
+    return !both;
 }
 
 static inline float rnd_unit(uint64_t *s) /* [0, 1) */

@@ -129,10 +129,12 @@ static void random_x(float *x, int64_t m, int64_t k, int64_t ldx)
 /* --- one product -------------------------------------------------------------------------------
  */
 
-/* y = W x through a kernel set, as an engine with `parts` threads would do it, with exact
- * activations or those of 8 bits. Tokens are cut anywhere, rows of W between groups. */
-static void product(const ts_kset *s, bool int8, const uint8_t *w, const float *x, int64_t ldx,
-                    float *y, int64_t ldy, int64_t m, int64_t n, int64_t k, int parts)
+/* y = add + W x (add may be NULL) through a kernel set, as an engine with `parts` threads would do
+ * it, with exact activations or those of 8 bits. Tokens are cut anywhere, rows of W between groups,
+ * and the last of them along k too. */
+static void product_add(const ts_kset *s, bool int8, const uint8_t *w, const float *x, int64_t ldx,
+                        const float *add, int64_t ldadd, float *y, int64_t ldy, int64_t m,
+                        int64_t n, int64_t k, int parts)
 {
     const ts_prep *prep = int8 ? s->prep_int8 : s->prep;
     void *packed = NULL, *act = poisoned(prep->bytes(m, k));
@@ -141,7 +143,10 @@ static void product(const ts_kset *s, bool int8, const uint8_t *w, const float *
         packed = poisoned(s->packed_bytes(n, k));
     for (int i = 0; i < parts; i++) {
         int64_t a = groups * i / parts * s->group, b = groups * (i + 1) / parts * s->group;
-        prep->run(act, x, ldx, m, k, m * i / parts, m * (i + 1) / parts);
+        int64_t cut = i == parts - 1 ? k / 2 / prep->k_group * prep->k_group : 0;
+        if (cut)
+            prep->run(act, x, ldx, m, k, m * i / parts, m * (i + 1) / parts, 0, cut);
+        prep->run(act, x, ldx, m, k, m * i / parts, m * (i + 1) / parts, cut, k);
         if (packed)
             s->pack(packed, w, n, k, a, b < n ? b : n);
     }
@@ -151,10 +156,12 @@ static void product(const ts_kset *s, bool int8, const uint8_t *w, const float *
                     .x = act,
                     .limbs = prep->limbs,
                     .y = y,
+                    .add = add,
                     .m = m,
                     .n = n,
                     .k = k,
                     .ldy = ldy,
+                    .ldadd = ldadd,
                     .n0 = a,
                     .n1 = b < n ? b : n,
                     .scratch = poisoned(TS_MUL_SCRATCH)};
@@ -164,6 +171,12 @@ static void product(const ts_kset *s, bool int8, const uint8_t *w, const float *
     }
     free(packed);
     free(act);
+}
+
+static void product(const ts_kset *s, bool int8, const uint8_t *w, const float *x, int64_t ldx,
+                    float *y, int64_t ldy, int64_t m, int64_t n, int64_t k, int parts)
+{
+    product_add(s, int8, w, x, ldx, NULL, 0, y, ldy, m, n, k, parts);
 }
 
 /* --- the program --------------------------------------------------------------------------- */

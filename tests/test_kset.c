@@ -110,6 +110,19 @@ static bool amx_int8(const ts_kset *s, bool int8)
     return int8 && s->isa == TS_ISA_AMX && s->prep_int8 != s->prep;
 }
 
+/* What is added to a product: not at all, from elsewhere, or in place. */
+typedef enum add_mode { ADD_NOTHING, ADD_OTHER, ADD_Y } add_mode;
+
+/* [m][ld] floats as large as the product's values, NaN beside the n columns. */
+static float *random_add(const operands *o, int64_t ld)
+{
+    float *add = poisoned_y(o->m, ld);
+    for (int64_t t = 0; t < o->m; t++)
+        for (int64_t i = 0; i < o->n; i++)
+            add[t * ld + i] = (float)(o->w_norm[i] * o->x_norm[t]) * rnd_bell();
+    return add;
+}
+
 /* What `ref` makes of the same activations. BF16 tiles see both sides rounded; int8 tiles round the
  * weights too, but that is what they are tested for. */
 static void oracle(const ts_kset *s, bool int8, const uint8_t *w, const float *x, int64_t ldx,
@@ -194,18 +207,31 @@ static void compare(const char *what, const ts_kset *s, const operands *o, const
  * what the types' random weights here give, 1.6e-4 in the smallest cases. */
 #define INT8_WEIGHTS 4e-4
 
+/* want[m][n] += add */
+static void want_add(float *want, const float *add, int64_t ld, int64_t m, int64_t n)
+{
+    for (int64_t i = 0; add && i < m * n; i++)
+        want[i] += add[i / n * ld + i % n];
+}
+
 static void one_case(const ts_kset *s, bool int8, int64_t m, int64_t n, int64_t k,
-                     bool against_plain)
+                     bool against_plain, add_mode mode)
 {
     bool int8_tiles = ts_kset_on_int8_tiles(s, int8, m);
     bool tiles = ts_kset_on_tiles(s, int8, m);
     int64_t ldx = k + (int64_t)(rnd_u64(&seed) % 3) * 5, ldy = n + (int64_t)(rnd_u64(&seed) % 12);
     operands o = operands_random(s->type, m, n, k, ldx);
     float *y = poisoned_y(m, ldy), *want = poisoned((size_t)(m * n) * sizeof *want);
+    int64_t ldadd = mode == ADD_Y ? ldy : n + (int64_t)(rnd_u64(&seed) % 12);
+    float *add = mode == ADD_NOTHING ? NULL : random_add(&o, ldadd);
+    if (mode == ADD_Y)
+        memcpy(y, add, (size_t)((m + 16) * ldy) * sizeof *y);
 
-    product(s, int8, o.w, o.x, ldx, y, ldy, m, n, k, 1 + (int)(rnd_u64(&seed) % 3));
+    product_add(s, int8, o.w, o.x, ldx, mode == ADD_Y ? y : add, ldadd, y, ldy, m, n, k,
+                1 + (int)(rnd_u64(&seed) % 3));
     if (s != ts_kset_get(s->type, TS_ISA_REF)) {
         oracle(s, int8, o.w, o.x, ldx, want, m, n, k);
+        want_add(want, add, ldadd, m, n);
         compare(int8    ? "same activations"
                 : tiles ? "BF16 tiles"
                         : "exact activations",
@@ -216,10 +242,12 @@ static void one_case(const ts_kset *s, bool int8, int64_t m, int64_t n, int64_t 
     }
     if (against_plain) {
         plain(s->type, o.w, o.x, ldx, want, m, n, k);
+        want_add(want, add, ldadd, m, n);
         compare("float activations", s, &o, want, y, ldy, int8 || tiles ? 5e-4 : 1e-7);
     }
     operands_free(&o);
     free(y);
+    free(add);
     free(want);
 }
 
@@ -276,7 +304,8 @@ static void shapes(const ts_kset *s)
              * it only now and then: it is ref that must agree. */
             bool floats = ms[i] * ns[j] >= 32 && ks[l] * block >= 256 && (i + j) % 5 == 0;
             for (int int8 = 0; int8 < 2; int8++)
-                one_case(s, int8, ms[i], ns[j], (int64_t)ks[l] * block, floats);
+                one_case(s, int8, ms[i], ns[j], (int64_t)ks[l] * block, floats,
+                         (add_mode)((i + 2 * j + (size_t)int8) % 3));
         }
 }
 
@@ -286,12 +315,47 @@ static void large(const ts_kset *s)
 {
     int block = ts_type_get(s->type)->block;
     for (int int8 = 0; int8 < 2; int8++) {
-        one_case(s, int8, 300, 24, 512, true);
-        one_case(s, int8, 512, 33, 256, true);
-        one_case(s, int8, 11, 40, (4096 + 256) / block * block, true);
-        one_case(s, int8, 1, 40, (4096 + 256) / block * block, true);
-        one_case(s, int8, 545, 20, 768, false);
-        one_case(s, int8, 40, 150, 768, false);
+        one_case(s, int8, 300, 24, 512, true, ADD_NOTHING);
+        one_case(s, int8, 512, 33, 256, true, ADD_OTHER);
+        one_case(s, int8, 11, 40, (4096 + 256) / block * block, true, ADD_NOTHING);
+        one_case(s, int8, 1, 40, (4096 + 256) / block * block, true, ADD_NOTHING);
+        one_case(s, int8, 545, 20, 768, false, ADD_Y);
+        one_case(s, int8, 40, 150, 768, false, ADD_OTHER);
+        one_case(s, int8, 13, 200, 512, false, ADD_NOTHING); /* many rows for few tokens */
+        for (int add = ADD_OTHER; add <= ADD_Y; add++) /* several chunks of k */
+            for (int m = 1; m <= 9; m += 8)
+                one_case(s, int8, m, 40, 2304, false, (add_mode)add);
+    }
+}
+
+/* A token's row has the same bits with any others beside it, over several chunks of k, and added to
+ * in place as from elsewhere; on tiles and off them it may differ. */
+static void company(const ts_kset *s)
+{
+    enum { M = 40, N = 24, K = 2304 };
+    static const int ms[] = {1, 3, 5, 7, 17, M};
+    for (int int8 = 0; int8 < 2; int8++) {
+        operands o = operands_random(s->type, M, N, K, K);
+        float *add = random_add(&o, N), *want = poisoned(M * N * sizeof *want);
+        product_add(s, int8, o.w, o.x, K, add, N, want, N, M, N, K, 1);
+        for (size_t i = 0; i < sizeof ms / sizeof *ms; i++)
+            for (int in_place = 0; in_place < 2; in_place++) {
+                const int m = ms[i];
+                const size_t at = (size_t)(M - m) * N, bytes = (size_t)m * N * sizeof *want;
+                if (ts_kset_on_tiles(s, int8, m) != ts_kset_on_tiles(s, int8, M))
+                    continue;
+                float *y = poisoned(bytes);
+                if (in_place)
+                    memcpy(y, add + at, bytes);
+                product_add(s, int8, o.w, o.x + (M - m) * K, K, in_place ? y : add + at, N, y, N, m,
+                            N, K, 1);
+                CHECK_MSG(memcmp(y, want + at, bytes) == 0, "%s m=%d: other bits than among %d",
+                          set_name(s), m, M);
+                free(y);
+            }
+        operands_free(&o);
+        free(add);
+        free(want);
     }
 }
 
@@ -416,6 +480,7 @@ static void one_set(const ts_kset *s)
     large(s);
     if (ts_kset_on_int8_tiles(s, true, 512))
         int8_noise(s);
+    company(s);
     odd_activations(s);
     if (s->isa != TS_ISA_REF)
         extremes(s);

@@ -9,14 +9,15 @@
 
 #include "cpu/prep_x16.h"
 
-/* Prepared activations have the same bytes however the tokens are cut, and what fills them up, up
- * to a tile of tokens, or of elements, is zeros. */
+/* Prepared activations have the same bytes however tokens and elements are cut, and what fills them
+ * up, up to a tile of tokens, or of elements, is zeros. */
 static void prepared(const ts_kset *s, const ts_prep *prep)
 {
     enum { M = 32 };
     int block = ts_type_get(s->type)->block;
     int k = block == 1 ? 557 : block == 32 ? 608 : 768; /* more than a k block of tiles */
     int filled = (k + 63) / 64 * 64;
+    CHECK_MSG(512 % prep->k_group == 0, "%s: k by %d", set_name(s), prep->k_group);
     for (int m = 1; m <= M; m++) {
         /* x is followed by NaN, zeros by zeros */
         float *x = poisoned((size_t)(M * filled) * sizeof *x);
@@ -26,11 +27,18 @@ static void prepared(const ts_kset *s, const ts_prep *prep)
         random_x(x, m, k, filled);
         for (int t = 0; t < m; t++)
             memcpy(zeros + t * filled, x + t * filled, (size_t)k * sizeof *x);
-        prep->run(whole, x, filled, m, k, 0, m);
+        prep->run(whole, x, filled, m, k, 0, m, 0, k);
         for (int a = 0, b; a < m; a = b) {
             b = a + 1 + (int)(rnd_u64(&seed) % 20);
             b = b < m ? b : m;
-            prep->run(act, x, filled, m, k, a, b);
+            for (int c, d = k; d > 0; d = c) { /* the last first */
+                c = (int)(rnd_u64(&seed) % (uint64_t)d) / prep->k_group * prep->k_group;
+                void *part = poisoned(bytes);
+                prep->run(part, x, filled, m, k, a, b, c, d);
+                CHECK_MSG(check_join(act, part, bytes), "%s m=%d: wrote beside its part",
+                          set_name(s), m);
+                free(part);
+            }
         }
         CHECK_MSG(memcmp(whole, act, bytes) == 0, "%s m=%d: cuts are seen", set_name(s), m);
         free(act);
@@ -41,7 +49,7 @@ static void prepared(const ts_kset *s, const ts_prep *prep)
             if (bytes != prep->bytes(m2, k2) || (i == 1 && m < TS_TILES_MIN))
                 continue;
             act = poisoned(bytes);
-            prep->run(act, zeros, filled, m2, k2, 0, m2);
+            prep->run(act, zeros, filled, m2, k2, 0, m2, 0, k2);
             CHECK_MSG(memcmp(whole, act, bytes) == 0, "%s m=%d: not filled with zeros", set_name(s),
                       m);
             free(act);
@@ -133,7 +141,7 @@ static void stacks(const ts_kset *s, int64_t n, int64_t k)
     float *y = poisoned((size_t)(M * n) * sizeof *y), *y1 = poisoned((size_t)(M * n) * sizeof *y);
     random_weights(s->type, src, E * bytes, 0.25f, -1);
     random_x(x, M, k, k);
-    s->prep->run(act, x, k, M, k, 0, M);
+    s->prep->run(act, x, k, M, k, 0, M, 0, k);
 
     CHECK_MSG(ts_kset_stack_bytes(s, E, n, k) == E * stride && stride >= alone &&
                   stride < alone + 64 && (!s->pack || stride % 64 == 0),
@@ -214,7 +222,7 @@ static void *reserved(size_t bytes)
  * multiplied as they are alone. */
 static void beyond_4gib(const ts_kset *s, bool stack)
 {
-    enum { M = 9, K = 256 };
+    enum { M = 40, K = 256 }; /* 9 and 40 tokens: kernels for few and for many */
     const ts_type_info *info = ts_type_get(s->type);
     const size_t row = ts_row_bytes(info, K), far = ((size_t)1 << 32) + ((size_t)1 << 24);
     const int64_t few = s->group + 3; /* rows that are looked at */
@@ -228,29 +236,34 @@ static void beyond_4gib(const ts_kset *s, bool stack)
     if (src && back && packed && y) {
         random_weights(s->type, src + at, (size_t)few * row, 0.25f, -1);
         random_x(x, M, K, K);
-        product(s, false, src + at, x, K, want, few, M, few, K, 1);
         if (s->pack) {
             ts_kset_stack_pack(s, packed, src, n, K, e - 1, first, n);
             ts_kset_stack_unpack(s, back, packed, n, K, e - 1, first, n);
             CHECK_MSG(memcmp(src + at, back + at, (size_t)few * row) == 0,
                       "%s: packed beyond 4 GiB", set_name(s));
         }
-        s->prep->run(act, x, K, M, K, 0, M);
-        ts_mul p = {.w = ts_kset_stack_at(s, s->pack ? packed : src, n, K, e - 1),
-                    .x = act,
-                    .limbs = s->prep->limbs,
-                    .y = y,
-                    .m = M,
-                    .n = n,
-                    .k = K,
-                    .ldy = n,
-                    .n0 = first,
-                    .n1 = n,
-                    .scratch = scratch};
-        s->mul(&p);
-        for (int t = 0; t < M; t++)
-            CHECK_MSG(memcmp(want + t * few, y + t * n + first, (size_t)few * 4) == 0,
-                      "%s: product beyond 4 GiB, token %d", set_name(s), t);
+        for (int i = 0; i < 4; i++) {
+            const ts_prep *prep = i % 2 ? s->prep_int8 : s->prep;
+            const int m = i / 2 ? M : 9;
+            product(s, i % 2, src + at, x, K, want, few, m, few, K, 1);
+            prep->run(act, x, K, m, K, 0, m, 0, K);
+            ts_mul p = {.w = ts_kset_stack_at(s, s->pack ? packed : src, n, K, e - 1),
+                        .x = act,
+                        .limbs = prep->limbs,
+                        .y = y,
+                        .m = m,
+                        .n = n,
+                        .k = K,
+                        .ldy = n,
+                        .n0 = first,
+                        .n1 = n,
+                        .scratch = scratch};
+            s->mul(&p);
+            for (int t = 0; t < m; t++)
+                CHECK_MSG(memcmp(want + t * few, y + t * n + first, (size_t)few * 4) == 0,
+                          "%s: product beyond 4 GiB, %s, token %d of %d", set_name(s),
+                          i % 2 ? "int8" : "exact", t, m);
+        }
     } else {
         printf("%s: no address space, not tested beyond 4 GiB\n", set_name(s));
     }

@@ -14,14 +14,17 @@
 
 #include "gguf/type.h"
 
-/* One product y[m][n0..n1] = act(x)[m][k] * W[n][k]^T.
- * mul writes exactly those columns of y. n0 is a multiple of `group`; n1 is one too, or n. */
+/* One product y[m][n0..n1] = add[m][n0..n1] + act(x)[m][k] * W[n][k]^T.
+ * mul writes exactly those columns of y, and reads no others of add. n0 is a multiple of `group`;
+ * n1 is one too, or n. */
 typedef struct ts_mul {
     const void *w; /* packed (or source, when the kset has no pack)             */
     const void *x; /* prepared activations of m tokens                          */
     int limbs;     /* of the ts_prep that made them                             */
     float *y;      /* [m][n], row stride ldy in floats                          */
-    int64_t m, n, k, ldy;
+    /* [m][n], row stride ldadd in floats; may be y, with its stride. NULL: nothing is added. */
+    const float *add;
+    int64_t m, n, k, ldy, ldadd;
     int64_t n0, n1;
     void *scratch; /* TS_MUL_SCRATCH bytes, 64-byte aligned, private to the call; for amx sets   */
 } ts_mul;
@@ -42,12 +45,14 @@ typedef struct ts_prep {
     ts_isa isa;
     int limbs;   /* rows of the product that one token is: 1 or 2                    */
     int m_group; /* tokens that one thread should prepare together; any other cut is right too */
+    int k_group; /* elements that have to be prepared together: a power of two       */
     /* bytes for m tokens; never more for fewer tokens */
     size_t (*bytes)(int64_t m, int64_t k);
-    /* x[m][k] (row stride ldx floats) -> dst, tokens m0..m1 of m. dst is 64-byte aligned. Distinct
-     * ranges may be prepared by distinct threads. The format may depend on m. */
+    /* x[m][k] (row stride ldx floats) -> dst, elements k0..k1 of tokens m0..m1 of m. k0 is a
+     * multiple of k_group; k1 is one too, or k. dst is 64-byte aligned. Distinct parts may be
+     * prepared by distinct threads. The format may depend on m. */
     void (*run)(void *dst, const float *x, int64_t ldx, int64_t m, int64_t k, int64_t m0,
-                int64_t m1);
+                int64_t m1, int64_t k0, int64_t k1);
     int64_t group_from; /* ... when there are at least this many in all                       */
 } ts_prep;
 

@@ -11,11 +11,11 @@ static size_t bytes(int64_t m, int64_t k)
 }
 
 static void f32_run(void *dst, const float *x, int64_t ldx, int64_t m, int64_t k, int64_t m0,
-                    int64_t m1)
+                    int64_t m1, int64_t k0, int64_t k1)
 {
     (void)m;
     for (int64_t t = m0; t < m1; t++)
-        memcpy((float *)dst + t * k, x + t * ldx, (size_t)k * sizeof(float));
+        memcpy((float *)dst + t * k + k0, x + t * ldx + k0, (size_t)(k1 - k0) * sizeof(float));
 }
 
 /* y[n] = q * d of one block x[n]. */
@@ -33,27 +33,28 @@ static void block(float *y, const float *x, int n)
         y[i] = (finite ? rintf(x[i] * scale) : 0) * d;
 }
 
-static void q8_run(void *dst, const float *x, int64_t ldx, int64_t k, int64_t m0, int64_t m1, int n)
+static void q8_run(void *dst, const float *x, int64_t ldx, int64_t k, int64_t m0, int64_t m1,
+                   int64_t k0, int64_t k1, int n)
 {
     for (int64_t t = m0; t < m1; t++)
-        for (int64_t i = 0; i < k; i += n)
+        for (int64_t i = k0; i < k1; i += n)
             block((float *)dst + t * k + i, x + t * ldx + i, n);
 }
 
 static void q8_32_run(void *dst, const float *x, int64_t ldx, int64_t m, int64_t k, int64_t m0,
-                      int64_t m1)
+                      int64_t m1, int64_t k0, int64_t k1)
 {
     (void)m;
-    q8_run(dst, x, ldx, k, m0, m1, 32);
+    q8_run(dst, x, ldx, k, m0, m1, k0, k1, 32);
 }
 
 static void q8_256_run(void *dst, const float *x, int64_t ldx, int64_t m, int64_t k, int64_t m0,
-                       int64_t m1)
+                       int64_t m1, int64_t k0, int64_t k1)
 {
     (void)m;
-    q8_run(dst, x, ldx, k, m0, m1, 256);
+    q8_run(dst, x, ldx, k, m0, m1, k0, k1, 256);
 }
 
-const ts_prep ts_prep_f32_ref = {TS_ACT_F32, TS_ISA_REF, 1, 1, bytes, f32_run, 0};
-const ts_prep ts_prep_q8_32_ref = {TS_ACT_Q8_32, TS_ISA_REF, 1, 1, bytes, q8_32_run, 0};
-const ts_prep ts_prep_q8_256_ref = {TS_ACT_Q8_256, TS_ISA_REF, 1, 1, bytes, q8_256_run, 0};
+const ts_prep ts_prep_f32_ref = {TS_ACT_F32, TS_ISA_REF, 1, 1, 1, bytes, f32_run, 0};
+const ts_prep ts_prep_q8_32_ref = {TS_ACT_Q8_32, TS_ISA_REF, 1, 1, 32, bytes, q8_32_run, 0};
+const ts_prep ts_prep_q8_256_ref = {TS_ACT_Q8_256, TS_ISA_REF, 1, 1, 256, bytes, q8_256_run, 0};

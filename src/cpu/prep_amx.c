@@ -63,13 +63,13 @@ static void one_token(uint8_t *tile, int64_t t, const float *x, int64_t n)
 }
 
 static void tiles_run(uint8_t *dst, const float *x, int64_t ldx, int64_t m, int64_t k, int64_t m0,
-                      int64_t m1)
+                      int64_t m1, int64_t k0, int64_t k1)
 {
     int64_t nk = ts_tile_count(k, 32), nm = ts_tile_count(m, TOKENS);
     for (int64_t t = m0; t < m1;) {
         int64_t tokens = m - t < TOKENS ? m - t : TOKENS;
         bool whole = t % TOKENS == 0 && t + tokens <= m1;
-        for (int64_t i = 0; i < nk; i++) {
+        for (int64_t i = k0 / 32; i < ts_tile_count(k1, 32); i++) {
             uint8_t *tile = dst + (size_t)ts_tile_place(t / TOKENS, nm, i, nk) * TILE;
             const float *xi = x + t * ldx + 32 * i;
             int64_t n = k - 32 * i;
@@ -179,14 +179,15 @@ static void fill_up(uint8_t *dst, int64_t t, int64_t k)
         memset(dst + 64 * i + 4 * t, 0, (size_t)(64 - 4 * t));
 }
 
+/* k0 begins a k block. */
 static void tiles8_run(uint8_t *dst, const float *x, int64_t ldx, int64_t m, int64_t k, int64_t m0,
-                       int64_t m1)
+                       int64_t m1, int64_t k0, int64_t k1)
 {
     int64_t nk = ts_tile_count(k, TS_TILE8_K), nm = ts_tile_count(m, TOKENS);
     for (int64_t t = m0; t < m1;) {
         int64_t tokens = m - t < TOKENS ? m - t : TOKENS;
         bool whole = t % TOKENS == 0 && t + tokens <= m1;
-        for (int64_t i = 0; i < nk; i += TS_TILE8_STEPS) {
+        for (int64_t i = k0 / TS_TILE8_K; i * TS_TILE8_K < k1; i += TS_TILE8_STEPS) {
             uint8_t *block = dst + ts_tile8_place(t / TOKENS, nm, i, nk);
             const float *xi = x + t * ldx + TS_TILE8_K * i;
             int64_t n = k - TS_TILE8_K * i;
@@ -214,22 +215,22 @@ static size_t tiles8_bytes(int64_t m, int64_t k)
 /* --- formats ------------------------------------------------------------------------ */
 
 /* `few` below `from` tokens, else tiles. */
-#define PREP(name, few, tiles, from, act, limbs)                                                   \
+#define PREP(name, few, tiles, from, act, limbs, k_group)                                          \
     static size_t name##_bytes(int64_t m, int64_t k)                                               \
     {                                                                                              \
         size_t a = few.bytes(m < from ? m : from - 1, k), b = tiles##_bytes(m, k);                 \
         return a > b ? a : b;                                                                      \
     }                                                                                              \
     static void name##_run(void *dst, const float *x, int64_t ldx, int64_t m, int64_t k,           \
-                           int64_t m0, int64_t m1)                                                 \
+                           int64_t m0, int64_t m1, int64_t k0, int64_t k1)                         \
     {                                                                                              \
         if (m < from)                                                                              \
-            few.run(dst, x, ldx, m, k, m0, m1);                                                    \
+            few.run(dst, x, ldx, m, k, m0, m1, k0, k1);                                            \
         else                                                                                       \
-            tiles##_run(dst, x, ldx, m, k, m0, m1);                                                \
+            tiles##_run(dst, x, ldx, m, k, m0, m1, k0, k1);                                        \
     }                                                                                              \
-    const ts_prep TS_SYM(ts_prep_##name##_amx) = {act,          TS_ISA_AMX, limbs, TOKENS,         \
-                                                  name##_bytes, name##_run, from};
+    const ts_prep TS_SYM(ts_prep_##name##_amx) = {act,     TS_ISA_AMX,   limbs,      TOKENS,       \
+                                                  k_group, name##_bytes, name##_run, from};
 
 /* A session's buffer has the bytes of the exact format and holds either: with k = 32 the other one
  * is larger. */
@@ -240,8 +241,9 @@ static size_t quant_tiles_bytes(int64_t m, int64_t k)
 }
 #define quant_tiles_run tiles_run
 
-PREP(quant, TS_SYM(ts_prep_q15_avx512), quant_tiles, TS_TILES_MIN, TS_ACT_Q8_32, 2)
-PREP(float, TS_SYM(ts_prep_f32_avx512), tiles, TS_TILES_MIN, TS_ACT_F32, 1)
+PREP(quant, TS_SYM(ts_prep_q15_avx512), quant_tiles, TS_TILES_MIN, TS_ACT_Q8_32, 2, 32)
+PREP(float, TS_SYM(ts_prep_f32_avx512), tiles, TS_TILES_MIN, TS_ACT_F32, 1, 32)
 
 /* One format for all quantised types, so that their products share it. */
-PREP(int8, TS_SYM(ts_prep_q8_32_avx512), tiles8, TS_TILES8_MIN, TS_ACT_Q8_32, 1)
+PREP(int8, TS_SYM(ts_prep_q8_32_avx512), tiles8, TS_TILES8_MIN, TS_ACT_Q8_32, 1,
+     TS_TILE8_K *TS_TILE8_STEPS)

@@ -37,11 +37,11 @@ static size_t q15_256_bytes(int64_t m, int64_t k)
 }
 
 static void f32_run(void *dst, const float *x, int64_t ldx, int64_t m, int64_t k, int64_t m0,
-                    int64_t m1)
+                    int64_t m1, int64_t k0, int64_t k1)
 {
     (void)m;
     for (int64_t t = m0; t < m1; t++)
-        memcpy((float *)dst + t * k, x + t * ldx, (size_t)k * sizeof(float));
+        memcpy((float *)dst + t * k + k0, x + t * ldx + k0, (size_t)(k1 - k0) * sizeof(float));
 }
 
 /* The bits of max|x[n]|: as integers, so that a NaN is the largest of all. */
@@ -139,12 +139,12 @@ static inline void fill_256(ts_x256 *b, int i, __m256i q)
 }
 
 static void q8_32_run(void *dst, const float *x, int64_t ldx, int64_t m, int64_t k, int64_t m0,
-                      int64_t m1)
+                      int64_t m1, int64_t k0, int64_t k1)
 {
     (void)m;
-    ts_x32 *b = (ts_x32 *)dst + m0 * (k / 32);
-    for (int64_t t = m0; t < m1; t++)
-        for (int64_t i = 0; i < k; i += 32, b++) {
+    for (int64_t t = m0; t < m1; t++) {
+        ts_x32 *b = (ts_x32 *)dst + (t * k + k0) / 32;
+        for (int64_t i = k0; i < k1; i += 32, b++) {
             const float *xi = x + t * ldx + i;
             float scale, d = ts_act_scale(max_bits(xi, 32), Q8, &scale);
             __m256i q[2];
@@ -155,15 +155,16 @@ static void q8_32_run(void *dst, const float *x, int64_t ldx, int64_t m, int64_t
             codes(xi, _mm256_set1_ps(scale), q);
             fill_32(b, to_int8(q[0], q[1]), d);
         }
+    }
 }
 
 static void q8_256_run(void *dst, const float *x, int64_t ldx, int64_t m, int64_t k, int64_t m0,
-                       int64_t m1)
+                       int64_t m1, int64_t k0, int64_t k1)
 {
     (void)m;
-    ts_x256 *b = (ts_x256 *)dst + m0 * (k / 256);
-    for (int64_t t = m0; t < m1; t++)
-        for (int64_t i = 0; i < k; i += 256, b++) {
+    for (int64_t t = m0; t < m1; t++) {
+        ts_x256 *b = (ts_x256 *)dst + (t * k + k0) / 256;
+        for (int64_t i = k0; i < k1; i += 256, b++) {
             const float *xi = x + t * ldx + i;
             float scale, d = ts_act_scale(max_bits(xi, 256), Q8, &scale);
             __m256i q[2];
@@ -173,17 +174,18 @@ static void q8_256_run(void *dst, const float *x, int64_t ldx, int64_t m, int64_
                 fill_256(b, j, to_int8(q[0], q[1]));
             }
         }
+    }
 }
 
 /* Exact: the row of a token's high limbs is followed by that of its low ones. */
 static void q15_32_run(void *dst, const float *x, int64_t ldx, int64_t m, int64_t k, int64_t m0,
-                       int64_t m1)
+                       int64_t m1, int64_t k0, int64_t k1)
 {
     (void)m;
     int64_t nb = k / 32;
     for (int64_t t = m0; t < m1; t++) {
         ts_x32 *h = (ts_x32 *)dst + 2 * t * nb, *l = h + nb;
-        for (int64_t i = 0; i < nb; i++) {
+        for (int64_t i = k0 / 32; i < k1 / 32; i++) {
             const float *xi = x + t * ldx + 32 * i;
             float scale, d = ts_act_scale(max_bits(xi, 32), Q15, &scale);
             __m256i q[2], high, low;
@@ -201,13 +203,13 @@ static void q15_32_run(void *dst, const float *x, int64_t ldx, int64_t m, int64_
 }
 
 static void q15_256_run(void *dst, const float *x, int64_t ldx, int64_t m, int64_t k, int64_t m0,
-                        int64_t m1)
+                        int64_t m1, int64_t k0, int64_t k1)
 {
     (void)m;
     int64_t nb = k / 256;
     for (int64_t t = m0; t < m1; t++) {
         ts_x256 *h = (ts_x256 *)dst + 2 * t * nb, *l = h + nb;
-        for (int64_t i = 0; i < nb; i++) {
+        for (int64_t i = k0 / 256; i < k1 / 256; i++) {
             const float *xi = x + t * ldx + 256 * i;
             float scale, d = ts_act_scale(max_bits(xi, 256), Q15, &scale);
             empty_256(h + i, 128 * d);
@@ -223,9 +225,11 @@ static void q15_256_run(void *dst, const float *x, int64_t ldx, int64_t m, int64
     }
 }
 
-const ts_prep ts_prep_f32_avx2 = {TS_ACT_F32, TS_ISA_AVX2, 1, 1, f32_bytes, f32_run, 0};
-const ts_prep ts_prep_q8_32_avx2 = {TS_ACT_Q8_32, TS_ISA_AVX2, 1, 1, q8_32_bytes, q8_32_run, 0};
-const ts_prep ts_prep_q8_256_avx2 = {TS_ACT_Q8_256, TS_ISA_AVX2, 1, 1, q8_256_bytes, q8_256_run, 0};
-const ts_prep ts_prep_q15_32_avx2 = {TS_ACT_Q8_32, TS_ISA_AVX2, 2, 1, q15_32_bytes, q15_32_run, 0};
-const ts_prep ts_prep_q15_256_avx2 = {TS_ACT_Q8_256, TS_ISA_AVX2, 2, 1,
-                                      q15_256_bytes, q15_256_run, 0};
+const ts_prep ts_prep_f32_avx2 = {TS_ACT_F32, TS_ISA_AVX2, 1, 1, 1, f32_bytes, f32_run, 0};
+const ts_prep ts_prep_q8_32_avx2 = {TS_ACT_Q8_32, TS_ISA_AVX2, 1, 1, 32, q8_32_bytes, q8_32_run, 0};
+const ts_prep ts_prep_q8_256_avx2 = {TS_ACT_Q8_256, TS_ISA_AVX2,  1,          1,
+                                     256,           q8_256_bytes, q8_256_run, 0};
+const ts_prep ts_prep_q15_32_avx2 = {TS_ACT_Q8_32, TS_ISA_AVX2,  2,          1,
+                                     32,           q15_32_bytes, q15_32_run, 0};
+const ts_prep ts_prep_q15_256_avx2 = {TS_ACT_Q8_256, TS_ISA_AVX2,   2,           1,
+                                      256,           q15_256_bytes, q15_256_run, 0};

@@ -54,12 +54,12 @@ TS_INLINE void fill(ts_x16 *b, int limbs, const float *x, float d, float scale)
 
 /* Blocks of 32; `unit` elements (a multiple of 32) share a scale. */
 TS_INLINE void run(void *dst, const float *x, int64_t ldx, int64_t k, int64_t m0, int64_t m1,
-                   int limbs, int unit)
+                   int64_t k0, int64_t k1, int limbs, int unit)
 {
     size_t bytes = ts_x16_bytes(limbs);
     for (int64_t t = m0; t < m1; t++) {
-        uint8_t *b = (uint8_t *)dst + (size_t)(t * (k / 32)) * bytes;
-        for (int64_t i = 0; i < k; i += unit) {
+        uint8_t *b = (uint8_t *)dst + (size_t)((t * k + k0) / 32) * bytes;
+        for (int64_t i = k0; i < k1; i += unit) {
             const float *xi = x + t * ldx + i;
             float scale, d = ts_act_scale(max_bits(xi, unit), limbs == 2 ? Q15 : Q8, &scale);
             for (int j = 0; j < unit; j += 32, b += bytes)
@@ -74,13 +74,13 @@ TS_INLINE void run(void *dst, const float *x, int64_t ldx, int64_t k, int64_t m0
         return (size_t)m * (size_t)(k / 32) * ts_x16_bytes(limbs);                                 \
     }                                                                                              \
     static void name##_run(void *dst, const float *x, int64_t ldx, int64_t m, int64_t k,           \
-                           int64_t m0, int64_t m1)                                                 \
+                           int64_t m0, int64_t m1, int64_t k0, int64_t k1)                         \
     {                                                                                              \
         (void)m;                                                                                   \
-        run(dst, x, ldx, k, m0, m1, limbs, unit);                                                  \
+        run(dst, x, ldx, k, m0, m1, k0, k1, limbs, unit);                                          \
     }                                                                                              \
-    const ts_prep TS_SYM(ts_prep_##name##_avx512) = {act,          TS_ISA_AVX512, limbs, 1,        \
-                                                     name##_bytes, name##_run,    0};
+    const ts_prep TS_SYM(ts_prep_##name##_avx512) = {act,  TS_ISA_AVX512, limbs,      1,           \
+                                                     unit, name##_bytes,  name##_run, 0};
 
 /* Exact activations have a scale for each 32 whatever the type, so that products with weights of
  * several types share them. */
@@ -95,15 +95,17 @@ static size_t f32_bytes(int64_t m, int64_t k)
 }
 
 static void f32_run(void *dst, const float *x, int64_t ldx, int64_t m, int64_t k, int64_t m0,
-                    int64_t m1)
+                    int64_t m1, int64_t k0, int64_t k1)
 {
     (void)m;
     int64_t kp = ts_tile_count(k, 32) * 32;
     for (int64_t t = m0; t < m1; t++) {
         float *to = (float *)dst + t * kp;
-        memcpy(to, x + t * ldx, (size_t)k * sizeof(float));
-        memset(to + k, 0, (size_t)(kp - k) * sizeof(float));
+        memcpy(to + k0, x + t * ldx + k0, (size_t)(k1 - k0) * sizeof(float));
+        if (k1 == k)
+            memset(to + k, 0, (size_t)(kp - k) * sizeof(float));
     }
 }
 
-const ts_prep TS_SYM(ts_prep_f32_avx512) = {TS_ACT_F32, TS_ISA_AVX512, 1, 1, f32_bytes, f32_run, 0};
+const ts_prep TS_SYM(ts_prep_f32_avx512) = {TS_ACT_F32, TS_ISA_AVX512, 1,       1,
+                                            1,          f32_bytes,     f32_run, 0};

@@ -97,7 +97,36 @@ static const ts_prep *prep_of(const ts_state *s, const ts_step *st, int64_t m)
     return ts_plan_int8(s->d->plan, m) ? st->kset->prep_int8 : st->kset->prep;
 }
 
+static void prep(ts_state *s, const ts_step *st, int64_t m, rows r)
+{
+    if (r.r0 < r.r1)
+        prep_of(s, st, m)->run(s->bufs[st->dst], row(s, st->a, 0),
+                               s->d->plan->steps.bufs[st->a].width, m, st->d, r.r0, r.r1, 0, st->d);
+}
+
 /* --- steps shared freely ---------------------------------------------------- */
+
+/* Elements of a row that a thread prepares at least: of one row a few cache lines, of a tile's 16
+ * much work. */
+enum { PART = 256 };
+
+/* A PREP that isn't by row: groups of rows, each in parts along k, are a line that thread tid of n
+ * takes the tid-th part of. A group is what the format wants together. */
+static void prep_freely(ts_state *s, const ts_step *st, int64_t m, int tid, int n)
+{
+    const ts_prep *p = prep_of(s, st, m);
+    const int64_t k = st->d, group = m < p->group_from ? 1 : p->m_group;
+    const int64_t part = p->k_group > PART ? p->k_group : PART;
+    const int64_t parts = (k + part - 1) / part, all = (m + group - 1) / group * parts;
+    const int64_t end = all * (tid + 1) / n;
+    for (int64_t i = all * tid / n, next; i < end; i = next) {
+        const int64_t g = i / parts, m1 = (g + 1) * group, first = g * parts;
+        next = first + parts < end ? first + parts : end;
+        const int64_t k1 = (next - first) * part;
+        p->run(s->bufs[st->dst], row(s, st->a, 0), s->d->plan->steps.bufs[st->a].width, m, k,
+               g * group, m1 < m ? m1 : m, (i - first) * part, k1 < k ? k1 : k);
+    }
+}
 
 /* How the rows of W are dealt out: `large` chunks of `per` units each first, then two units for
  * each thread one by one, so that at the end nobody waits long. */
@@ -148,6 +177,9 @@ static void matmul(ts_state *s, size_t i, int tid, int n)
         second.w = st->w2->data;
         second.y = row(s, st->b, 0);
         second.ldy = s->d->plan->steps.bufs[st->b].width;
+    } else if (st->b != TS_NO_BUF) {
+        mul.add = row(s, st->b, 0);
+        mul.ldadd = s->d->plan->steps.bufs[st->b].width;
     }
     chunks c = matmul_chunks(st, ts_plan_int8(s->d->plan, mul.m), mul.m, n);
     while (chunk_rows(c, ts_claim(&s->next[i]), mul.n, &mul.n0, &mul.n1)) {
@@ -293,9 +325,10 @@ void ts_cpu_step(ts_state *s, size_t i, int tid, int n)
         norm(s, st, r);
         break;
     case TS_OP_PREP:
-        if (r.r0 < r.r1)
-            prep_of(s, st, m)->run(s->bufs[st->dst], row(s, st->a, 0),
-                                   s->d->plan->steps.bufs[st->a].width, m, st->d, r.r0, r.r1);
+        if (st->by_row)
+            prep(s, st, m, r);
+        else
+            prep_freely(s, st, m, tid, n);
         break;
     case TS_OP_MATMUL:
     case TS_OP_GLU:

@@ -42,17 +42,15 @@ void ts_build_llama(ts_builder *b, const ts_model *m)
             o = ts_build_select(b, o);
             x = ts_build_select(b, x);
         }
-        xn = ts_build_buf(b, "xn", d);
-        ts_build_matmul(b, xn, o, L->wo); /* [m][d]      */
-        ts_build_bias(b, xn, L->bo);
-        ts_build_add(b, x, x, xn);
+        ts_build_matmul_add(b, x, o, L->wo); /* [m][d]      */
+        ts_build_bias(b, x, L->bo);
 
+        xn = ts_build_buf(b, "xn", d);
         ts_buf g = ts_build_buf(b, "gate", hp->n_ff), u = ts_build_buf(b, "up", hp->n_ff);
         ts_build_norm(b, xn, x, L->ffn_norm);
         ts_build_glu(b, TS_OP_SILU, g, u, xn, L->gate, L->up, L->b_gate, L->b_up); /* [m][ff] */
-        ts_build_matmul(b, xn, g, L->down);                                        /* [m][d] */
-        ts_build_bias(b, xn, L->b_down);
-        ts_build_add(b, x, x, xn);
+        ts_build_matmul_add(b, x, g, L->down);                                     /* [m][d] */
+        ts_build_bias(b, x, L->b_down);
     }
     ts_build_logits(b, x);
 }

@@ -20,6 +20,7 @@ struct ts_builder {
     ts_buf prep_of[MAX_BUFS];
     int prep_version[MAX_BUFS];
     int version[MAX_BUFS];
+    bool by_row[MAX_BUFS]; /* how the buffer was last written */
 };
 
 static const char *const op_names[TS_OP_COUNT] = {
@@ -79,8 +80,10 @@ static void push(ts_builder *b, ts_step step)
     step.layer = b->layer;
     step.domain = b->domain;
     s->v[s->n++] = step;
-    if (step.dst != TS_NO_BUF)
+    if (step.dst != TS_NO_BUF) {
         b->version[step.dst]++;
+        b->by_row[step.dst] = step.by_row;
+    }
 }
 
 static int64_t width(const ts_builder *b, ts_buf x)
@@ -131,7 +134,9 @@ void ts_build_head_norm(ts_builder *b, ts_buf x, int64_t n_heads, const float *v
                       .vec = vec});
 }
 
-/* The activations of `a` as w's kernels read them: made once for all products that share them. */
+/* The activations of `a` as w's kernels read them: made once for all products that share them. By
+ * row after a step by row, which it need not wait for. Else the threads meet anyway, and then rows
+ * may be cut: of few rows every thread gets a part. */
 static ts_buf prepare(ts_builder *b, ts_buf a, const ts_weight *w)
 {
     const ts_prep *p = w->kset->prep;
@@ -140,7 +145,7 @@ static ts_buf prepare(ts_builder *b, ts_buf a, const ts_weight *w)
     if (b->failed || (b->prep_of[dst] == a && b->prep_version[dst] == b->version[a]))
         return dst;
     push(b, (ts_step){.op = TS_OP_PREP,
-                      .by_row = true,
+                      .by_row = b->by_row[a],
                       .dst = dst,
                       .a = a,
                       .b = TS_NO_BUF,
@@ -155,16 +160,26 @@ static ts_buf prepare(ts_builder *b, ts_buf a, const ts_weight *w)
     return dst;
 }
 
-void ts_build_matmul(ts_builder *b, ts_buf dst, ts_buf a, const ts_weight *w)
+static void product(ts_builder *b, ts_buf dst, ts_buf a, const ts_weight *w, ts_buf add)
 {
     ts_buf act = prepare(b, a, w);
     push(b, (ts_step){.op = TS_OP_MATMUL,
                       .dst = dst,
                       .a = act,
-                      .b = TS_NO_BUF,
+                      .b = add,
                       .d = w->n,
                       .w = w,
                       .kset = w->kset});
+}
+
+void ts_build_matmul(ts_builder *b, ts_buf dst, ts_buf a, const ts_weight *w)
+{
+    product(b, dst, a, w, TS_NO_BUF);
+}
+
+void ts_build_matmul_add(ts_builder *b, ts_buf x, ts_buf a, const ts_weight *w)
+{
+    product(b, x, a, w, x);
 }
 
 void ts_build_bias(ts_builder *b, ts_buf x, const float *vec)

@@ -6,9 +6,10 @@
  *
  * A step works on a DOMAIN of rows: all tokens of the micro-batch, or only those whose logits are
  * wanted (after ts_build_select). It says how threads share it: BY_ROW (thread i of n takes
- * the i-th part of the rows) or FREELY (chunks claimed from a counter). From the buffers each step
- * reads and writes follows where the threads have to meet: `barrier`. Steps by row over the same
- * domain never wait for each other. */
+ * the i-th part of the rows) or FREELY (chunks claimed from a counter; for PREP, thread i of n
+ * takes the i-th part of all rows' elements, wherever in a row that begins). From the buffers each
+ * step reads and writes follows where the threads have to meet: `barrier`. Steps by row over the
+ * same domain never wait for each other. */
 #ifndef TS_STEP_H
 #define TS_STEP_H
 
@@ -19,7 +20,7 @@ typedef enum ts_op {
     TS_OP_ANGLES, /* dst[m][n_rot] = cos, sin of each position, for `rope`             */
     TS_OP_NORM,   /* dst = rms_norm(a) * vec, for each of n_heads heads of d / n_heads */
     TS_OP_PREP,   /* dst = activations a in the format and layout of `kset`           */
-    TS_OP_MATMUL, /* dst[m][n] = a[m][k] * w[n][k]^T                                  */
+    TS_OP_MATMUL, /* dst[m][n] = a[m][k] * w[n][k]^T, + b where there is one          */
     TS_OP_GLU,   /* dst[m][n] = act(a * w^T) * (a * w2^T), act = silu or gelu; b: the second product
                   */
     TS_OP_BIAS,  /* dst = dst + vec                                                  */
@@ -94,6 +95,8 @@ void ts_build_norm(ts_builder *b, ts_buf dst, ts_buf a, const float *vec);
 /* In place, over each head; nothing for a model without (vec NULL). */
 void ts_build_head_norm(ts_builder *b, ts_buf x, int64_t n_heads, const float *vec);
 void ts_build_matmul(ts_builder *b, ts_buf dst, ts_buf a, const ts_weight *w);
+/* x = x + a w^T, without a pass over x of its own. */
+void ts_build_matmul_add(ts_builder *b, ts_buf x, ts_buf a, const ts_weight *w);
 /* In place; nothing for a model without (vec NULL). After all products of a group: a step by row
  * between them would make the threads meet once more. */
 void ts_build_bias(ts_builder *b, ts_buf x, const float *vec);

@@ -27,7 +27,10 @@ typedef struct r16_out {
     float *y;
     int64_t ldy;
     __mmask16 mask; /* of the group's rows that are rows of the matrix */
-    bool add;       /* add to what is there                            */
+    /* [tokens][rows] to add, or NULL: what the caller wants added, and then, for every chunk of k
+     * but the first, y itself */
+    const float *add;
+    int64_t ldadd;
 } r16_out;
 
 TS_INLINE void store(const r16_out *out, int tokens, const __m512 *acc)
@@ -37,7 +40,7 @@ TS_INLINE void store(const r16_out *out, int tokens, const __m512 *acc)
         float *y = out->y + t * out->ldy;
         __m512 v = acc[t];
         if (out->add)
-            v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(out->mask, y));
+            v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(out->mask, out->add + t * out->ldadd));
         _mm512_mask_storeu_ps(y, out->mask, v);
     }
 }
@@ -229,6 +232,20 @@ static __mmask16 rows_mask(int64_t rows)
     return rows >= ROWS ? 0xffff : (__mmask16)((1 << rows) - 1);
 }
 
+/* Where the sums of a group of rows go, from token m on; `first`: of the first chunk of k. */
+static r16_out group_out(const ts_mul *p, int64_t n, int64_t m, bool first)
+{
+    r16_out out = {.y = p->y + m * p->ldy + n, .ldy = p->ldy, .mask = rows_mask(p->n1 - n)};
+    if (!first) {
+        out.add = out.y;
+        out.ldadd = p->ldy;
+    } else if (p->add) {
+        out.add = p->add + m * p->ldadd + n;
+        out.ldadd = p->ldadd;
+    }
+    return out;
+}
+
 /* One group of rows from n on, tokens m0..m1, units u0..u1. */
 static void group(const r16_kernels *f, const ts_mul *p, const uint8_t *w, int64_t n, int64_t m0,
                   int64_t m1, int64_t u0, int64_t u1)
@@ -236,7 +253,7 @@ static void group(const r16_kernels *f, const ts_mul *p, const uint8_t *w, int64
     _Alignas(64) uint8_t panel[CHUNK / 32 * PANEL_UNIT];
     const size_t unit_bytes = ts_x16_bytes(p->limbs), ldx = (size_t)(p->k / 32) * unit_bytes;
     const uint8_t *x = (const uint8_t *)p->x + (size_t)m0 * ldx + (size_t)u0 * unit_bytes;
-    r16_out out = {p->y + m0 * p->ldy + n, p->ldy, rows_mask(p->n1 - n), u0 > 0};
+    r16_out out = group_out(p, n, m0, u0 == 0);
     if (p->m <= DIRECT) {
         f->direct[p->limbs - 1][m1 - m0 - 1](w, x, ldx, u1 - u0, &out);
         return;
@@ -248,6 +265,8 @@ static void group(const r16_kernels *f, const ts_mul *p, const uint8_t *w, int64
         m0 += t;
         x += (size_t)t * ldx;
         out.y += t * p->ldy;
+        if (out.add)
+            out.add += t * out.ldadd;
     }
 }
 
@@ -324,7 +343,7 @@ static void float_mul(r16_tile *const tile[TILE], const ts_mul *p)
             const uint8_t *w = (const uint8_t *)p->w + (size_t)(n * units) * 64;
             int64_t m1 = smaller(m0 + BLOCK_TOKENS, p->m), t;
             for (int64_t m = m0; m < m1; m += t) {
-                r16_out out = {p->y + m * p->ldy + n, p->ldy, rows_mask(p->n1 - n), false};
+                r16_out out = group_out(p, n, m, true);
                 t = smaller(m1 - m, TILE);
                 tile[t - 1](w, (const uint8_t *)p->x + (size_t)m * ldx, ldx, units, &out);
             }

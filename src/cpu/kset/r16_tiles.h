@@ -56,7 +56,7 @@ TS_INLINE void prefetch_tile(const uint8_t *p)
         __builtin_prefetch(p + i);
 }
 
-/* y[tokens][16 rows] from a tile of sums [16 rows][16 tokens]. */
+/* y[tokens][16 rows], and what is added to it, from a tile of sums [16 rows][16 tokens]. */
 static inline void leave(const ts_mul *p, const uint8_t *c, int64_t n, int64_t m)
 {
     const int64_t tokens = p->m - m < TOKENS ? p->m - m : TOKENS, rows = p->n1 - n;
@@ -73,8 +73,12 @@ static inline void leave(const ts_mul *p, const uint8_t *c, int64_t n, int64_t m
             _mm256_storeu_si256((__m256i *)(to + 4 * ROWS), _mm512_extracti64x4_epi64(q[i], 1));
         }
     }
-    for (int64_t i = 0; i < tokens; i++)
-        _mm512_mask_storeu_ps(p->y + (m + i) * p->ldy + n, mask, _mm512_loadu_ps(t[i]));
+    for (int64_t i = 0; i < tokens; i++) {
+        __m512 v = _mm512_loadu_ps(t[i]);
+        if (p->add)
+            v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, p->add + (m + i) * p->ldadd + n));
+        _mm512_mask_storeu_ps(p->y + (m + i) * p->ldy + n, mask, v);
+    }
 }
 
 static inline int64_t smaller(int64_t a, int64_t b)

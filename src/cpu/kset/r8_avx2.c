@@ -18,12 +18,33 @@ static void tokens(const ts_r8_kernels *f, const uint8_t *w, const uint8_t *x, s
         m -= t;
         x += (size_t)t * ldx;
         out.y += t / out.limbs * out.ldy;
+        if (out.add)
+            out.add += t / out.limbs * out.ldadd;
     }
 }
 
 static int64_t smaller(int64_t a, int64_t b)
 {
     return a < b ? a : b;
+}
+
+/* Where the tiles of a group of rows leave their sums, from row m0 of x and block b0 on. */
+static ts_r8_out group_out(const ts_r8_kernels *f, const ts_mul *p, int64_t n, int64_t m0,
+                           int64_t b0)
+{
+    const int64_t t = m0 / p->limbs;
+    ts_r8_out out = {.y = p->y + t * p->ldy + n,
+                     .ldy = p->ldy,
+                     .rows = smaller(p->n1 - n, f->rows),
+                     .limbs = p->limbs};
+    if (b0 > 0) {
+        out.add = out.y;
+        out.ldadd = p->ldy;
+    } else if (p->add) {
+        out.add = p->add + t * p->ldadd + n;
+        out.ldadd = p->ldadd;
+    }
+    return out;
 }
 
 /* Few rows of x: packed blocks are read in the order they lie in, each once. */
@@ -33,7 +54,7 @@ static void direct(const ts_r8_kernels *f, const ts_mul *p, int64_t m, int64_t s
     const uint8_t *w = (const uint8_t *)p->w + (size_t)p->n0 * (size_t)nb * f->bytes;
     for (int64_t n = p->n0; n < p->n1; n += f->rows) {
         for (int64_t b = 0; b < nb; b += step) {
-            ts_r8_out out = {p->y + n, p->ldy, smaller(p->n1 - n, f->rows), p->limbs, b > 0};
+            ts_r8_out out = group_out(f, p, n, 0, b);
             int64_t now = smaller(step, nb - b);
             f->direct[m - 1](w, (const uint8_t *)p->x + (size_t)b * f->x_bytes,
                              (size_t)nb * f->x_bytes, now, &out);
@@ -51,13 +72,11 @@ static void group(const ts_r8_kernels *f, const ts_mul *p, int64_t n, int64_t m0
     size_t ldx = (size_t)nb * f->x_bytes;
     const uint8_t *x = (const uint8_t *)p->x + (size_t)m0 * ldx + (size_t)b0 * f->x_bytes;
     const uint8_t *w = (const uint8_t *)p->w + (size_t)(n * nb + b0 * (int64_t)f->rows) * f->bytes;
-    ts_r8_out out = {p->y + m0 / p->limbs * p->ldy + n, p->ldy, smaller(p->n1 - n, f->rows),
-                     p->limbs, b0 > 0};
     if (f->panel) {
         f->panel(panel, w, b1 - b0);
         w = panel;
     }
-    tokens(f, w, x, ldx, b1 - b0, m1 - m0, out);
+    tokens(f, w, x, ldx, b1 - b0, m1 - m0, group_out(f, p, n, m0, b0));
 }
 
 /* Rows m0..m1 of x. The weights are read in their order while all of these fit in the L2, else

@@ -27,7 +27,10 @@ typedef struct ts_r8_out {
     int64_t ldy;
     int64_t rows; /* of the group that are rows of the matrix */
     int limbs;    /* consecutive rows of x that are one row of y: 1 or 2 */
-    bool add;     /* add to what is there                     */
+    /* [tokens][rows] to add, or NULL: what the caller wants added, and then, for every chunk of k
+     * but the first, y itself */
+    const float *add;
+    int64_t ldadd;
 } ts_r8_out;
 
 /* w: nb blocks, packed or panel. x: the first token's block, tokens ldx bytes apart. */
@@ -99,12 +102,13 @@ TS_INLINE void ts_r8_store(const ts_r8_out *out, int tokens, int r, const __m256
         bool pair = out->limbs == 2; /* tokens is even then */
         if (pair && t % 2)
             continue;
-        float *y = out->y + (pair ? t / 2 : t) * out->ldy + r;
+        const int token = pair ? t / 2 : t;
+        float *y = out->y + token * out->ldy + r;
         __m256 v = acc[t * step];
         if (pair)
             v = _mm256_add_ps(v, acc[(t + 1) % tokens * step]);
         if (out->add)
-            v = _mm256_add_ps(v, _mm256_maskload_ps(y, mask));
+            v = _mm256_add_ps(v, _mm256_maskload_ps(out->add + token * out->ldadd + r, mask));
         _mm256_maskstore_ps(y, mask, v);
     }
 }

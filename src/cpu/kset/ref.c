@@ -41,8 +41,10 @@ static void mul(const ts_mul *p, ts_type type)
                 for (int64_t t = t0; t < t1; t++)
                     sum[t - t0] += dot(w, x + t * p->k + k0, nk);
             }
-            for (int64_t t = t0; t < t1; t++)
-                p->y[t * p->ldy + n] = (float)sum[t - t0];
+            for (int64_t t = t0; t < t1; t++) {
+                double add = p->add ? p->add[t * p->ldadd + n] : 0;
+                p->y[t * p->ldy + n] = (float)(add + sum[t - t0]);
+            }
         }
     }
 }

@@ -1,0 +1,264 @@
+/* test_steps.c - the step list of every architecture: threads meet wherever they must and no more
+ * often than is written down, residuals and biases are where the models have them, and activations
+ * are prepared the same by any number of threads. */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "engine.h"
+#include "exec/cpu.h"
+#include "gguf/synth.h"
+
+enum { BARRIERS = 10 }; /* from the first block's first step to the second's */
+
+static bool is(const ts_steps *s, ts_buf x, const char *name)
+{
+    return x != TS_NO_BUF && strcmp(s->bufs[x].name, name) == 0;
+}
+
+/* What a step touches, from what step.h says it does: a set of buffers, and the KV cache as the
+ * last. */
+typedef struct touched {
+    uint64_t read, written;
+} touched;
+
+static touched of_step(const ts_step *s)
+{
+    static const uint64_t cache = (uint64_t)1 << 63;
+    touched t = {0, 0};
+    const uint64_t a = s->a == TS_NO_BUF ? 0 : (uint64_t)1 << s->a;
+    const uint64_t b = s->b == TS_NO_BUF ? 0 : (uint64_t)1 << s->b;
+    t.read = s->op == TS_OP_GLU ? a : a | b;
+    t.written = s->dst == TS_NO_BUF ? 0 : (uint64_t)1 << s->dst;
+    switch (s->op) {
+    case TS_OP_GLU:
+        t.written |= b;
+        break;
+    case TS_OP_BIAS:
+    case TS_OP_ROPE:
+    case TS_OP_SOFTCAP:
+        t.read |= t.written;
+        break;
+    case TS_OP_STORE:
+        t.written |= cache;
+        break;
+    case TS_OP_ATTEND:
+        t.read |= cache;
+        break;
+    default:
+        break;
+    }
+    return t;
+}
+
+/* Steps between which no barrier is share nothing that one of them writes, but for each thread's
+ * own rows. */
+static void barriers_suffice(const ts_steps *s, const char *what)
+{
+    REQUIRE(s->n_bufs < 63);
+    for (size_t q = 0, last = 0; q < s->n; q++) {
+        if (s->v[q].barrier)
+            last = q;
+        touched b = of_step(&s->v[q]);
+        for (size_t p = last; p < q; p++) {
+            touched a = of_step(&s->v[p]);
+            bool own = s->v[p].by_row && s->v[q].by_row && s->v[p].domain == s->v[q].domain;
+            CHECK_MSG(own || !((a.written & (b.read | b.written)) | (a.read & b.written)),
+                      "%s: no barrier between steps %zu (%s) and %zu (%s)", what, p,
+                      ts_op_name(s->v[p].op), q, ts_op_name(s->v[q].op));
+        }
+    }
+}
+
+static int count(const ts_steps *s, int layer, ts_op op)
+{
+    int n = 0;
+    for (size_t i = 0; i < s->n; i++)
+        n += s->v[i].layer == layer && s->v[i].op == op;
+    return n;
+}
+
+/* The residual is added by the product that makes it, in place, and then a bias to the same rows. A
+ * model that has a norm in between adds in a step of its own. */
+static void residuals(const ts_steps *s, const ts_model *m, bool norms, bool biases,
+                      const char *what)
+{
+    for (int l = 0; l < (int)m->hp.n_layer; l++) {
+        const ts_layer *L = &m->layers[l];
+        const ts_weight *w[2] = {L->wo, L->down};
+        const float *vec[2] = {biases ? L->bo : NULL, biases ? L->b_down : NULL};
+        CHECK_MSG(count(s, l, TS_OP_ADD) == (norms ? 2 : 0), "%s: %d additions in layer %d", what,
+                  count(s, l, TS_OP_ADD), l);
+        for (size_t i = 0; i + 1 < s->n; i++)
+            for (int j = 0; j < 2; j++) {
+                const ts_step *st = &s->v[i], *next = st + 1;
+                if (st->op != TS_OP_MATMUL || st->layer != l || st->w != w[j])
+                    continue;
+                CHECK_MSG(norms ? st->b == TS_NO_BUF : st->b == st->dst && is(s, st->dst, "x"),
+                          "%s: the residual of step %zu", what, i);
+                CHECK_MSG(next->barrier && next->by_row, "%s: step %zu", what, i + 1);
+                CHECK_MSG(!vec[j] || (next->op == TS_OP_BIAS && next->dst == st->dst &&
+                                      next->vec == vec[j] && !st[2].barrier),
+                          "%s: step %zu (%s) should be a bias", what, i + 1, ts_op_name(next->op));
+            }
+    }
+}
+
+static int barriers(const ts_steps *s)
+{
+    int n = 0;
+    size_t i = 0;
+    for (; i < s->n && s->v[i].layer < 1; i++)
+        n += s->v[i].barrier;
+    return n + (i < s->n && s->v[i].barrier);
+}
+
+/* Activations are prepared by row after a step by row only. Returns how many are not. */
+static int prepared_freely(const ts_steps *s, const char *what)
+{
+    int freely = 0;
+    for (size_t i = 0; i < s->n; i++) {
+        const ts_step *st = &s->v[i];
+        size_t w = i;
+        if (st->op != TS_OP_PREP)
+            continue;
+        while (w > 0 && s->v[w - 1].dst != st->a)
+            w--;
+        REQUIRE(w > 0);
+        CHECK_MSG(st->by_row == s->v[w - 1].by_row, "%s: step %zu after step %zu (%s)", what, i,
+                  w - 1, ts_op_name(s->v[w - 1].op));
+        freely += !st->by_row;
+    }
+    return freely;
+}
+
+static void *poisoned(size_t bytes)
+{
+    void *p = NULL;
+    REQUIRE(posix_memalign(&p, 64, bytes) == 0);
+    memset(p, 0xff, bytes);
+    return p;
+}
+
+/* What n threads prepare in step i, each of them something else. */
+static void *prepare(ts_state *s, size_t i, int n, size_t bytes)
+{
+    void *act = poisoned(bytes);
+    for (int tid = 0; tid < n; tid++) {
+        void *part = poisoned(bytes);
+        s->bufs[s->d->plan->steps.v[i].dst] = part;
+        ts_cpu_step(s, i, tid, n);
+        CHECK_MSG(check_join(act, part, bytes), "step %zu: thread %d of %d does another's part", i,
+                  tid, n);
+        free(part);
+    }
+    return act;
+}
+
+/* Each PREP of the plan, for the plan's kernel sets (NULL) or another. */
+static void shares(ts_engine *e, const ts_kset *kset, const char *what)
+{
+    static const int ms[] = {1, 2, 5, 16, 17, 40};
+    ts_error err = {0};
+    ts_state *s = NULL;
+    ts_steps *steps = &e->plan.steps;
+    uint64_t seed = 5;
+    REQUIRE(e->be->state_open(&s, e->dev, &err) == TS_OK);
+    for (size_t i = 0; i < steps->n; i++) {
+        ts_step *st = &steps->v[i];
+        if (st->op != TS_OP_PREP)
+            continue;
+        const ts_kset *own = st->kset;
+        const int64_t ldx = steps->bufs[st->a].width;
+        uint8_t *own_act = s->bufs[st->dst], *own_x = s->bufs[st->a];
+        if (kset)
+            st->kset = kset;
+        for (size_t j = 0; j < sizeof ms / sizeof *ms; j++) {
+            const int m = ms[j];
+            const size_t bytes = st->kset->prep->bytes(m, st->d);
+            ts_batch batch = {.m = m, .m_out = m};
+            s->batch = &batch;
+            float *x = malloc((size_t)(m * ldx) * sizeof *x);
+            REQUIRE(x);
+            for (int64_t l = 0; l < m * ldx; l++)
+                x[l] = rnd_normal(&seed);
+            s->bufs[st->a] = (uint8_t *)x;
+            void *want = prepare(s, i, 1, bytes);
+            for (int n = 2; n <= 7; n++) {
+                void *got = prepare(s, i, n, bytes);
+                CHECK_MSG(memcmp(want, got, bytes) == 0, "%s, step %zu, m=%d: %d threads differ",
+                          what, i, m, n);
+                free(got);
+            }
+            void *got = poisoned(bytes); /* by one call for the whole */
+            st->kset->prep->run(got, x, ldx, m, st->d, 0, m, 0, st->d);
+            CHECK_MSG(memcmp(want, got, bytes) == 0, "%s, step %zu, m=%d: not as a whole", what, i,
+                      m);
+            free(got);
+            free(want);
+            free(x);
+        }
+        st->kset = own;
+        s->bufs[st->dst] = own_act;
+        s->bufs[st->a] = own_x;
+    }
+    e->be->state_close(s);
+}
+
+extern const ts_kset ts_kset_Q8_0_amx_standin;
+
+static void one_arch(const char *path, const char *arch, ts_isa isa)
+{
+    ts_error err = {0};
+    ts_engine *e = NULL;
+    ts_engine_options o;
+    ts_engine_options_init(&o);
+    o.isa = isa;
+    REQUIRE(ts_synth_tiny(path, arch, "Q8_0", true, &err) == TS_OK);
+    REQUIRE(ts_engine_open(&e, path, &o, &err) == TS_OK);
+    ts_model *m = e->m;
+    const bool norms = m->layers[0].attn_post_norm != NULL;
+    barriers_suffice(&e->plan.steps, arch);
+    /* of attention's output and the gated product, in each layer */
+    CHECK(prepared_freely(&e->plan.steps, arch) == 2 * (int)m->hp.n_layer);
+    shares(e, NULL, arch);
+    if (isa == TS_ISA_REF) /* by tiles of tokens */
+        shares(e, &ts_kset_Q8_0_amx_standin, arch);
+    residuals(&e->plan.steps, m, norms, false, arch);
+    CHECK_MSG(barriers(&e->plan.steps) == BARRIERS, "%s: %d barriers in a block", arch,
+              barriers(&e->plan.steps));
+
+    /* Biases where no file of these tests has them. */
+    static float bias[4];
+    for (int64_t i = 0; i < m->hp.n_layer && !norms; i++) {
+        m->layers[i].bo = bias;
+        m->layers[i].b_gate = bias + 1;
+        m->layers[i].b_up = bias + 2;
+        m->layers[i].b_down = bias + 3;
+    }
+    ts_steps s;
+    REQUIRE(ts_steps_make(&s, m, &err) == TS_OK);
+    char what[40];
+    snprintf(what, sizeof what, "%s with biases", arch);
+    barriers_suffice(&s, what);
+    prepared_freely(&s, what);
+    residuals(&s, m, norms, true, what);
+    ts_steps_free(&s);
+    ts_engine_close(e);
+}
+
+int main(void)
+{
+    char path[] = "/tmp/tessera-test-XXXXXX";
+    int fd = mkstemp(path);
+    REQUIRE(fd >= 0);
+    close(fd);
+    static const char *const archs[] = {"llama", "qwen2", "qwen3", "gemma3"};
+    for (size_t i = 0; i < sizeof archs / sizeof *archs; i++) {
+        one_arch(path, archs[i], TS_ISA_REF);
+        one_arch(path, archs[i], TS_ISA_AUTO);
+    }
+    unlink(path);
+    return check_done("steps");
+}
