@@ -18,6 +18,7 @@
 #include "base/probe.h"
 #include "cpu/kset.h"
 #include "cpu/tiles.h"
+#include "exec/chunks.h"
 
 enum { MAX_M = 16 };
 
@@ -78,6 +79,7 @@ typedef struct job {
     char *scratch; /* [threads][TS_MUL_SCRATCH] */
     int threads;
     int64_t m, n, k;
+    atomic_int_fast64_t next; /* chunk to be claimed */
 } job;
 
 static void rows(const job *j, int tid, int n, int64_t *n0, int64_t *n1)
@@ -101,24 +103,21 @@ static void mul_job(void *arg, int tid, int n)
                 .k = j->k,
                 .ldy = j->n,
                 .scratch = j->scratch + (size_t)tid * TS_MUL_SCRATCH};
-    rows(j, tid, n, &p.n0, &p.n1);
     bool tiles = j->s->on_tiles != NULL;
     if (tiles)
         ts_tiles_begin();
-    /* a few tasks each, as the engine deals them out */
-    int64_t end = p.n1, step = 256;
-    for (; p.n0 < end; p.n0 += step) {
-        p.n1 = p.n0 + step < end ? p.n0 + step : end;
+    ts_chunks c = ts_chunks_of(j->s, j->prep != j->s->prep, j->n, j->m, n);
+    while (ts_chunk_rows(c, ts_claim(&j->next), j->n, &p.n0, &p.n1))
         j->s->mul(&p);
-    }
     if (tiles)
         ts_tiles_end();
 }
 
-/* Another copy, so that the caches hold nothing of it. */
+/* Another copy, so that the caches hold nothing of it, dealt out anew. */
 static void next_copy(void *arg)
 {
     job *j = arg;
+    atomic_store(&j->next, 0);
     j->at = (j->at + 1) % j->copies;
 }
 

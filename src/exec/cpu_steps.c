@@ -8,6 +8,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "exec/chunks.h"
+
 typedef struct rows {
     int64_t r0, r1;
 } rows;
@@ -128,36 +130,6 @@ static void prep_freely(ts_state *s, const ts_step *st, int64_t m, int tid, int 
     }
 }
 
-/* How the rows of W are dealt out: `large` chunks of `per` units each first, then two units for
- * each thread one by one, so that at the end nobody waits long. */
-typedef struct chunks {
-    int64_t unit, per, large;
-} chunks;
-
-static chunks matmul_chunks(const ts_step *st, bool int8, int64_t m, int n)
-{
-    const ts_kset *ks = st->kset;
-    /* two groups of 16 rows keep all tiles busy */
-    int64_t group = ks->group, unit = ts_kset_on_tiles(ks, int8, m) ? 32 : 16;
-    unit = (unit + group - 1) / group * group;
-    int64_t units = (st->w->n + unit - 1) / unit, per = units / (8 * n), singles = 2 * n;
-    /* many tokens: a piece stays in a core's cache while all of them pass */
-    int64_t most = m >= 8 ? 128 / unit : 256 / unit;
-    per = per < 2 ? 2 : per > most ? most : per;
-    return (chunks){unit, per, units > singles ? (units - singles) / per : 0};
-}
-
-/* Rows n0..n1 of the i-th chunk; false behind the last. */
-static bool chunk_rows(chunks c, int64_t i, int64_t n, int64_t *n0, int64_t *n1)
-{
-    bool large = i < c.large;
-    *n0 = c.unit * (large ? c.per * i : c.per * c.large + i - c.large);
-    *n1 = *n0 + (large ? c.per * c.unit : c.unit);
-    if (*n1 > n)
-        *n1 = n;
-    return *n0 < n;
-}
-
 /* The products of step i, by chunks of rows of W. A gated pair is finished chunk by chunk. */
 static void matmul(ts_state *s, size_t i, int tid, int n)
 {
@@ -181,8 +153,8 @@ static void matmul(ts_state *s, size_t i, int tid, int n)
         mul.add = row(s, st->b, 0);
         mul.ldadd = s->d->plan->steps.bufs[st->b].width;
     }
-    chunks c = matmul_chunks(st, ts_plan_int8(s->d->plan, mul.m), mul.m, n);
-    while (chunk_rows(c, ts_claim(&s->next[i]), mul.n, &mul.n0, &mul.n1)) {
+    ts_chunks c = ts_chunks_of(st->kset, ts_plan_int8(s->d->plan, mul.m), mul.n, mul.m, n);
+    while (ts_chunk_rows(c, ts_claim(&s->next[i]), mul.n, &mul.n0, &mul.n1)) {
         st->kset->mul(&mul);
         if (st->op != TS_OP_GLU)
             continue;
