@@ -150,33 +150,34 @@ static void fill(const ts_type_info *info, uint8_t *p, size_t bytes)
         memset(p, 0x22, bytes);
 }
 
-static bool job_open(job *j, int threads, const ts_kset *s, bool int8, int64_t n, int64_t k,
-                     int64_t m)
+/* The copies of a matrix beside the first, shared out so that pages lie near who reads them. */
+static void copy_job(void *arg, int tid, int n)
+{
+    job *j = arg;
+    for (int i = 1 + tid; i < j->copies; i += n)
+        memcpy(j->w + (size_t)i * j->w_bytes, j->w, j->w_bytes);
+}
+
+/* The weights, for any m. */
+static bool job_open(job *j, ts_pool *pool, const ts_kset *s, bool int8, int64_t n, int64_t k)
 {
     const ts_type_info *info = ts_type_get(s->type);
     size_t bytes = (size_t)n * ts_row_bytes(info, k);
-    *j = (job){.s = s, .prep = int8 ? s->prep_int8 : s->prep, .m = m, .n = n, .k = k};
+    *j = (job){.s = s, .prep = int8 ? s->prep_int8 : s->prep, .n = n, .k = k};
     j->w_bytes = ((s->packed_bytes ? s->packed_bytes(n, k) : bytes) + 63) / 64 * 64;
     j->copies = (int)(cold_bytes() / j->w_bytes) + 1;
     j->src = ts_map(bytes);
     j->w = ts_map(j->w_bytes * (size_t)j->copies);
-    j->x = ts_map((size_t)(m * k) * sizeof(float));
-    j->y = ts_map((size_t)(m * n) * sizeof(float));
-    j->act = ts_map(j->prep->bytes(m, k));
-    j->threads = threads;
-    j->scratch = ts_map((size_t)threads * TS_MUL_SCRATCH);
-    if (!j->src || !j->w || !j->x || !j->y || !j->act || !j->scratch)
+    j->threads = ts_pool_size(pool);
+    j->scratch = ts_map((size_t)j->threads * TS_MUL_SCRATCH);
+    if (!j->src || !j->w || !j->scratch)
         return false;
     fill(info, (uint8_t *)j->src, bytes);
     if (s->pack)
         s->pack(j->w, j->src, n, k, 0, n);
     else
         memcpy(j->w, j->src, bytes);
-    for (int i = 1; i < j->copies; i++)
-        memcpy(j->w + (size_t)i * j->w_bytes, j->w, j->w_bytes);
-    for (int64_t i = 0; i < m * k; i++)
-        j->x[i] = (float)(i * 2654435761u % 1000) * 1e-3f - 0.5f;
-    j->prep->run(j->act, j->x, k, m, k, 0, m, 0, k);
+    ts_pool_run(pool, copy_job, j);
     return true;
 }
 
@@ -185,9 +186,28 @@ static void job_close(job *j)
     const ts_type_info *info = ts_type_get(j->s->type);
     ts_unmap(j->src, (size_t)j->n * ts_row_bytes(info, j->k));
     ts_unmap(j->w, j->w_bytes * (size_t)j->copies);
+    ts_unmap(j->scratch, (size_t)j->threads * TS_MUL_SCRATCH);
+}
+
+/* m tokens. */
+static bool tokens_open(job *j, int64_t m)
+{
+    j->m = m;
+    j->x = ts_map((size_t)(m * j->k) * sizeof(float));
+    j->y = ts_map((size_t)(m * j->n) * sizeof(float));
+    j->act = ts_map(j->prep->bytes(m, j->k));
+    if (!j->x || !j->y || !j->act)
+        return false;
+    for (int64_t i = 0; i < m * j->k; i++)
+        j->x[i] = (float)(i * 2654435761u % 1000) * 1e-3f - 0.5f;
+    j->prep->run(j->act, j->x, j->k, m, j->k, 0, m, 0, j->k);
+    return true;
+}
+
+static void tokens_close(job *j)
+{
     ts_unmap(j->x, (size_t)(j->m * j->k) * sizeof(float));
     ts_unmap(j->y, (size_t)(j->m * j->n) * sizeof(float));
-    ts_unmap(j->scratch, (size_t)j->threads * TS_MUL_SCRATCH);
     ts_unmap(j->act, j->prep->bytes(j->m, j->k));
 }
 
@@ -252,22 +272,27 @@ static int run(const options *opt, ts_pool *pool, ts_prober *prober)
         const ts_kset *s = ts_kset_at(i);
         if (s->isa != opt->isa || (opt->type && strcasecmp(opt->type, ts_type_get(s->type)->name)))
             continue;
-        for (int shape = 0; shape < (opt->n ? 1 : 2); shape++)
-            for (int im = 0; im < opt->n_m; im++) {
-                job j;
-                if (!job_open(&j, ts_pool_size(pool), s, opt->int8,
-                              opt->n ? opt->n : shapes[shape][0],
-                              opt->n ? opt->k : shapes[shape][1], opt->m[im])) {
-                    fprintf(stderr, "bench_kernels: out of memory\n");
-                    return 1;
-                }
+        for (int shape = 0; shape < (opt->n ? 1 : 2); shape++) {
+            job j;
+            bool ok = job_open(&j, pool, s, opt->int8, opt->n ? opt->n : shapes[shape][0],
+                               opt->n ? opt->k : shapes[shape][1]);
+            double pack = ok && s->pack ? fastest(pool, opt, pack_job, &j, NULL) : 0;
+            for (int im = 0; ok && im < opt->n_m; im++) {
+                ok = tokens_open(&j, opt->m[im]);
+                if (!ok)
+                    break;
                 ts_prober_run(prober, &l);
                 double mul = fastest(pool, opt, mul_job, &j, next_copy);
                 double prep = fastest(pool, opt, prep_job, &j, NULL);
-                double pack = s->pack ? fastest(pool, opt, pack_job, &j, NULL) : 0;
                 row(opt, pool, &l, &j, mul, pack, prep);
-                job_close(&j);
+                tokens_close(&j);
             }
+            if (!ok) {
+                fprintf(stderr, "bench_kernels: out of memory\n");
+                return 1;
+            }
+            job_close(&j);
+        }
     }
     if (opt->json)
         printf("]\n");

@@ -13,6 +13,8 @@ import json
 import math
 import sys
 
+from xeon_table import kernel_rows
+
 WIDTH, HEIGHT = 860, 520
 LEFT, RIGHT, TOP, BOTTOM = 70, 170, 60, 60
 COLOURS = ["#1f5fa8", "#c2410c", "#2f7d32", "#7b2d8b", "#a16207", "#0f766e", "#9f1239", "#475569"]
@@ -21,7 +23,7 @@ COLOURS = ["#1f5fa8", "#c2410c", "#2f7d32", "#7b2d8b", "#a16207", "#0f766e", "#9
 def kernels_of(data):
     if isinstance(data, list):
         return data
-    return [k for r in data["runs"] if r["part"] == "kernels" and r["output"] for k in r["output"]]
+    return kernel_rows(data["runs"])
 
 
 def series_of(kernels, types, shape):

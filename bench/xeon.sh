@@ -7,6 +7,7 @@
 #     -r ROUNDS          of the end-to-end comparison at most, default 5
 #     --budget SECONDS   no further round begins if it would end later than this, default 450
 #     --only PART        kernels, load, e2e; default: all three
+#     --without NAME     leave out a program: llama.cpp, ik_llama.cpp, ik_llama.cpp-rtr, tessera-int8
 #     --quick            two types, few sizes, one round: two minutes
 #     --isa SET          kernel sets of Tessera, default amx
 #     --preset NAME      of the models: 8b, or something small to try the script
@@ -37,7 +38,7 @@ value() { [ -n "${2:-}" ] || die "$1 wants a value"; }
 
 begin=$SECONDS
 threads=$(nproc) rounds=5 budget=450 quick=false isa=amx preset=8b dir=
-only=kernels,load,e2e out=
+only=kernels,load,e2e out= without=,
 command="$0 $*"
 while [ $# -gt 0 ]; do
     case $1 in
@@ -45,6 +46,7 @@ while [ $# -gt 0 ]; do
     -r) number "$@"; rounds=$2; shift ;;
     --budget) number "$@"; budget=$2; shift ;;
     --only) value "$@"; only=$2; shift ;;
+    --without) value "$@"; without+=$2,; shift ;;
     --quick) quick=true ;;
     --isa) value "$@"; isa=$2; shift ;;
     --preset) value "$@"; preset=$2; shift ;;
@@ -72,7 +74,9 @@ for peer in LLAMA_BENCH IK_LLAMA_BENCH; do
     [ -x "${!peer}" ] || die "$peer: no program ${!peer}"
     names=(llama.cpp)
     if [ $peer = IK_LLAMA_BENCH ]; then names=(ik_llama.cpp ik_llama.cpp-rtr); fi
-    peers+=("${names[@]}")
+    for name in "${names[@]}"; do
+        if [[ $without != *,$name,* ]]; then peers+=("$name"); fi
+    done
     if [ -r "${!peer}.version" ]; then
         for name in "${names[@]}"; do versions+=("$name"$'\t'"$(head -n 1 "${!peer}.version")"); done
     fi
@@ -135,10 +139,13 @@ print(*sets[sys.argv[2]]["types"])
 PY
 }
 
+main=(Q4_0 Q4_K Q6_K Q8_0) shapes=(4096x4096 4096x14336 14336x4096)
+if $quick; then main=(Q4_0 Q4_K) shapes=(4096x14336); fi
+
 kernels()
 {
-    local main=(Q4_0 Q4_K Q6_K Q8_0) shapes=(4096x14336 14336x4096) sizes=(1 2 4 8 16 32 64 128 512) ms=100 t s
-    if $quick; then main=(Q4_0 Q4_K) shapes=(4096x14336) sizes=(1 16 512) ms=50; fi
+    local sizes=(1 2 4 8 16 32 64 128 512) ms=60 t s
+    if $quick; then sizes=(1 16 512); fi
     for t in "${main[@]}"; do
         say "kernels: $t"
         for s in "${shapes[@]}"; do
@@ -157,6 +164,18 @@ kernels()
 
 bench() { echo "$tessera" bench -t "$threads" --isa "$isa" -o json; }
 
+# The sizes that have floors, once more in every round: a shared machine is another every minute.
+kernels_again() # ROUND
+{
+    local t s
+    for t in "${main[@]}"; do
+        for s in "${shapes[@]}"; do
+            record kernels "$t" tessera "$1" "$bench_kernels" -t "$threads" --isa "$isa" --type "$t" --shape "$s" \
+                --ms 60 -o json -m 1 -m 512
+        done
+    done
+}
+
 load() # one model
 {
     local file=$work/$1.gguf cache=$work/cache one="-p 0 -n 1 -r 1 --no-warmup"
@@ -168,12 +187,11 @@ load() # one model
     rm -rf "$cache"
 }
 
-steps() # one model
+steps() # MODEL ROUND
 {
     local list=1,2,4,8,16
     if $quick; then list=1,4,16; fi
-    say "several tokens a step: $1"
-    record steps "$1" tessera 1 $(bench) -m "$work/$1.gguf" -p 0 -n 32 --tokens-per-step $list -r 2
+    record steps "$1" tessera "$2" $(bench) -m "$work/$1.gguf" -p 0 -n 32 --tokens-per-step $list -r 1
 }
 
 # One repetition is twenty seconds long and needs no warm-up of its own: the first pp512 is that.
@@ -187,6 +205,8 @@ one_of_them() # WHO MODEL ROUND
 {
     local file=$work/$2.gguf args=(-p 512 -n 32 -t "$threads" -r 1 -o json)
     case $1 in
+    tessera-int8) record e2e "$2" "$1" "$3" "$tessera" bench -m "$file" -p 512 -n 0 -t "$threads" -r 1 -o json \
+        --isa "$isa" --prefill int8 ;;
     tessera) record e2e "$2" "$1" "$3" "$tessera" bench -m "$file" "${args[@]}" --isa "$isa" --stats ;;
     llama.cpp) record e2e "$2" "$1" "$3" "$LLAMA_BENCH" -m "$file" "${args[@]}" -ngl 0 ;;
     ik_llama.cpp) record e2e "$2" "$1" "$3" "$IK_LLAMA_BENCH" -m "$file" "${args[@]}" -ngl 0 ;;
@@ -198,7 +218,9 @@ one_of_them() # WHO MODEL ROUND
 compare()
 {
     local round start last=0 order reversed who m
-    order=(tessera "${peers[@]}")
+    order=(tessera)
+    if [[ $without != *,tessera-int8,* ]]; then order+=(tessera-int8); fi
+    order+=("${peers[@]}")
     reversed=()
     for who in "${order[@]}"; do reversed=("$who" "${reversed[@]}"); done
     if $quick; then rounds=1; fi
@@ -208,7 +230,9 @@ compare()
         for m in "${models[@]}"; do
             say "round $round: $m"
             for who in "${order[@]}"; do one_of_them "$who" "$m" "$round"; done
+            steps "$m" "$round"
         done
+        if [ "$round" -gt 1 ] && wanted kernels; then kernels_again "$round"; fi
         last=$((SECONDS - start))
         local turned=("${reversed[@]}")
         reversed=("${order[@]}")
@@ -229,7 +253,6 @@ if wanted load || wanted e2e; then
 fi
 if wanted load; then for m in "${models[@]}"; do load "$m"; done; fi
 if wanted e2e; then
-    for m in "${models[@]}"; do steps "$m"; done
     if ! $quick; then long "${models[0]}"; fi
     compare
 fi

@@ -55,8 +55,20 @@ def unique(items):
     return list(dict.fromkeys(items))
 
 
+def kernel_share(k):
+    if k["m"] == 1:
+        return k["gbs"] / k["read_gbs"]
+    return k["gflops"] / (k["tile_bf16_gflops"] or k["peak_gflops"])
+
+
 def kernel_rows(runs):
-    return [k for r in some(runs, "kernels") for k in r["output"]]
+    """Of a size that was measured several times, the one with the median share."""
+    all_rows = [k for r in some(runs, "kernels") for k in r["output"]]
+    out = []
+    for key in unique((k["type"], k["n"], k["k"], k["m"]) for k in all_rows):
+        same = sorted((k for k in all_rows if (k["type"], k["n"], k["k"], k["m"]) == key), key=kernel_share)
+        out.append(same[(len(same) - 1) // 2])
+    return out
 
 
 def tests(runs, part, model, who, prompt):
@@ -120,6 +132,14 @@ def e2e_floors(runs):
                 for who in unique(["llama.cpp"] * ("llama.cpp" in theirs) + [best]):
                     against = who + " (the best peer)" * (who == best)
                     out.append(row(name, speed, "tok/s", against, theirs[who], speed / theirs[who]))
+            if prompt and (int8 := tests(runs, "e2e", model, "tessera-int8", True)):
+                name = f"{test_name(int8[0])} --prefill int8, {model}"
+                bound = int8[0]["bound"]
+                out.append(row(name, median_of(int8, "achieved_tflops"), "TFLOPS", bound,
+                               median_of(int8, BOUNDS[bound]), median_of(int8, "share")))
+                fast = median_of(int8, "avg_ts")
+                for who, base in [("exact prefill", speed)] + [(w, theirs[w]) for w in theirs if w == "llama.cpp"]:
+                    out.append(row(name, fast, "tok/s", who, base, fast / base))
     return out
 
 
@@ -129,13 +149,14 @@ def test_name(t):
 
 
 def step_floors(runs):
+    """Several tokens a step: medians over the rounds, each ratio within one process."""
     out = []
-    for r in some(runs, "steps"):
-        one = [t for t in r["output"] if t["tokens_per_step"] == 1]
-        for t in r["output"]:
-            if one and t["tokens_per_step"] > 1:
-                out.append(row(f"{test_name(t)}, {r['model']}", t["avg_ts"], "tok/s", test_name(one[0]),
-                               one[0]["avg_ts"], t["avg_ts"] / one[0]["avg_ts"]))
+    for model in unique(r["model"] for r in some(runs, "steps")):
+        rounds = [{t["tokens_per_step"]: t for t in r["output"]} for r in some(runs, "steps", model=model)]
+        for n in sorted(set.intersection(*(set(r) for r in rounds)) - {1}):
+            out.append(row(f"{test_name(rounds[0][n])}, {model}", statistics.median(r[n]["avg_ts"] for r in rounds),
+                           "tok/s", test_name(rounds[0][1]), statistics.median(r[1]["avg_ts"] for r in rounds),
+                           statistics.median(r[n]["avg_ts"] / r[1]["avg_ts"] for r in rounds)))
     for r in some(runs, "long"):
         # the first of two short ones was the warm-up
         short = [t for t in r["output"] if t["n_prompt"] == 512][-1]
@@ -232,7 +253,7 @@ def cell(k):
 def compared(runs):
     body = []
     for model in unique(r["model"] for r in some(runs, "e2e")):
-        for who in ["tessera", *PEERS]:
+        for who in ["tessera", "tessera-int8", *PEERS]:
             line = [model, who]
             for prompt in True, False:
                 t = [x["avg_ts"] for x in tests(runs, "e2e", model, who, prompt)]
