@@ -121,6 +121,37 @@ static void test_cuts(const char *arch, const char *path)
     free(got);
 }
 
+/* Any number of threads gives the same bits: few tokens, many, and more than a segment. */
+static void test_threads(const char *arch, const char *path)
+{
+    static const size_t lengths[] = {1, 9, 200, 600};
+    ts_token t[CTX];
+    rig a = open_rig(path, TS_ISA_AUTO, 1, 0);
+    size_t v = (size_t)a.info.n_vocab, bytes = v * sizeof(float);
+    float *want[4], *got = malloc(bytes);
+    REQUIRE(got);
+    random_tokens(t, CTX, a.info.n_vocab, 9);
+    for (size_t l = 0; l < 4; l++) {
+        want[l] = malloc(bytes);
+        REQUIRE(want[l]);
+        logits_by(&a, t, lengths[l], lengths[l], want[l]);
+    }
+    close_rig(&a);
+    for (int threads = 2, more = 1; threads <= 16 && more; threads++) {
+        rig b = open_rig(path, TS_ISA_AUTO, threads, 0);
+        more = b.info.n_threads == threads; /* there are CPUs for them */
+        for (size_t l = 0; l < 4; l++) {
+            logits_by(&b, t, lengths[l], lengths[l], got);
+            CHECK_MSG(memcmp(want[l], got, bytes) == 0, "%s, %zu tokens, %d threads: NMSE %g", arch,
+                      lengths[l], threads, nmse(want[l], got, v));
+        }
+        close_rig(&b);
+    }
+    for (size_t l = 0; l < 4; l++)
+        free(want[l]);
+    free(got);
+}
+
 static int by_value(const void *a, const void *b)
 {
     double x = *(const double *)a, y = *(const double *)b;
@@ -313,6 +344,7 @@ int main(void)
             fprintf(stderr, "%s\n", err.msg);
         REQUIRE(s == TS_OK);
         test_cuts(archs[i], path);
+        test_threads(archs[i], path);
         test_oracle(archs[i], path, 1e-6);
         if (i == 0) {
             test_rows(path);

@@ -130,6 +130,18 @@ static void prep_freely(ts_state *s, const ts_step *st, int64_t m, int tid, int 
     }
 }
 
+/* Asks for the first page of the rows from n0 on; kernels ask for what follows. Where memory is
+ * what a step waits for, that is a twentieth of a chunk. */
+static void fetch(const ts_mul *p, const ts_kset *s, int64_t n0)
+{
+    enum { FEW = 4 };
+    if (p->m > FEW || !s->packed_bytes)
+        return;
+    const char *w = (const char *)p->w + s->packed_bytes(n0, p->k);
+    for (int i = 0; i < 4096; i += 64)
+        __builtin_prefetch(w + i);
+}
+
 /* The products of step i, by chunks of rows of W. A gated pair is finished chunk by chunk. */
 static void matmul(ts_state *s, size_t i, int tid, int n)
 {
@@ -154,10 +166,19 @@ static void matmul(ts_state *s, size_t i, int tid, int n)
         mul.ldadd = s->d->plan->steps.bufs[st->b].width;
     }
     ts_chunks c = ts_chunks_of(st->kset, ts_plan_int8(s->d->plan, mul.m), mul.n, mul.m, n);
-    while (ts_chunk_rows(c, ts_claim(&s->next[i]), mul.n, &mul.n0, &mul.n1)) {
+    int64_t n0, n1; /* the chunk after this one: its weights are on their way when it begins */
+    for (bool more = ts_chunk_rows(c, ts_claim(&s->next[i]), mul.n, &mul.n0, &mul.n1); more;
+         mul.n0 = n0, mul.n1 = n1) {
+        more = ts_chunk_rows(c, ts_claim(&s->next[i]), mul.n, &n0, &n1);
+        if (st->op == TS_OP_GLU)
+            fetch(&second, st->kset, mul.n0);
+        else if (more)
+            fetch(&mul, st->kset, n0);
         st->kset->mul(&mul);
         if (st->op != TS_OP_GLU)
             continue;
+        if (more)
+            fetch(&mul, st->kset, n0);
         second.n0 = mul.n0;
         second.n1 = mul.n1;
         st->kset->mul(&second);

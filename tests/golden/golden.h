@@ -45,6 +45,8 @@
 /* Tiles multiply BF16, 8 bits of precision on both sides: */
 #define GOLDEN_TILES     1e-3 /* logits, against whatever */
 #define GOLDEN_TILES_PPL 1e-3 /* perplexity               */
+/* BF16 has turned a gap of 0.082 over: logits of size 4 with a NMSE of 1e-3 are wrong by 0.13. */
+#define GOLDEN_TILES_TIE 0.15f
 
 enum { GOLDEN_MAX_PROMPTS = 8, GOLDEN_MAX_ROWS = 8 };
 
@@ -294,11 +296,13 @@ static inline size_t argmax(const float *v, size_t n)
 }
 
 /* The best token after each prefix of the golden continuation. Where llama.cpp's two best were
- * closer than GOLDEN_TIE either may win; the golden token goes on, so that every step counts. */
+ * closer than GOLDEN_TIE (GOLDEN_TILES_TIE) either may win; the golden token goes on, so that every
+ * step counts. */
 static inline void golden_check_greedy(const golden *g, ts_engine *e, size_t n_steps,
                                        const char *label)
 {
     ts_session *s = golden_session(e);
+    const float near = golden_tiles(e) ? GOLDEN_TILES_TIE : GOLDEN_TIE;
     size_t same = 0, close = 0, steps = 0;
     for (size_t i = 0; i < g->n_prompts; i++) {
         const golden_prompt *p = &g->prompts[i];
@@ -307,7 +311,7 @@ static inline void golden_check_greedy(const golden *g, ts_engine *e, size_t n_s
             break;
         for (size_t k = 0; k < p->n_greedy && k < n_steps; k++, steps++) {
             int32_t got = (int32_t)argmax(ts_session_logits(s, 0), (size_t)g->n_vocab);
-            bool tie = p->gap[k] < GOLDEN_TIE;
+            bool tie = p->gap[k] < near;
             CHECK_MSG(got == p->greedy[k] || tie,
                       "%s %s: prompt %zu step %zu: %d, not %d (gap %.3f)", g->file, label, i, k,
                       got, p->greedy[k], (double)p->gap[k]);
