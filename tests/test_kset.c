@@ -322,7 +322,7 @@ static void large(const ts_kset *s)
         one_case(s, int8, 545, 20, 768, false, ADD_Y);
         one_case(s, int8, 40, 150, 768, false, ADD_OTHER);
         one_case(s, int8, 13, 200, 512, false, ADD_NOTHING); /* many rows for few tokens */
-        for (int add = ADD_OTHER; add <= ADD_Y; add++) /* several chunks of k */
+        for (int add = ADD_OTHER; add <= ADD_Y; add++)       /* several chunks of k */
             for (int m = 1; m <= 9; m += 8)
                 one_case(s, int8, m, 40, 2304, false, (add_mode)add);
     }

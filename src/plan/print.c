@@ -8,13 +8,13 @@
 
 /* What real models reach of the measured limits (docs/BENCHMARKS.md): one token streams its weights
  * at this share of the read bandwidth, a micro-batch computes at this share of the peak. Exact
- * activations are two int8 products each; of int8 tiles the share is not a measured one. */
+ * activations are two int8 products each. */
 #define DECODE_SHARE    0.77
 #define EXACT_SHARE     0.25
 #define INT8_SHARE      0.46
 #define FMA_SHARE       0.70
-#define TILE_SHARE      0.38
-#define TILE_INT8_SHARE 0.30
+#define TILE_SHARE      0.31
+#define TILE_INT8_SHARE 0.27
 #define PREFILL_TOKENS  512
 
 typedef struct speeds {
