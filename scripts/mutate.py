@@ -190,7 +190,7 @@ EDITS = [
     ("few tokens: both steps of the panel in one place", "IQ4_NL/amx", AMX,
      "(size_t)(k % 2 * groups) * TILE", "(size_t)(k % 1 * groups) * TILE"),
     ("few tokens: every group has the first's weights", "Q5_1/amx Q3_K/amx", AMX,
-     "ring(j, groups, k + s) + g * TILE, w + (size_t)g * j->group_bytes,", "ring(j, groups, k + s) + g * TILE, w,"),
+     "ring(j, groups, k + s) + g * TILE, wg, s,", "ring(j, groups, k + s) + g * TILE, w, s,"),
     ("few tokens: every group has the first's scales", "MXFP4/amx Q2_K/amx", AMX,
      "scale + 256 * g + 16 * subs * s", "scale + 16 * subs * s"),
     ("few tokens: every group has the first's minimums", "Q4_1/amx Q5_K/amx", AMX,

@@ -101,15 +101,16 @@ TS_INLINE void quant_panel(ts_type type, uint8_t *dst, const uint8_t *w, int64_t
     w += (size_t)(k0 / per) * r16_block_bytes(type);
     for (; steps > 0; steps -= per, w += r16_block_bytes(type)) {
         _Alignas(64) float ds[16 * 16], dm[16 * 16];
-        r16_prefetch(w, r16_block_bytes(type));
         const float *scale = ds, *min = dm;
         r16_scales(type, w, ds, dm);
         /* Read back from memory, a scale is broadcast by a load; kept in registers it would take a
          * shuffle, and shuffles are what limits this loop. */
         __asm__ volatile("" : "+r"(scale), "+r"(min)::"memory");
         TS_UNROLL
-        for (int s = 0; s < per; s++, dst += TILE)
+        for (int s = 0; s < per; s++, dst += TILE) {
+            r16_prefetch_sub(type, w, s);
             make_tile(type, dst, w, s, scale + 16 * subs * s, min + 16 * subs * s);
+        }
     }
 }
 
@@ -272,16 +273,18 @@ TS_INLINE void narrow_quant(ts_type type, int groups, const amx_job *j, int64_t 
         _Alignas(64) float ds[4][16 * 16], dm[4][16 * 16];
         for (int g = 0; g < groups; g++) {
             const uint8_t *wg = w + (size_t)g * j->group_bytes;
-            r16_prefetch(wg, r16_block_bytes(type));
             r16_scales(type, wg, ds[g], dm[g]);
         }
         const float *scale = ds[0], *min = dm[0];
         __asm__ volatile("" : "+r"(scale), "+r"(min)::"memory"); /* as in quant_panel */
         TS_UNROLL
         for (int s = 0; s < per; s++) {
-            for (int g = 0; g < groups; g++)
-                make_tile(type, ring(j, groups, k + s) + g * TILE, w + (size_t)g * j->group_bytes,
-                          s, scale + 256 * g + 16 * subs * s, min + 256 * g + 16 * subs * s);
+            for (int g = 0; g < groups; g++) {
+                const uint8_t *wg = w + (size_t)g * j->group_bytes;
+                r16_prefetch_sub(type, wg, s);
+                make_tile(type, ring(j, groups, k + s) + g * TILE, wg, s,
+                          scale + 256 * g + 16 * subs * s, min + 256 * g + 16 * subs * s);
+            }
             if (k + s > 0) {
                 b = narrow_x(j, k + s - 1, &stride);
                 step_products(groups, two, ring(j, groups, k + s - 1), b, stride);

@@ -127,11 +127,11 @@ TS_INLINE void direct(ts_type type, int tokens, int limbs, const uint8_t *w, con
     start(tokens, x0, ldx, x, acc);
     for (; units > 0; units -= per, w += r16_block_bytes(type)) {
         _Alignas(64) float ds[16 * 16], dm[16 * 16];
-        r16_prefetch(w, r16_block_bytes(type));
         r16_scales(type, w, ds, dm);
         TS_UNROLL
         for (int s = 0; s < per; s++) {
             __m512i v[8];
+            r16_prefetch_sub(type, w, s);
             codes(type, false, w, s, v);
             unit(sub, tokens, limbs, v, ds + 16 * (32 / sub) * s, dm + 16 * (32 / sub) * s, x, acc);
             TS_UNROLL
@@ -165,12 +165,12 @@ TS_INLINE void make_panel(ts_type type, uint8_t *dst, const uint8_t *w, int64_t 
     const int per = r16_block(type) / 32, subs = 32 / r16_sub(type);
     for (; units > 0; units -= per, w += r16_block_bytes(type)) {
         _Alignas(64) float ds[16 * 16], dm[16 * 16];
-        r16_prefetch(w, r16_block_bytes(type));
         r16_scales(type, w, ds, dm);
         TS_UNROLL
         for (int s = 0; s < per; s++, dst += PANEL_UNIT) {
             float *scales = (float *)(dst + 8 * 64);
             __m512i v[8];
+            r16_prefetch_sub(type, w, s);
             codes(type, false, w, s, v);
             TS_UNROLL
             for (int j = 0; j < 8; j++)

@@ -384,6 +384,17 @@ TS_INLINE void r16_prefetch(const uint8_t *p, size_t bytes)
         __builtin_prefetch(p + 4096 + i);
 }
 
+/* The share of sub-block s of 32 in a block's lines. A block of 256 asked for at once is more than
+ * a core's line fill buffers hold, and everything after it waits. */
+TS_INLINE void r16_prefetch_sub(ts_type type, const uint8_t *block, int s)
+{
+    const int per = r16_block(type) / 32, lines = (int)(r16_block_bytes(type) + 63) / 64;
+    TS_KEEP_POINTER(block);
+    TS_UNROLL
+    for (int i = lines * s / per; i < lines * (s + 1) / per; i++)
+        __builtin_prefetch(block + 4096 + 64 * i);
+}
+
 /* All quantised types, for the files that make one kernel set each. */
 #define R16_TYPES(F)                                                                               \
     F(Q4_0, q4_0, Q8_32)                                                                           \

@@ -291,9 +291,9 @@ TS_INLINE void add_half(const held *h, int half)
     uint8_t *sum = h->sum + (group * BLOCK + tile) * TILE + 64 * row;
     const float *s = h->s + group * ROWS + row;
     const __m512 d = _mm512_loadu_ps(h->d + (size_t)tile * h->d_stride);
-    R16_KEEP(c);
-    R16_KEEP(sum);
-    R16_KEEP(s);
+    TS_KEEP_POINTER(c);
+    TS_KEEP_POINTER(sum);
+    TS_KEEP_POINTER(s);
     TS_UNROLL
     for (int r = 0; r < 8; r++) {
         __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_loadu_si512(c + 64 * r)), d);

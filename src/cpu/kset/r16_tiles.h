@@ -44,13 +44,9 @@ TS_INLINE void store_sums(int groups, int tokens, uint8_t *c, size_t group_strid
         _tile_stored(3, c + group_stride + TILE, 64);
 }
 
-/* Makes the compiler address what follows relative to p. It likes to prepare sums of pointers ahead
- * of a loop, more than there are registers. */
-#define R16_KEEP(p) __asm__("" : "+r"(p))
-
 TS_INLINE void prefetch_tile(const uint8_t *p)
 {
-    R16_KEEP(p);
+    TS_KEEP_POINTER(p);
     TS_UNROLL
     for (int i = 0; i < TILE; i += 64)
         __builtin_prefetch(p + i);

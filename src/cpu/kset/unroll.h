@@ -24,4 +24,8 @@
 #define TS_UNROLL _Pragma("GCC unroll 16")
 #endif
 
+/* Makes the compiler address what follows relative to p. It likes to prepare sums of pointers ahead
+ * of a loop, more than there are registers. */
+#define TS_KEEP_POINTER(p) __asm__("" : "+r"(p))
+
 #endif
