@@ -95,8 +95,8 @@ typedef struct ts_engine_options {
     int64_t n_logits; /* rows of logits one eval can return; 0 = 1             */
     bool plan_only;   /* stop after planning: no weight is packed, no eval      */
     bool vocab_only;  /* stop after the tokenizer: no plan, no weights, no eval */
-    /* 8-bit activations in micro-batches of 32 tokens or more: faster and less exact
-     * (docs/BENCHMARKS.md has both figures). With AMX slower: VNNI instead of BF16 tiles. */
+    /* 8-bit activations in micro-batches of 32 tokens or more: faster and less exact. With AMX the
+     * weights are rounded to 8 bits too (docs/BENCHMARKS.md has what either gains and costs). */
     bool int8_prefill;
     ts_log_fn *log; /* may be NULL                                           */
     void *log_user;

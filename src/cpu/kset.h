@@ -53,7 +53,7 @@ typedef struct ts_prep {
      * prepared by distinct threads. The format may depend on m. */
     void (*run)(void *dst, const float *x, int64_t ldx, int64_t m, int64_t k, int64_t m0,
                 int64_t m1, int64_t k0, int64_t k1);
-    int64_t group_from; /* ... when there are at least this many in all                       */
+    int64_t group_from; /* m_group is for this many tokens or more; fewer go one by one */
 } ts_prep;
 
 typedef struct ts_kset {

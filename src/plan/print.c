@@ -9,7 +9,7 @@
 /* What real models reach of the measured limits (docs/BENCHMARKS.md): one token streams its weights
  * at this share of the read bandwidth, a micro-batch computes at this share of the peak. Exact
  * activations are two int8 products each. */
-#define DECODE_SHARE    0.77
+#define DECODE_SHARE    0.57
 #define EXACT_SHARE     0.25
 #define INT8_SHARE      0.46
 #define FMA_SHARE       0.70
