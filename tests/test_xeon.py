@@ -42,6 +42,8 @@ def ours(tok_s, prompt=0, gen=0, step=1, **more):
     return out
 
 
+INT8 = {"bound": "tile_int8", "peak_tile_int8_tops": 28.0}
+
 INFO = {"cpu": {"brand": "A Xeon"}, "kernel_sets": [],
         "measured": {"read_gbs": 100.0, "fma_gflops": 1500.0, "int8_gops": 6000.0,
                      "tile_int8_gops": 28000.0, "tile_bf16_gflops": 14000.0}}
@@ -50,9 +52,14 @@ RUNS = [
     ("info", "-", "tessera", 1, INFO),
     ("kernels", "Q4_0", "tessera", 1, [kernel(1, 412.8768, 284.4), kernel(16, 800.0, 2349.0),
                                        kernel(512, 9000.0, 7000.0, peak="tile_bf16", peak_gflops=14000.0)]),
+    # more rounds of a size: the median share counts
+    ("kernels", "Q4_0", "tessera", 2, [kernel(1, 206.4384, 568.8), kernel(512, 18000.0, 3500.0)]),
+    ("kernels", "Q4_0", "tessera", 3, [kernel(1, 825.7536, 142.2), kernel(512, 7000.0, 9000.0)]),
     ("load", "8b-Q4_0", "plain", 1, [ours(30, gen=1)]),
     ("load", "8b-Q4_0", "cache-read", 1, [ours(30, gen=1, load_seconds=0.5)]),
     ("steps", "8b-Q4_0", "tessera", 1, [ours(25, gen=32), ours(70, gen=32, step=4)]),
+    ("steps", "8b-Q4_0", "tessera", 2, [ours(20, gen=32), ours(80, gen=32, step=4)]),
+    ("steps", "8b-Q4_0", "tessera", 3, [ours(40, gen=32), ours(72, gen=32, step=4)]),
     ("long", "8b-Q4_0", "tessera", 1, [ours(100, 512), ours(400, 512), ours(360, 8192)]),
     ("e2e", "8b-Q4_0", "tessera", 1, [ours(400, 512), ours(24, gen=32)]),
     ("e2e", "8b-Q4_0", "llama.cpp", 1, [speed(100, 512), speed(20, gen=32)]),
@@ -61,6 +68,8 @@ RUNS = [
     ("e2e", "8b-Q4_0", "llama.cpp", 2, [speed(140, 512), speed(20, gen=32)]),
     ("e2e", "8b-Q4_0", "tessera", 2, [ours(440, 512), ours(28, gen=32)]),
     ("e2e", "8b-Q4_0", "ik_llama.cpp", 2, None),
+    ("e2e", "8b-Q4_0", "tessera-int8", 1, [ours(700, 512, **INT8, share=0.3)]),
+    ("e2e", "8b-Q4_0", "tessera-int8", 2, [ours(740, 512, **INT8, share=0.34)]),
 ]
 
 # what: measured, against, that is, quotient
@@ -68,9 +77,11 @@ ROWS = {
     "kernel prefill, Q4_0 4096x14336, m=512": [(7.0, "tile_bf16", 14.0, 0.5)],
     "kernel decode, Q4_0 4096x14336, m=1": [(80.0, "read", 100.0, 0.8)],
     "pp512, 8b-Q4_0": [(5.88, "tile_bf16", 14.0, 0.42), (420, "llama.cpp (the best peer)", 120, 3.5)],
+    "pp512 --prefill int8, 8b-Q4_0": [(10.08, "tile_int8", 28.0, 0.32), (720, "exact prefill", 420, 720 / 420),
+                                      (720, "llama.cpp", 120, 6.0)],
     "tg32, 8b-Q4_0": [(52.0, "read", 100.0, 0.52), (26, "llama.cpp", 20, 1.3),
                       (26, "ik_llama.cpp-rtr (the best peer)", 24, 26 / 24)],
-    "tg32 m4, 8b-Q4_0": [(70, "tg32", 25, 2.8)],
+    "tg32 m4, 8b-Q4_0": [(72, "tg32", 25, 2.8)], # the median of ratios within a process: 2.8, 4, 1.8
     "pp8192, 8b-Q4_0": [(360, "pp512", 400, 0.9)],
     "pack, Q4_0 4096x14336": [(25.0, "read", 100.0, 0.25)],
     "load, 8b-Q4_0, packing": [(2.0, "GB/s of the file's tensors", 2.25, None)],
@@ -121,6 +132,7 @@ def rows(folder):
                  "| tg32, 8b-Q4_0 | 26.0 tok/s | ik_llama.cpp-rtr (the best peer) | 24.0 | 1.08 x |",
                  "| Q4_0 | 4096x14336 | 80 GB/s 80 % | 2.35 TF 17 % | 7.00 TF 50 % |",
                  "| 8b-Q4_0 | llama.cpp | 120.00 (100.00–140.00) | 20.00 (20.00–20.00) |",
+                 "| 8b-Q4_0 | tessera-int8 | 720.00 (700.00–740.00) | – |",
                  "    program -m MODEL -t 16",
                  "- exit status 139: `program -m 8b-Q4_0.gguf -t 16`"]:
         check(line in lines, "no line", line, "in", text)
@@ -146,7 +158,7 @@ def script():
     rc, out, err = call("bash", xeon, "--help")
     check(rc == 0 and err == "" and "--budget SECONDS" in out and "LLAMA_BENCH" in out and "set -euo" not in out, out)
     for args, word in [(["--what"], "--what"), (["-t", "0"], "-t wants a number"), (["--only", "x"], "not 'x'"),
-                       (["-o"], "-o wants a value")]:
+                       (["-o"], "-o wants a value"), (["--without"], "--without wants a value")]:
         rc, out, err = call("bash", xeon, *args)
         check(rc == 1 and out == "" and err.count("\n") == 1 and word in err, args, rc, out, err)
 
