@@ -6,6 +6,7 @@ import pty
 import re
 import select
 import signal
+import socket
 import struct
 import subprocess
 import termios
@@ -249,19 +250,19 @@ def cut(data, at):
 
 def whole_characters(model):
     check(cut("☺".encode(), 1) and cut("☺".encode(), 2) and not cut("☺a".encode(), 3))
-    p = start("run", "-m", model, "-p", "Hello ☺", "-n", 400, "--temp", 2, "--seed", 3,
-              "--top-k", 0, "--top-p", 1, "--min-p", 0, "--ignore-eos", "-c", 512)
-    data, ends = b"", []
-    while True:
-        got = os.read(p.stdout.fileno(), 65536)
-        if not got:
-            break
-        data += got
-        ends.append(len(data))
+    # a socket that keeps what each write sent apart: of a pipe, a slow reader gets many at once
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        p = start("run", "-m", model, "-p", "Hello ☺", "-n", 400, "--temp", 2, "--seed", 3,
+                  "--top-k", 0, "--top-p", 1, "--min-p", 0, "--ignore-eos", "-c", 512, stdout=theirs)
+        theirs.close()
+        data, ends = b"", []
+        while got := ours.recv(65536):
+            data += got
+            ends.append(len(data))
     for at in ends:
         check(not cut(data, at), "a character was cut:", data[at - 4:at], data[at:at + 4])
-    check(p.wait() == 0 and len(ends) > 5, "streamed in", len(ends), "parts")
-    p.stdout.close()
+    check(p.wait() == 0 and len(ends) > 100, "streamed in", len(ends), "parts")
     p.stderr.close()
 
 
