@@ -26,7 +26,14 @@ static void relay(void *arg, int tid, int n)
         ts_pool_barrier(j->pool);
         for (int i = 0; i < n; i++)
             j->wrong[tid] += j->cells[i] != r;
-        ts_pool_barrier(j->pool);
+        /* none, the second alone, and more than anyone has time for */
+        const char *mem = (const char *)j->cells;
+        size_t bytes = (size_t)(r % 3 * 5000);
+        ts_ahead ahead[2] = {{mem, mem + (r % 3 == 2 ? bytes : 0)}, {mem, mem + bytes}};
+        ts_pool_barrier_ahead(j->pool, ahead);
+        for (int a = 0; a < 2; a++)
+            j->wrong[tid] += ahead[a].at < mem || ahead[a].at > ahead[a].end + 256;
+        j->wrong[tid] += ahead[0].at < ahead[0].end && ahead[1].at != mem;
     }
 }
 

@@ -24,10 +24,11 @@
 #include "base/cpu.h"
 #include "base/mem.h"
 
-/* A few hundred microseconds: longer than the gap between two decode steps (sampling, printing),
- * short enough not to heat an idle machine. */
+/* Between jobs a few hundred microseconds: longer than the gap between two decode steps (sampling,
+ * printing), short enough not to heat an idle machine. At a barrier some milliseconds: whoever is
+ * late was interrupted and comes back, and waking sleepers takes longer than that. */
 #define SPIN_JOB     20000
-#define SPIN_BARRIER 4000
+#define SPIN_BARRIER 100000
 
 typedef struct gate {
     _Alignas(64) atomic_uint generation;
@@ -59,12 +60,28 @@ static void relax(void)
 #endif
 }
 
-static void gate_wait(gate *g, unsigned seen, int spins)
+/* Asks for a few lines; false: there was nothing to ask for. So few that a thread is soon back at
+ * the gate: the core takes no more of them than its buffers hold. */
+static bool ask_ahead(ts_ahead ahead[2])
 {
-    for (int i = 0; i < spins; i++) {
+    ts_ahead *a = ahead[0].at < ahead[0].end ? &ahead[0] : &ahead[1];
+    if (a->at >= a->end)
+        return false;
+    for (int i = 0; i < 4; i++, a->at += 64)
+        __builtin_prefetch(a->at, 0, 2);
+    return true;
+}
+
+/* ahead may be NULL. */
+static void gate_wait(gate *g, unsigned seen, int spins, ts_ahead ahead[2])
+{
+    for (int i = 0; i < spins;) {
         if (atomic_load_explicit(&g->generation, memory_order_acquire) != seen)
             return;
+        if (ahead && ask_ahead(ahead))
+            continue;
         relax();
+        i++;
     }
     atomic_fetch_add(&g->sleepers, 1);
     while (atomic_load(&g->generation) == seen)
@@ -79,7 +96,7 @@ static void gate_open(gate *g)
         syscall(SYS_futex, &g->generation, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }
 
-void ts_pool_barrier(ts_pool *p)
+static void barrier(ts_pool *p, ts_ahead ahead[2])
 {
     if (p->n == 1)
         return;
@@ -88,8 +105,18 @@ void ts_pool_barrier(ts_pool *p)
         atomic_store_explicit(&p->arrived, 0, memory_order_relaxed);
         gate_open(&p->barrier);
     } else {
-        gate_wait(&p->barrier, seen, p->spin ? SPIN_BARRIER : 0);
+        gate_wait(&p->barrier, seen, p->spin ? SPIN_BARRIER : 0, ahead);
     }
+}
+
+void ts_pool_barrier(ts_pool *p)
+{
+    barrier(p, NULL);
+}
+
+void ts_pool_barrier_ahead(ts_pool *p, ts_ahead ahead[2])
+{
+    barrier(p, ahead);
 }
 
 /* Denormals cost a hundred cycles each on some CPUs and mean nothing here: flush and treat as zero.
@@ -127,7 +154,7 @@ static void *worker_main(void *arg)
     }
     flush_denormals();
     for (unsigned seen = 0;; seen++) {
-        gate_wait(&p->job, seen, p->spin ? SPIN_JOB : 0);
+        gate_wait(&p->job, seen, p->spin ? SPIN_JOB : 0, NULL);
         if (!p->fn)
             return NULL;
         p->fn(p->arg, w->tid, p->n);

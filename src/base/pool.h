@@ -25,6 +25,15 @@ void ts_pool_run(ts_pool *p, ts_pool_fn *fn, void *arg);
 /* All threads of the running job meet here; everything written before is visible after. */
 void ts_pool_barrier(ts_pool *p);
 
+/* Memory that a thread will read soon: asked for into its second-level cache while there is nothing
+ * else to do. at moves on; at >= end: there is no more. */
+typedef struct ts_ahead {
+    const char *at, *end;
+} ts_ahead;
+
+/* The same, and while a thread waits it asks for what its two ranges name, one after the other. */
+void ts_pool_barrier_ahead(ts_pool *p, ts_ahead ahead[2]);
+
 /* Dynamic work: threads claim chunk numbers from a shared counter that starts at 0. */
 static inline int64_t ts_claim(atomic_int_fast64_t *next)
 {

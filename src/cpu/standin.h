@@ -120,6 +120,7 @@ TS_FAKE __m512 _mm512_set1_ps(float x)
 
 #define _mm512_setr_epi32(...) ((__m512i)(ts_i32){__VA_ARGS__})
 #define _mm512_setr_epi64(...) ((__m512i){__VA_ARGS__})
+#define _mm512_set1_epi64(x)   ((__m512i){x, x, x, x, x, x, x, x})
 #define _mm512_setr_ps(...)    ((__m512){__VA_ARGS__})
 #define _mm_setr_epi32(...)    ((__m128i)(ts_i32x4){__VA_ARGS__})
 #define _mm512_set4_epi32(d, c, b, a)                                                              \
@@ -375,6 +376,9 @@ TS_FAKE __m512 _mm512_permutex2var_ps(__m512 a, __m512i places, __m512 b)
         v[i] = p[i] & 16 ? b[p[i] & 15] : a[p[i] & 15];
     return v;
 }
+
+#define _mm512_permutex2var_epi32(a, places, b)                                                    \
+    ((__m512i)_mm512_permutex2var_ps((__m512)(a), places, (__m512)(b)))
 
 /* --- conversions ------------------------------------------------------------------------ */
 

@@ -110,10 +110,21 @@ static bool is_product(const ts_step *st)
     return st->op == TS_OP_MATMUL || st->op == TS_OP_GLU;
 }
 
-/* Every thread walks the whole list and does its share of each step. */
+/* The first product from step i on, or the number of steps. */
+static size_t product_from(const ts_steps *steps, size_t i)
+{
+    while (i < steps->n && !is_product(&steps->v[i]))
+        i++;
+    return i;
+}
+
+/* Every thread walks the whole list and does its share of each step. What it waits at barriers it
+ * uses to ask for the weights of the next product. */
 static void walk_steps(ts_state *s, int tid, int n)
 {
     const ts_steps *steps = &s->d->plan->steps;
+    ts_ahead ahead[2];
+    size_t product = SIZE_MAX; /* that `ahead` is for */
     bool timed = s->stats && tid == 0;
     double t0 = timed ? now() : 0;
     for (size_t i = 0; i < steps->n; i++) {
@@ -121,8 +132,13 @@ static void walk_steps(ts_state *s, int tid, int n)
         int64_t rows = st->domain == TS_ALL_ROWS ? s->batch->m : s->batch->m_out;
         if (rows == 0) /* and so are all steps from here on: no logits are wanted */
             break;
-        if (st->barrier)
-            ts_pool_barrier(s->d->pool);
+        if (st->barrier) {
+            size_t next = product_from(steps, i);
+            if (next != product)
+                ts_cpu_first_weights(s, next, tid, n, ahead);
+            product = next;
+            ts_pool_barrier_ahead(s->d->pool, ahead);
+        }
         ts_cpu_step(s, i, tid, n);
         if (timed) {
             double t1 = now();

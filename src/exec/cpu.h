@@ -51,4 +51,8 @@ ts_status ts_cpu_load(ts_device *d, ts_model *m, const ts_load_options *opt, ts_
 /* Thread tid of n does its share of step i. */
 void ts_cpu_step(ts_state *s, size_t i, int tid, int n);
 
+/* What thread tid of n reads first of the weights of product i: two ranges, the second for a gated
+ * pair. Both are empty where memory isn't what the product waits for. */
+void ts_cpu_first_weights(const ts_state *s, size_t i, int tid, int n, ts_ahead ahead[2]);
+
 #endif

@@ -130,16 +130,57 @@ static void prep_freely(ts_state *s, const ts_step *st, int64_t m, int tid, int 
     }
 }
 
-/* Asks for the first page of the rows from n0 on; kernels ask for what follows. Where memory is
- * what a step waits for, that is a twentieth of a chunk. */
+/* Up to so many tokens, memory is what a product waits for. */
+enum { FEW = 4 };
+
+/* Asks for the first page of the rows from n0 on; kernels ask for what follows. That is a twentieth
+ * of a chunk. */
 static void fetch(const ts_mul *p, const ts_kset *s, int64_t n0)
 {
-    enum { FEW = 4 };
     if (p->m > FEW || !s->packed_bytes)
         return;
     const char *w = (const char *)p->w + s->packed_bytes(n0, p->k);
     for (int i = 0; i < 4096; i += 64)
         __builtin_prefetch(w + i);
+}
+
+static int64_t product_rows(const ts_state *s, const ts_step *st)
+{
+    return st->domain == TS_ALL_ROWS ? s->batch->m : s->batch->m_out;
+}
+
+static ts_chunks chunks_of(const ts_state *s, const ts_step *st, int64_t m, int n)
+{
+    return ts_chunks_of(st->kset, ts_plan_int8(s->d->plan, m), st->w->n, m, n);
+}
+
+/* Chunks are claimed, but behind a barrier, where all begin at once, the first of a few tokens is
+ * fixed: a thread that waits there can ask for it. */
+static bool has_first(const ts_step *st, int64_t m)
+{
+    return st->barrier && m <= FEW;
+}
+
+static int64_t claim(ts_state *s, size_t i, int64_t m, int n)
+{
+    return ts_claim(&s->next[i]) + (has_first(&s->d->plan->steps.v[i], m) ? n : 0);
+}
+
+void ts_cpu_first_weights(const ts_state *s, size_t i, int tid, int n, ts_ahead ahead[2])
+{
+    ahead[0] = ahead[1] = (ts_ahead){0};
+    if (i >= s->d->plan->steps.n)
+        return;
+    const ts_step *st = &s->d->plan->steps.v[i];
+    int64_t m = product_rows(s, st), n0, n1;
+    if (m == 0 || !has_first(st, m) || !st->kset->packed_bytes ||
+        !ts_chunk_rows(chunks_of(s, st, m, n), tid, st->w->n, &n0, &n1))
+        return;
+    const size_t begin = st->kset->packed_bytes(n0, st->w->k);
+    const size_t end = st->kset->packed_bytes(n1, st->w->k);
+    const ts_weight *w[2] = {st->w, st->op == TS_OP_GLU ? st->w2 : NULL};
+    for (int j = 0; j < 2 && w[j]; j++)
+        ahead[j] = (ts_ahead){(const char *)w[j]->data + begin, (const char *)w[j]->data + end};
 }
 
 /* The products of step i, by chunks of rows of W. A gated pair is finished chunk by chunk. */
@@ -150,7 +191,7 @@ static void matmul(ts_state *s, size_t i, int tid, int n)
     ts_mul mul = {.w = st->w->data,
                   .x = s->bufs[st->a],
                   .y = row(s, st->dst, logits ? s->batch->logits_row : 0),
-                  .m = st->domain == TS_ALL_ROWS ? s->batch->m : s->batch->m_out,
+                  .m = product_rows(s, st),
                   .n = st->w->n,
                   .k = st->w->k,
                   .ldy = s->d->plan->steps.bufs[st->dst].width,
@@ -165,11 +206,12 @@ static void matmul(ts_state *s, size_t i, int tid, int n)
         mul.add = row(s, st->b, 0);
         mul.ldadd = s->d->plan->steps.bufs[st->b].width;
     }
-    ts_chunks c = ts_chunks_of(st->kset, ts_plan_int8(s->d->plan, mul.m), mul.n, mul.m, n);
+    ts_chunks c = chunks_of(s, st, mul.m, n);
     int64_t n0, n1; /* the chunk after this one: its weights are on their way when it begins */
-    for (bool more = ts_chunk_rows(c, ts_claim(&s->next[i]), mul.n, &mul.n0, &mul.n1); more;
+    int64_t first = has_first(st, mul.m) ? tid : claim(s, i, mul.m, n);
+    for (bool more = ts_chunk_rows(c, first, mul.n, &mul.n0, &mul.n1); more;
          mul.n0 = n0, mul.n1 = n1) {
-        more = ts_chunk_rows(c, ts_claim(&s->next[i]), mul.n, &n0, &n1);
+        more = ts_chunk_rows(c, claim(s, i, mul.m, n), mul.n, &n0, &n1);
         if (st->op == TS_OP_GLU)
             fetch(&second, st->kset, mul.n0);
         else if (more)

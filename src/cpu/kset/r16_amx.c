@@ -87,7 +87,7 @@ TS_INLINE void make_tile(ts_type type, uint8_t *tile, const uint8_t *b, int s, c
         if (r16_is_nibble(type)) {
             nibble_rows(tile, r, r16_nibbles(type, b, s, i, second), levels(type), ds, dm);
         } else {
-            __m512i c = r16_code(type, b, s, i);
+            __m512i c = r16_code(type, b, s, i, false);
             code_row(tile, r16_sub(type), r, _mm512_castsi512_si256(c), ds, dm);
             code_row(tile, r16_sub(type), r + 4, _mm512_extracti64x4_epi64(c, 1), ds, dm);
         }
@@ -102,7 +102,7 @@ TS_INLINE void quant_panel(ts_type type, uint8_t *dst, const uint8_t *w, int64_t
     for (; steps > 0; steps -= per, w += r16_block_bytes(type)) {
         _Alignas(64) float ds[16 * 16], dm[16 * 16];
         const float *scale = ds, *min = dm;
-        r16_scales(type, w, ds, dm);
+        r16_scales(type, w, ds, dm, false);
         /* Read back from memory, a scale is broadcast by a load; kept in registers it would take a
          * shuffle, and shuffles are what limits this loop. */
         __asm__ volatile("" : "+r"(scale), "+r"(min)::"memory");
@@ -273,7 +273,7 @@ TS_INLINE void narrow_quant(ts_type type, int groups, const amx_job *j, int64_t 
         _Alignas(64) float ds[4][16 * 16], dm[4][16 * 16];
         for (int g = 0; g < groups; g++) {
             const uint8_t *wg = w + (size_t)g * j->group_bytes;
-            r16_scales(type, wg, ds[g], dm[g]);
+            r16_scales(type, wg, ds[g], dm[g], false);
         }
         const float *scale = ds[0], *min = dm[0];
         __asm__ volatile("" : "+r"(scale), "+r"(min)::"memory"); /* as in quant_panel */

@@ -52,39 +52,56 @@ TS_INLINE __m512i broadcast4(const void *p)
     return _mm512_set1_epi32(v);
 }
 
-/* Codes of one unit, dword j of all rows in v[j]: from sub-block s of a packed block, or a panel.
- */
-TS_INLINE void codes(ts_type type, bool panel, const uint8_t *b, int s, __m512i v[8])
+TS_INLINE __m512i broadcast8(const void *p)
+{
+    long long v;
+    __builtin_memcpy(&v, p, sizeof v);
+    return _mm512_set1_epi64(v);
+}
+
+/* Codes of one unit, dword j of all rows in v[j]: from sub-block s of the packed block b, which may
+ * have been turned. */
+TS_INLINE void codes(ts_type type, bool turned, const uint8_t *b, int s, __m512i v[8])
 {
     __m512i p[8];
     TS_UNROLL
     for (int i = 0; i < 8; i++)
-        if (panel)
-            v[i] = _mm512_loadu_si512(b + 64 * i);
+        if (turned)
+            v[i] = r16_code(type, b, s, i, true);
         else
-            p[i] = r16_code(type, b, s, i);
-    if (!panel)
+            p[i] = r16_code(type, b, s, i, true);
+    if (!turned)
         ts_transpose_16x8(p, v);
 }
 
+/* acc += (sum d - m q / xd) xd: what a unit, or half of one, of a token comes to. */
+TS_INLINE __m512 scaled(__m512 acc, __m512i sum, __m512 d, __m512 m, float xd, float q)
+{
+    acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_mul_ps(d, _mm512_set1_ps(xd)), acc);
+    return _mm512_fnmadd_ps(m, _mm512_set1_ps(q), acc);
+}
+
 /* acc[t] += one unit. Neighbouring products belong to different sums: a scheduler half of which is
- * another hyperthread's has no room for long chains. One token gets two sums a limb. */
+ * another hyperthread's has no room for long chains. Several tokens have a sum for each limb; one
+ * token has two for both, and the second limb goes on top of the first. */
 TS_INLINE void unit(int sub, int tokens, int limbs, const __m512i v[8], const float *ds,
                     const float *dm, const uint8_t *const x[], __m512 acc[])
 {
-    const int subs = 32 / sub, n = 8 / subs, ways = tokens == 1 ? 2 : 1;
+    const int subs = 32 / sub, n = 8 / subs;
     TS_UNROLL
     for (int i = 0; i < subs; i++) {
-        __m512i sum[2][TILE][2];
+        __m512i sum[TILE][2];
         TS_UNROLL
-        for (int j = 0; j < n; j++) {
+        for (int l = 0; l < limbs; l++) {
             TS_UNROLL
-            for (int t = 0; t < tokens; t++) {
-                const ts_x16 *xt = (const ts_x16 *)x[t];
+            for (int j = 0; j < n; j++) {
                 TS_UNROLL
-                for (int l = 0; l < limbs; l++) {
-                    __m512i *to = &sum[l][t][j % ways];
-                    *to = _mm512_dpbusd_epi32(j < ways ? _mm512_setzero_si512() : *to, v[n * i + j],
+                for (int t = 0; t < tokens; t++) {
+                    const ts_x16 *xt = (const ts_x16 *)x[t];
+                    __m512i *to = &sum[t][tokens == 1 ? j % 2 : l];
+                    if (j < (tokens == 1 ? 2 : 1))
+                        *to = tokens == 1 && l ? _mm512_slli_epi32(*to, 7) : _mm512_setzero_si512();
+                    *to = _mm512_dpbusd_epi32(*to, v[n * i + j],
                                               broadcast4(xt->limb[l] + 4 * (n * i + j)));
                 }
             }
@@ -93,18 +110,54 @@ TS_INLINE void unit(int sub, int tokens, int limbs, const __m512i v[8], const fl
         TS_UNROLL
         for (int t = 0; t < tokens; t++) {
             const ts_x16 *xt = (const ts_x16 *)x[t];
-            TS_UNROLL
-            for (int l = 0; l < limbs; l++)
-                if (ways == 2)
-                    sum[l][t][0] = _mm512_add_epi32(sum[l][t][0], sum[l][t][1]);
-            __m512i all = sum[0][t][0];
-            if (limbs == 2)
-                all = _mm512_add_epi32(_mm512_slli_epi32(all, 7), sum[1][t][0]);
-            __m512 dx = _mm512_mul_ps(d, _mm512_set1_ps(xt->d));
-            acc[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(all), dx, acc[t]);
-            float q = subs == 1 ? xt->s : xt->s16[i];
-            acc[t] = _mm512_fnmadd_ps(m, _mm512_set1_ps(q), acc[t]);
+            __m512i all = sum[t][0];
+            if (tokens == 1)
+                all = _mm512_add_epi32(all, sum[t][1]);
+            else if (limbs == 2)
+                all = _mm512_add_epi32(_mm512_slli_epi32(all, 7), sum[t][1]);
+            acc[t] = scaled(acc[t], all, d, m, xt->d, subs == 1 ? xt->s : xt->s16[i]);
         }
+    }
+}
+
+/* The same of a type of which two rows share a byte: the codes stay in eights of k, so that they
+ * are moved before they are parted, and sums of neighbouring lanes are joined at the end. */
+TS_INLINE void unit_of_eights(ts_type type, int tokens, int limbs, const uint8_t *b, int s,
+                              const float *ds, const float *dm, const uint8_t *const x[],
+                              __m512 acc[])
+{
+    const __m512i even =
+        _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+    __m512i low[4], high[4], sum[DIRECT][2];
+    r16_eights(type, b, s, low, high);
+    TS_UNROLL
+    for (int l = 0; l < limbs; l++) {
+        TS_UNROLL
+        for (int j = 0; j < 4; j++) {
+            TS_UNROLL
+            for (int t = 0; t < tokens; t++) {
+                const ts_x16 *xt = (const ts_x16 *)x[t];
+                const __m512i q = broadcast8(xt->limb[l] + 8 * j);
+                TS_UNROLL
+                for (int h = 0; h < 2; h++) {
+                    __m512i *to = &sum[t][h];
+                    if (j == 0)
+                        *to = l ? _mm512_slli_epi32(*to, 7) : _mm512_setzero_si512();
+                    *to = _mm512_dpbusd_epi32(*to, h ? high[j] : low[j], q);
+                }
+            }
+        }
+    }
+    __m512 d = _mm512_loadu_ps(ds), m = _mm512_loadu_ps(dm);
+    TS_UNROLL
+    for (int t = 0; t < tokens; t++) {
+        const ts_x16 *xt = (const ts_x16 *)x[t];
+        if (r16_eights_lift(type))
+            sum[t][1] = _mm512_srai_epi32(sum[t][1], r16_eights_lift(type));
+        __m512i all = _mm512_add_epi32(_mm512_permutex2var_epi32(sum[t][0], even, sum[t][1]),
+                                       _mm512_permutex2var_epi32(sum[t][0], odd, sum[t][1]));
+        acc[t] = scaled(acc[t], all, d, m, xt->d, xt->s);
     }
 }
 
@@ -127,13 +180,20 @@ TS_INLINE void direct(ts_type type, int tokens, int limbs, const uint8_t *w, con
     start(tokens, x0, ldx, x, acc);
     for (; units > 0; units -= per, w += r16_block_bytes(type)) {
         _Alignas(64) float ds[16 * 16], dm[16 * 16];
-        r16_scales(type, w, ds, dm);
+        _Alignas(64) uint8_t turned[R16_TURNED];
+        r16_scales(type, w, ds, dm, true);
+        const uint8_t *b = r16_turns(type) ? r16_turn(type, turned, w) : w;
         TS_UNROLL
         for (int s = 0; s < per; s++) {
-            __m512i v[8];
+            const float *d = ds + 16 * (32 / sub) * s, *m = dm + 16 * (32 / sub) * s;
             r16_prefetch_sub(type, w, s);
-            codes(type, false, w, s, v);
-            unit(sub, tokens, limbs, v, ds + 16 * (32 / sub) * s, dm + 16 * (32 / sub) * s, x, acc);
+            if (r16_in_eights(type)) {
+                unit_of_eights(type, tokens, limbs, b, s, d, m, x, acc);
+            } else {
+                __m512i v[8];
+                codes(type, r16_turns(type), b, s, v);
+                unit(sub, tokens, limbs, v, d, m, x, acc);
+            }
             TS_UNROLL
             for (int t = 0; t < tokens; t++)
                 x[t] += ts_x16_bytes(limbs);
@@ -151,7 +211,9 @@ TS_INLINE void from_panel(int sub, int tokens, int limbs, const uint8_t *w, cons
     for (; units > 0; units--, w += PANEL_UNIT) {
         const float *ds = (const float *)(w + 8 * 64);
         __m512i v[8];
-        codes(TS_TYPE_F32, true, w, 0, v);
+        TS_UNROLL
+        for (int j = 0; j < 8; j++)
+            v[j] = _mm512_loadu_si512(w + 64 * j);
         unit(sub, tokens, limbs, v, ds, ds + 2 * 16, x, acc);
         TS_UNROLL
         for (int t = 0; t < tokens; t++)
@@ -165,7 +227,7 @@ TS_INLINE void make_panel(ts_type type, uint8_t *dst, const uint8_t *w, int64_t 
     const int per = r16_block(type) / 32, subs = 32 / r16_sub(type);
     for (; units > 0; units -= per, w += r16_block_bytes(type)) {
         _Alignas(64) float ds[16 * 16], dm[16 * 16];
-        r16_scales(type, w, ds, dm);
+        r16_scales(type, w, ds, dm, true);
         TS_UNROLL
         for (int s = 0; s < per; s++, dst += PANEL_UNIT) {
             float *scales = (float *)(dst + 8 * 64);

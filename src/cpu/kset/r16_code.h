@@ -13,6 +13,7 @@
 
 #include "cpu/intrin.h"
 #include "cpu/kset/r16.h"
+#include "cpu/kset/r16_transpose.h"
 #include "cpu/kset/unroll.h"
 
 /* The fields of the packed blocks, in the order of the layouts in r16.c: bytes of 16 rows. */
@@ -37,6 +38,7 @@ enum {
     R16_Q6_CODES = R16_Q6_HIGH + 2 * R16_PAIRS,
     R16_XS_LOW = 2 * R16_HALVES,
     R16_XS_CODES = R16_XS_LOW + R16_DWORDS,
+    R16_TURNED = R16_Q2_CODES + 6 * R16_PAIRS,
 };
 
 /* Elements of a block, and bytes of 16 rows of it. */
@@ -136,6 +138,14 @@ TS_INLINE int r16_levels(ts_type type, int q)
     return type == TS_TYPE_MXFP4 ? mxfp4[q] : iq4[q];
 }
 
+/* The levels of 64 nibbles. */
+TS_INLINE __m512i r16_looked_up(ts_type type, __m512i v)
+{
+    return _mm512_shuffle_epi8(_mm512_set4_epi32(r16_levels(type, 3), r16_levels(type, 2),
+                                                 r16_levels(type, 1), r16_levels(type, 0)),
+                               v);
+}
+
 /* Every byte shifted so that bit `from` comes to bit `to`; neighbours' bits come along. */
 TS_INLINE __m512i r16_shift(__m512i v, int from, int to)
 {
@@ -156,6 +166,25 @@ TS_INLINE __m512i r16_and_or(__m512i v, __m512i mask, __m512i also)
     return _mm512_ternarylogic_epi32(v, mask, also, 0xea);
 }
 
+/* Where the nibbles of sub-block s begin, of types of which two pairs share their bytes. */
+TS_INLINE int r16_nibbles_at(ts_type type, int s)
+{
+    switch (type) {
+    case TS_TYPE_MXFP4:
+        return R16_MXFP4_CODES;
+    case TS_TYPE_Q4_1:
+        return 2 * R16_HALVES;
+    case TS_TYPE_Q5_0:
+        return R16_HALVES + R16_BITS;
+    case TS_TYPE_Q5_1:
+        return 2 * R16_HALVES + R16_BITS;
+    case TS_TYPE_IQ4_XS:
+        return R16_XS_CODES + R16_NIBBLES * s;
+    default:
+        return R16_HALVES;
+    }
+}
+
 /* Nibbles of pair i (rows r and r + 4, r = ts_r16_row(i)), k = 32 s .. + 31 of each, with the bits
  * of `also` above them. */
 TS_INLINE __m512i r16_nibbles(ts_type type, const uint8_t *b, int s, int i, __m512i also)
@@ -168,24 +197,35 @@ TS_INLINE __m512i r16_nibbles(ts_type type, const uint8_t *b, int s, int i, __m5
         from = 4 * (s & 1);
         break;
     default: /* two pairs do */
-        at = type == TS_TYPE_MXFP4    ? R16_MXFP4_CODES
-             : type == TS_TYPE_Q4_1   ? 2 * R16_HALVES
-             : type == TS_TYPE_Q5_0   ? R16_HALVES + R16_BITS
-             : type == TS_TYPE_Q5_1   ? 2 * R16_HALVES + R16_BITS
-             : type == TS_TYPE_IQ4_XS ? R16_XS_CODES + R16_NIBBLES * s
-                                      : R16_HALVES;
-        at += 64 * (i >> 1);
+        at = r16_nibbles_at(type, s) + 64 * (i >> 1);
         from = 4 * (i & 1);
         break;
     }
     return r16_and_or(r16_shift(_mm512_loadu_si512(b + at), from, 0), _mm512_set1_epi8(15), also);
 }
 
+/* Where it saves a shift, r16_code can leave the codes of sub-block s this many bits to the left;
+ * r16_scales then has as much smaller scales. */
+TS_INLINE int r16_lift(ts_type type, int s)
+{
+    switch (type) {
+    case TS_TYPE_Q2_K:
+        return 2 * (s & 3);
+    case TS_TYPE_Q3_K:
+        return (s & 3) == 3 ? 5 : 2 * (s & 3);
+    case TS_TYPE_Q4_K:
+        return 4 * (s & 1);
+    default:
+        return 0;
+    }
+}
+
 /* Codes c of pair i, k = 32 s .. + 31: a byte each. */
-TS_INLINE __m512i r16_code(ts_type type, const uint8_t *b, int s, int i)
+TS_INLINE __m512i r16_code(ts_type type, const uint8_t *b, int s, int i, bool lifted)
 {
     const int half = s >> 2,
               r = s & 3; /* Q2_K, Q3_K and Q6_K interleave the four 32s of each 128 */
+    const int lift = lifted ? r16_lift(type, s) : 0;
     switch (type) {
     case TS_TYPE_Q5_0:
     case TS_TYPE_Q5_1: {
@@ -200,13 +240,17 @@ TS_INLINE __m512i r16_code(ts_type type, const uint8_t *b, int s, int i)
         return _mm512_xor_si512(_mm512_loadu_si512(b + R16_HALVES + 64 * i),
                                 _mm512_set1_epi8((char)0x80));
     case TS_TYPE_Q2_K:
-        return r16_bits(_mm512_loadu_si512(b + R16_Q2_CODES + R16_PAIRS * half + 64 * i), 2 * r, 0,
-                        3);
+        return r16_bits(_mm512_loadu_si512(b + R16_Q2_CODES + R16_PAIRS * half + 64 * i), 2 * r,
+                        lift, 3 << lift);
     case TS_TYPE_Q3_K: {
         __m512i low = _mm512_loadu_si512(b + R16_Q3_CODES + R16_PAIRS * half + 64 * i);
-        __m512i high = r16_bits(_mm512_loadu_si512(b + R16_Q3_HIGH + 64 * i), s, 2, 4);
-        return r16_and_or(r16_shift(low, 2 * r, 0), _mm512_set1_epi8(3), high);
+        __m512i high =
+            r16_bits(_mm512_loadu_si512(b + R16_Q3_HIGH + 64 * i), s, 2 + lift, 4 << lift);
+        return r16_and_or(r16_shift(low, 2 * r, lift), _mm512_set1_epi8((char)(3 << lift)), high);
     }
+    case TS_TYPE_Q4_K:
+        return r16_bits(_mm512_loadu_si512(b + R16_Q4_CODES + R16_PAIRS * (s >> 1) + 64 * i),
+                        4 * (s & 1), lift, 15 << lift);
     case TS_TYPE_Q6_K: {
         __m512i low =
             _mm512_loadu_si512(b + R16_Q6_CODES + R16_PAIRS * (2 * half + (r & 1)) + 64 * i);
@@ -216,13 +260,103 @@ TS_INLINE __m512i r16_code(ts_type type, const uint8_t *b, int s, int i)
     }
     default: {
         __m512i v = r16_nibbles(type, b, s, i, _mm512_setzero_si512());
-        if (r16_is_table(type)) {
-            __m512i levels = _mm512_set4_epi32(r16_levels(type, 3), r16_levels(type, 2),
-                                               r16_levels(type, 1), r16_levels(type, 0));
-            v = _mm512_shuffle_epi8(levels, v);
-        }
-        return v;
+        return r16_is_table(type) ? r16_looked_up(type, v) : v;
     }
+    }
+}
+
+/* Types whose codes are fields of 8 pairs, several codes in a byte: turning the bytes before the
+ * codes are parted takes fewer shuffles than turning the codes. */
+TS_INLINE bool r16_turns(ts_type type)
+{
+    return r16_block(type) == 256 && type != TS_TYPE_IQ4_XS;
+}
+
+/* Where those fields begin. They are the last of a block. */
+TS_INLINE int r16_codes_at(ts_type type)
+{
+    switch (type) {
+    case TS_TYPE_Q2_K:
+        return R16_Q2_CODES;
+    case TS_TYPE_Q3_K:
+        return R16_Q3_HIGH;
+    case TS_TYPE_Q4_K:
+        return R16_Q4_CODES;
+    case TS_TYPE_Q5_K:
+        return R16_Q5_BITS;
+    default:
+        return R16_Q6_HIGH;
+    }
+}
+
+/* Turns packed block b, of a type that turns: the result is to r16_code what b is, but of dword j
+ * of all rows where b is of pair j. mem: R16_TURNED bytes. */
+TS_INLINE const uint8_t *r16_turn(ts_type type, uint8_t *mem, const uint8_t *b)
+{
+    const int at = r16_codes_at(type), end = (int)r16_block_bytes(type);
+    uint8_t *to = mem + (at + 63) / 64 * 64; /* whole lines */
+    b += at;
+    TS_UNROLL
+    for (int f = 0; f < end - at; f += R16_PAIRS) {
+        __m512i p[8], v[8];
+        TS_UNROLL
+        for (int i = 0; i < 8; i++)
+            p[i] = _mm512_loadu_si512(b + f + 64 * i);
+        ts_transpose_16x8(p, v);
+        TS_UNROLL
+        for (int i = 0; i < 8; i++)
+            _mm512_storeu_si512(to + f + 64 * i, v[i]);
+    }
+    return to - at;
+}
+
+/* Types of which two rows share a byte. Their codes can be had in eights of k: of k = 32 s + 8 j ..
+ * + 7, those of rows 0..7 in low[j], of rows 8..15 in high[j]. */
+TS_INLINE bool r16_in_eights(ts_type type)
+{
+    return r16_is_nibble(type) ? type != TS_TYPE_Q4_K
+                               : type == TS_TYPE_Q5_0 || type == TS_TYPE_Q5_1;
+}
+
+/* How many bits to the left the codes in high[] are: that saves shifts. */
+TS_INLINE int r16_eights_lift(ts_type type)
+{
+    return type == TS_TYPE_Q4_0 || type == TS_TYPE_Q4_1 ? 4 : 0;
+}
+
+TS_INLINE void r16_eights(ts_type type, const uint8_t *b, int s, __m512i low[4], __m512i high[4])
+{
+    const bool fives = type == TS_TYPE_Q5_0 || type == TS_TYPE_Q5_1;
+    const __m512i nibble = _mm512_set1_epi8(15), fifth = _mm512_set1_epi8(16);
+    const uint8_t *at = b + r16_nibbles_at(type, s);
+    _Alignas(64) __mmask64 bits[8];
+    __m512i p[4], v[4];
+    TS_UNROLL
+    for (int i = 0; i < 4; i++)
+        p[i] = _mm512_loadu_si512(at + 64 * i);
+    ts_transpose_4x4(p, v);
+    if (fives) { /* the fifth bits of 8 k are a byte: of low[j] in the order of rows, of high[j] */
+        const long long rows = 0x3424140430201000, ones = 0x0101010101010101;
+        const __m512i order =
+            _mm512_setr_epi64(rows, rows + 8 * ones, rows + ones, rows + 9 * ones, rows + 2 * ones,
+                              rows + 10 * ones, rows + 3 * ones, rows + 11 * ones);
+        _mm512_storeu_si512(bits,
+                            _mm512_permutexvar_epi8(order, _mm512_loadu_si512(at - R16_BITS)));
+    }
+    TS_UNROLL
+    for (int j = 0; j < 4; j++) {
+        if (fives) {
+            low[j] = r16_and_or(v[j], nibble, _mm512_maskz_mov_epi8(bits[2 * j], fifth));
+            high[j] = r16_and_or(r16_shift(v[j], 4, 0), nibble,
+                                 _mm512_maskz_mov_epi8(bits[2 * j + 1], fifth));
+            continue;
+        }
+        low[j] = _mm512_and_si512(v[j], nibble);
+        high[j] = r16_bits(v[j], 4, r16_eights_lift(type), 15 << r16_eights_lift(type));
+        if (r16_is_table(type)) {
+            low[j] = r16_looked_up(type, low[j]);
+            high[j] = r16_looked_up(type, high[j]);
+        }
     }
 }
 
@@ -308,8 +442,15 @@ TS_INLINE void r16_put(float *dst, int i, __m512 v)
     _mm512_storeu_ps(dst + 16 * i, v);
 }
 
+/* d for codes that are lifted. */
+TS_INLINE __m512 r16_lowered(ts_type type, __m512 d, int s, bool lifted)
+{
+    const int lift = lifted ? r16_lift(type, s) : 0;
+    return lift ? _mm512_mul_ps(d, _mm512_set1_ps(1.0f / (float)(1 << lift))) : d;
+}
+
 /* ds[block / sub][16], dm[block / sub][16] of a packed block. */
-TS_INLINE void r16_scales(ts_type type, const uint8_t *b, float *ds, float *dm)
+TS_INLINE void r16_scales(ts_type type, const uint8_t *b, float *ds, float *dm, bool lifted)
 {
     const int n = r16_block(type) / r16_sub(type);
     const __m512 offset = _mm512_set1_ps((float)r16_offset(type));
@@ -320,7 +461,8 @@ TS_INLINE void r16_scales(ts_type type, const uint8_t *b, float *ds, float *dm)
         TS_UNROLL
         for (int i = 0; i < n; i++) {
             __m512i v = _mm512_loadu_si512(b + R16_Q2_SCALES + R16_DWORDS * (i / 4));
-            r16_put(ds, i, _mm512_mul_ps(d, r16_unsigned(r16_bits(v, 0, 0, 15), i % 4)));
+            __m512 ld = r16_lowered(type, d, i / 2, lifted);
+            r16_put(ds, i, _mm512_mul_ps(ld, r16_unsigned(r16_bits(v, 0, 0, 15), i % 4)));
             r16_put(dm, i, _mm512_mul_ps(m, r16_unsigned(r16_bits(v, 4, 0, 15), i % 4)));
         }
         return;
@@ -331,7 +473,8 @@ TS_INLINE void r16_scales(ts_type type, const uint8_t *b, float *ds, float *dm)
         r16_subs v = r16_subs_q4(b + R16_Q4_SCALES);
         TS_UNROLL
         for (int i = 0; i < n; i++) {
-            r16_put(ds, i, _mm512_mul_ps(d, r16_unsigned(v.s[i / 4], i % 4)));
+            __m512 ld = r16_lowered(type, d, i, lifted);
+            r16_put(ds, i, _mm512_mul_ps(ld, r16_unsigned(v.s[i / 4], i % 4)));
             r16_put(dm, i, _mm512_mul_ps(m, r16_unsigned(v.m[i / 4], i % 4)));
         }
         return;
@@ -346,9 +489,11 @@ TS_INLINE void r16_scales(ts_type type, const uint8_t *b, float *ds, float *dm)
                 v.s[i] = _mm512_loadu_si512(b + R16_Q6_SCALES + R16_DWORDS * i);
         TS_UNROLL
         for (int i = 0; i < n; i++) {
-            __m512 s = _mm512_mul_ps(d, r16_signed(v.s[i / 4], i % 4));
+            const int lift = lifted ? r16_lift(type, i / 2) : 0;
+            __m512 s =
+                _mm512_mul_ps(r16_lowered(type, d, i / 2, lifted), r16_signed(v.s[i / 4], i % 4));
             r16_put(ds, i, s);
-            r16_put(dm, i, _mm512_mul_ps(s, offset));
+            r16_put(dm, i, _mm512_mul_ps(s, _mm512_set1_ps((float)(r16_offset(type) << lift))));
         }
         return;
     }

@@ -180,13 +180,13 @@ TS_INLINE void half_tile(ts_type type, uint8_t *dst, const uint8_t *b, int s, co
         const int r = ts_r16_row(i);
         __m512i q;
         if (levels == 0) {
-            q = multiplied(type, r16_code(type, b, s, i), factors(type, ratio, r));
+            q = multiplied(type, r16_code(type, b, s, i, false), factors(type, ratio, r));
         } else {
             if (i % pairs == 0)
                 table = table_of(type, ratio, min, r);
             __m512i begins = table_begins(type, i);
             q = r16_is_nibble(type) ? r16_nibbles(type, b, s, i, begins)
-                                    : _mm512_or_si512(r16_code(type, b, s, i), begins);
+                                    : _mm512_or_si512(r16_code(type, b, s, i, false), begins);
             q = _mm512_permutexvar_epi8(q, table);
         }
         _mm256_storeu_si256((__m256i *)(dst + 64 * r), _mm512_castsi512_si256(q));
@@ -234,7 +234,7 @@ TS_INLINE void int8_panel(ts_type type, uint8_t *dst, float *scale, const uint8_
     const uint8_t *b = w;
     for (int64_t s = 0; s < n; s += per, b += bytes) {
         r16_prefetch(b, bytes);
-        r16_scales(type, b, ds + s * subs * ROWS, dm + s * subs * ROWS);
+        r16_scales(type, b, ds + s * subs * ROWS, dm + s * subs * ROWS, false);
     }
     __m512i max = _mm512_setzero_si512(); /* bits: a NaN is the largest of all */
     for (int64_t i = 0; i < n * subs; i++) {

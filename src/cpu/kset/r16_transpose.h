@@ -51,4 +51,18 @@ TS_INLINE void ts_transpose_16x8(const __m512i p[8], __m512i v[8])
     }
 }
 
+/* Eights of bytes instead of dwords, and four vectors: p[i] has q of 4 of row i in its lower half,
+ * of row i + 4 in its upper one; v[q] has it of rows 0..7. 8 shuffles. */
+TS_INLINE void ts_transpose_4x4(const __m512i p[4], __m512i v[4])
+{
+    const __m512i low = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13);
+    const __m512i high = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
+    __m512i a = _mm512_unpacklo_epi64(p[0], p[1]), b = _mm512_unpackhi_epi64(p[0], p[1]);
+    __m512i c = _mm512_unpacklo_epi64(p[2], p[3]), d = _mm512_unpackhi_epi64(p[2], p[3]);
+    v[0] = _mm512_permutex2var_epi64(a, low, c);
+    v[1] = _mm512_permutex2var_epi64(b, low, d);
+    v[2] = _mm512_permutex2var_epi64(a, high, c);
+    v[3] = _mm512_permutex2var_epi64(b, high, d);
+}
+
 #endif
