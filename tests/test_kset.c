@@ -104,6 +104,66 @@ static float *rounded_x(const float *x, int64_t ldx, int64_t m, int64_t k, int64
     return to;
 }
 
+/* Code of token t and element i of a tile (prep_x16.h). */
+static int code_at(const uint8_t *tile, int64_t t, int64_t i)
+{
+    return (int8_t)tile[i / 4 * 64 + t % 16 * 4 + i % 4];
+}
+
+/* x as int8 tiles say it. Each element is held to its code's rounding, and the scales to what they
+ * are by definition: the largest |x|, of an element with spare codes a part of it, by 127. */
+static float *tiled_x(const ts_kset *s, const float *x, int64_t ldx, int64_t m, int64_t k)
+{
+    const int64_t nm = (m + 15) / 16, nk = (k + TS_TILE8_K - 1) / TS_TILE8_K;
+    float *to = poisoned((size_t)(m * k) * sizeof *to);
+    uint8_t *act = poisoned(s->prep_int8->bytes(m, k));
+    double off = 0, scale_off = 0;
+    int n_spares = 0;
+    s->prep_int8->run(act, x, ldx, m, k, 0, m, 0, k);
+    for (int64_t b = 0; b < nk; b += TS_TILE8_STEPS) {
+        const int64_t steps = ts_tile8_steps(b, nk), k0 = b * TS_TILE8_K;
+        const int64_t n = k - k0 < INT8_BLOCK ? k - k0 : INT8_BLOCK;
+        const uint8_t *head = act + ts_tile8_block(nm, b);
+        int element[64], codes[INT8_BLOCK]; /* of each spare code; of each element, how many */
+        for (int l = 0; l < INT8_BLOCK; l++)
+            codes[l] = 1;
+        for (int j = 0; j < 64; j++) {
+            const bool nobodys = head[64 + j] == TS_TILE8_NOBODY;
+            element[j] = head[j] + (nobodys ? 0 : 64 * head[64 + j]);
+            REQUIRE(head[j] < 64 && element[j] < n);
+            codes[element[j]] += !nobodys;
+            n_spares += !nobodys;
+            for (int64_t t = 0; t < m && nobodys; t++)
+                CHECK(code_at(act + ts_tile8_place(t / 16, nm, b, nk) + steps * 1024, t, j) == 0);
+        }
+        for (int64_t t = 0; t < m; t++) {
+            const uint8_t *tiles = act + ts_tile8_place(t / 16, nm, b, nk);
+            const float *xt = x + t * ldx + k0;
+            float d, max = 0;
+            memcpy(&d, tiles + (steps + 1) * 1024 + t % 16 * 4, sizeof d);
+            int sum[INT8_BLOCK];
+            for (int64_t i = 0; i < n; i++)
+                sum[i] = code_at(tiles + i / 64 * 1024, t, i % 64);
+            for (int j = 0; j < 64; j++)
+                sum[element[j]] += code_at(tiles + steps * 1024, t, j);
+            for (int64_t i = 0; i < n; i++) {
+                float e = fabsf(xt[i] - d * (float)sum[i]);
+                to[t * k + k0 + i] = d * (float)sum[i];
+                max = fmaxf(max, fabsf(xt[i]) / (float)codes[i]);
+                off = e <= 0.501f * d ? off : fmax(off, isnan(e) ? INFINITY : e / d);
+            }
+            float e = max < 1e-30f ? d : fabsf(127 * d / max - 1);
+            scale_off = e < 1e-6f ? scale_off : fmax(scale_off, isnan(e) ? INFINITY : e);
+        }
+    }
+    CHECK_MSG(off == 0, "%s m=%d k=%d: a code is off by %.3g", set_name(s), (int)m, (int)k, off);
+    CHECK_MSG(scale_off == 0, "%s m=%d k=%d: a scale is off by %.3g", set_name(s), (int)m, (int)k,
+              scale_off);
+    CHECK_MSG(n_spares <= 64 * (nk + TS_TILE8_STEPS - 1) / TS_TILE8_STEPS, "%s", set_name(s));
+    free(act);
+    return to;
+}
+
 /* Does it compute with the amx sets' own format of 8 bits? */
 static bool amx_int8(const ts_kset *s, bool int8)
 {
@@ -129,7 +189,8 @@ static void oracle(const ts_kset *s, bool int8, const uint8_t *w, const float *x
                    float *want, int64_t m, int64_t n, int64_t k)
 {
     if (amx_int8(s, int8)) {
-        float *codes = rounded_x(x, ldx, m, k, ts_kset_on_tiles(s, int8, m) ? INT8_BLOCK : 32);
+        float *codes =
+            ts_kset_on_tiles(s, int8, m) ? tiled_x(s, x, ldx, m, k) : rounded_x(x, ldx, m, k, 32);
         product(ts_kset_get(s->type, TS_ISA_REF), false, w, codes, k, want, n, m, n, k, 1);
         free(codes);
         return;
@@ -260,7 +321,7 @@ static void int8_noise(const ts_kset *s)
     const ts_type_info *info = ts_type_get(s->type);
     operands o = operands_random(s->type, M, N, K, K);
     float *y = poisoned_y(M, N), *want = poisoned(M * N * sizeof *want);
-    float *codes = rounded_x(o.x, K, M, K, INT8_BLOCK), *row = poisoned(K * sizeof *row);
+    float *codes = tiled_x(s, o.x, K, M, K), *row = poisoned(K * sizeof *row);
     double noise = 0, expected = 0;
     product(s, true, o.w, o.x, K, y, N, M, N, K, 1);
     plain(s->type, o.w, codes, K, want, M, N, K);
@@ -285,6 +346,37 @@ static void int8_noise(const ts_kset *s)
     free(want);
     free(codes);
     free(row);
+}
+
+/* Some elements are many times as large as others, as in real models, the same ones of all tokens:
+ * with spare codes the others have nearly the scale that they would have alone. */
+static void int8_outliers(const ts_kset *s)
+{
+    enum { M = 80, K = 1024 + 256 };
+    static const struct {
+        int every, most; /* every n-th element is this many times as large */
+        double limit;    /* of the error without spare codes               */
+    } kinds[] = {{128, 16, 0.012}, {32, 4, 0.12}, {300, 40, 0.012}};
+    float *x = poisoned(M * K * sizeof *x);
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        double with = 0, without = 0;
+        random_x(x, M, K, K);
+        for (int l = 0; l < M * K; l++) {
+            float small = x[l] = fmaxf(-2.5f, fminf(2.5f, x[l]));
+            if (l % K % kinds[i].every == 5)
+                x[l] = (small < 0 ? -1.0f : 1.0f) * 2.5f * (float)kinds[i].most;
+        }
+        float *a = tiled_x(s, x, K, M, K), *b = rounded_x(x, K, M, K, INT8_BLOCK);
+        for (int l = 0; l < M * K; l++) {
+            with += ((double)a[l] - x[l]) * ((double)a[l] - x[l]);
+            without += ((double)b[l] - x[l]) * ((double)b[l] - x[l]);
+        }
+        CHECK_MSG(with < kinds[i].limit * without, "%s: spare codes leave %.4f of the error (%d)",
+                  set_name(s), with / without, (int)i);
+        free(a);
+        free(b);
+    }
+    free(x);
 }
 
 static void shapes(const ts_kset *s)
@@ -329,7 +421,8 @@ static void large(const ts_kset *s)
 }
 
 /* A token's row has the same bits with any others beside it, over several chunks of k, and added to
- * in place as from elsewhere; on tiles and off them it may differ. */
+ * in place as from elsewhere; on tiles and off them it may differ. On int8 tiles the others have a
+ * say in who gets spare codes. */
 static void company(const ts_kset *s)
 {
     enum { M = 40, N = 24, K = 2304 };
@@ -342,7 +435,8 @@ static void company(const ts_kset *s)
             for (int in_place = 0; in_place < 2; in_place++) {
                 const int m = ms[i];
                 const size_t at = (size_t)(M - m) * N, bytes = (size_t)m * N * sizeof *want;
-                if (ts_kset_on_tiles(s, int8, m) != ts_kset_on_tiles(s, int8, M))
+                if (ts_kset_on_tiles(s, int8, m) != ts_kset_on_tiles(s, int8, M) ||
+                    (ts_kset_on_int8_tiles(s, int8, m) && m < M))
                     continue;
                 float *y = poisoned(bytes);
                 if (in_place)
@@ -478,8 +572,10 @@ static void one_set(const ts_kset *s)
 {
     shapes(s);
     large(s);
-    if (ts_kset_on_int8_tiles(s, true, 512))
+    if (ts_kset_on_int8_tiles(s, true, 512)) {
         int8_noise(s);
+        int8_outliers(s);
+    }
     company(s);
     odd_activations(s);
     if (s->isa != TS_ISA_REF)

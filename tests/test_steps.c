@@ -156,10 +156,14 @@ static void *prepare(ts_state *s, size_t i, int n, size_t bytes)
     return act;
 }
 
-/* Each PREP of the plan, for the plan's kernel sets (NULL) or another. */
-static void shares(ts_engine *e, const ts_kset *kset, const char *what)
+extern const ts_kset ts_kset_Q8_0_amx_standin;
+
+/* Each PREP of the plan, for the plan's kernel sets (NULL) or another, with activations of 8 bits
+ * or exact ones. */
+static void shares(ts_engine *e, const ts_kset *kset, bool int8, const char *what)
 {
     static const int ms[] = {1, 2, 5, 16, 17, 40};
+    e->plan.int8_prefill = int8;
     ts_error err = {0};
     ts_state *s = NULL;
     ts_steps *steps = &e->plan.steps;
@@ -176,9 +180,15 @@ static void shares(ts_engine *e, const ts_kset *kset, const char *what)
             st->kset = kset;
         for (size_t j = 0; j < sizeof ms / sizeof *ms; j++) {
             const int m = ms[j];
+            const bool eight = ts_plan_int8(&e->plan, m);
+            const ts_prep *prep = eight ? st->kset->prep_int8 : st->kset->prep;
             const size_t bytes = st->kset->prep->bytes(m, st->d);
             ts_batch batch = {.m = m, .m_out = m};
             s->batch = &batch;
+            /* spare codes are shared out by a look at all rows */
+            const bool all = eight && kset == &ts_kset_Q8_0_amx_standin;
+            CHECK_MSG(ts_cpu_meet(s, i, m) == (st->barrier || all), "%s, step %zu, m=%d: %s", what,
+                      i, m, all ? "threads don't wait for all rows" : "they wait for nothing");
             float *x = malloc((size_t)(m * ldx) * sizeof *x);
             REQUIRE(x);
             for (int64_t l = 0; l < m * ldx; l++)
@@ -192,7 +202,7 @@ static void shares(ts_engine *e, const ts_kset *kset, const char *what)
                 free(got);
             }
             void *got = poisoned(bytes); /* by one call for the whole */
-            st->kset->prep->run(got, x, ldx, m, st->d, 0, m, 0, st->d);
+            prep->run(got, x, ldx, m, st->d, 0, m, 0, st->d);
             CHECK_MSG(memcmp(want, got, bytes) == 0, "%s, step %zu, m=%d: not as a whole", what, i,
                       m);
             free(got);
@@ -204,9 +214,8 @@ static void shares(ts_engine *e, const ts_kset *kset, const char *what)
         s->bufs[st->a] = own_x;
     }
     e->be->state_close(s);
+    e->plan.int8_prefill = false;
 }
-
-extern const ts_kset ts_kset_Q8_0_amx_standin;
 
 static void one_arch(const char *path, const char *arch, ts_isa isa)
 {
@@ -222,9 +231,11 @@ static void one_arch(const char *path, const char *arch, ts_isa isa)
     barriers_suffice(&e->plan.steps, arch);
     /* of attention's output and the gated product, in each layer */
     CHECK(prepared_freely(&e->plan.steps, arch) == 2 * (int)m->hp.n_layer);
-    shares(e, NULL, arch);
-    if (isa == TS_ISA_REF) /* by tiles of tokens */
-        shares(e, &ts_kset_Q8_0_amx_standin, arch);
+    for (int int8 = 0; int8 < 2; int8++) {
+        shares(e, NULL, int8, arch);
+        if (isa == TS_ISA_REF) /* by tiles of tokens */
+            shares(e, &ts_kset_Q8_0_amx_standin, int8, arch);
+    }
     residuals(&e->plan.steps, m, norms, false, arch);
     CHECK_MSG(barriers(&e->plan.steps) == BARRIERS, "%s: %d barriers in a block", arch,
               barriers(&e->plan.steps));

@@ -50,10 +50,12 @@ typedef struct ts_prep {
     size_t (*bytes)(int64_t m, int64_t k);
     /* x[m][k] (row stride ldx floats) -> dst, elements k0..k1 of tokens m0..m1 of m. k0 is a
      * multiple of k_group; k1 is one too, or k. dst is 64-byte aligned. Distinct parts may be
-     * prepared by distinct threads. The format may depend on m. */
+     * prepared by distinct threads. The format may depend on m, and with `all_from` tokens or more
+     * elements k0..k1 of other tokens are read too. */
     void (*run)(void *dst, const float *x, int64_t ldx, int64_t m, int64_t k, int64_t m0,
                 int64_t m1, int64_t k0, int64_t k1);
     int64_t group_from; /* m_group is for this many tokens or more; fewer go one by one */
+    int64_t all_from;   /* from this many tokens on a part depends on all of x; 0: never */
 } ts_prep;
 
 typedef struct ts_kset {

@@ -25,10 +25,19 @@
  *
  *     [four j of 16][token of 16][4]
  *
- * and the 16 scales of a k block come after its tiles, a line of 64 bytes:
+ * One tile more holds what 8 bits don't: 64 spare codes, each for an element of the k block, the
+ * same one for all tokens. An element is d times the sum of its codes,
  *
- *     [k block of TS_TILE8_STEPS tiles][16 tokens] { [step] tile, d[token of 16] }
+ *     x[i] = d (q[i] + sum of spare[j] where element[j] = i)
  *
+ * and one with c spare codes may be 1 + c times as large as others. The spare codes' elements and
+ * the 16 scales are lines of 64 bytes, the former before all tokens of a k block:
+ *
+ *     [k block of TS_TILE8_STEPS tiles]
+ *         element[64] % 64, element[64] / 64                         bytes
+ *         [16 tokens] { [step] tile, spare tile, d[token of 16] }
+ *
+ * A spare code that no element needs is zero; the second byte of its element is TS_TILE8_NOBODY.
  * Tokens that fill up have codes and scales of zero. */
 #ifndef TS_PREP_X16_H
 #define TS_PREP_X16_H
@@ -70,23 +79,29 @@ static inline int64_t ts_tile_place(int64_t t, int64_t m_tiles, int64_t k, int64
 }
 
 /* The same of int8 tiles, 64 elements each; places and sizes in bytes. */
-enum { TS_TILE8_K = 64, TS_TILE8_STEPS = 8 };
+enum { TS_TILE8_K = 64, TS_TILE8_STEPS = 8, TS_TILE8_HEAD = 2 * 64, TS_TILE8_NOBODY = 255 };
 
 static inline int64_t ts_tile8_steps(int64_t k, int64_t n)
 {
     return n - k < TS_TILE8_STEPS ? n - k : TS_TILE8_STEPS;
 }
 
-/* Of `steps` tiles and their scales. */
+/* Of `steps` tiles, the spare one and their scales. */
 static inline size_t ts_tile8_bytes(int64_t steps)
 {
-    return (size_t)steps * 1024 + 64;
+    return (size_t)(steps + 1) * 1024 + 64;
 }
 
-/* The place of what token tile t has of the k block that begins at tile k. */
+/* The place of the k block that begins at tile k, and of what token tile t has of it. */
+static inline size_t ts_tile8_block(int64_t m_tiles, int64_t k)
+{
+    return (size_t)(k / TS_TILE8_STEPS) *
+           (TS_TILE8_HEAD + (size_t)m_tiles * ts_tile8_bytes(TS_TILE8_STEPS));
+}
+
 static inline size_t ts_tile8_place(int64_t t, int64_t m_tiles, int64_t k, int64_t k_tiles)
 {
-    return (size_t)(k / TS_TILE8_STEPS * m_tiles) * ts_tile8_bytes(TS_TILE8_STEPS) +
+    return ts_tile8_block(m_tiles, k) + TS_TILE8_HEAD +
            (size_t)t * ts_tile8_bytes(ts_tile8_steps(k, k_tiles));
 }
 

@@ -198,6 +198,14 @@ TS_FAKE __m512i _mm512_max_epi32(__m512i x, __m512i y)
     return (__m512i)a;
 }
 
+TS_FAKE __m512i _mm512_min_epi32(__m512i x, __m512i y)
+{
+    ts_i32 a = (ts_i32)x, b = (ts_i32)y;
+    for (int i = 0; i < 16; i++)
+        a[i] = a[i] < b[i] ? a[i] : b[i];
+    return (__m512i)a;
+}
+
 /* Shifts by the number of bits or more leave nothing. */
 #define TS_FAKE_SHIFT(name, type, bits, op)                                                        \
     TS_FAKE __m512i _mm512_##name##i_epi##bits(__m512i v, unsigned n)                              \
@@ -238,6 +246,15 @@ TS_FAKE __mmask16 _mm512_cmpgt_epi32_mask(__m512i x, __m512i y)
     for (int i = 0; i < 16; i++)
         k |= (unsigned)(a[i] > b[i]) << i;
     return (__mmask16)k;
+}
+
+TS_FAKE __mmask64 _mm512_cmpeq_epi8_mask(__m512i x, __m512i y)
+{
+    ts_u8 a = (ts_u8)x, b = (ts_u8)y;
+    __mmask64 k = 0;
+    for (int i = 0; i < 64; i++)
+        k |= (__mmask64)(a[i] == b[i]) << i;
+    return k;
 }
 
 TS_FAKE __m512i _mm512_mask_mov_epi32(__m512i x, __mmask16 k, __m512i y)
@@ -345,6 +362,14 @@ TS_FAKE __m512i _mm512_permutexvar_epi8(__m512i places, __m512i x)
     return (__m512i)v;
 }
 
+TS_FAKE __m512i _mm512_mask_permutexvar_epi8(__m512i src, __mmask64 k, __m512i places, __m512i x)
+{
+    ts_u8 p = (ts_u8)places, a = (ts_u8)x, v = (ts_u8)src;
+    for (int i = 0; i < 64; i++)
+        v[i] = k >> i & 1 ? a[p[i] & 63] : v[i];
+    return (__m512i)v;
+}
+
 /* In each 16 bytes, those of a and then those of b, narrowed with saturation. */
 #define TS_FAKE_PACKS(name, wide, narrow, n, min, max)                                             \
     TS_FAKE __m512i name(__m512i x, __m512i y)                                                     \
@@ -428,6 +453,14 @@ TS_FAKE __m512 _mm512_cvtepi32_ps(__m512i x)
 }
 
 /* What isn't an int32 becomes the least of them. */
+TS_FAKE __m512i _mm512_cvttps_epi32(__m512 a)
+{
+    ts_i32 v = {0};
+    for (int i = 0; i < 16; i++)
+        v[i] = a[i] >= -0x1p31f && a[i] < 0x1p31f ? (int32_t)a[i] : INT32_MIN;
+    return (__m512i)v;
+}
+
 TS_FAKE __m512i _mm512_cvtps_epi32(__m512 a)
 {
     ts_i32 v = {0};
@@ -483,6 +516,14 @@ TS_FAKE_FLOAT(_mm512_div_ps, /)
 TS_FAKE __m512 _mm512_mask_sub_ps(__m512 src, __mmask16 k, __m512 a, __m512 b)
 {
     return _mm512_mask_mov_ps(src, k, a - b);
+}
+
+TS_FAKE float _mm512_reduce_add_ps(__m512 a)
+{
+    float s = 0;
+    for (int i = 0; i < 16; i++)
+        s += a[i];
+    return s;
 }
 
 /* The second if one is NaN. */

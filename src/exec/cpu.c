@@ -132,7 +132,7 @@ static void walk_steps(ts_state *s, int tid, int n)
         int64_t rows = st->domain == TS_ALL_ROWS ? s->batch->m : s->batch->m_out;
         if (rows == 0) /* and so are all steps from here on: no logits are wanted */
             break;
-        if (st->barrier) {
+        if (ts_cpu_meet(s, i, rows)) {
             size_t next = product_from(steps, i);
             if (next != product)
                 ts_cpu_first_weights(s, next, tid, n, ahead);

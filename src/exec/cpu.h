@@ -48,6 +48,10 @@ struct ts_state {
 /* Packs every weight the plan wants packed, and writes where each is. As ts_backend.load. */
 ts_status ts_cpu_load(ts_device *d, ts_model *m, const ts_load_options *opt, ts_error *err);
 
+/* Do the threads meet before step i, of a batch's m rows? At the plan's barriers, and for
+ * activations that are made of all rows: they may follow steps by row. */
+bool ts_cpu_meet(const ts_state *s, size_t i, int64_t m);
+
 /* Thread tid of n does its share of step i. */
 void ts_cpu_step(ts_state *s, size_t i, int tid, int n);
 

@@ -99,6 +99,15 @@ static const ts_prep *prep_of(const ts_state *s, const ts_step *st, int64_t m)
     return ts_plan_int8(s->d->plan, m) ? st->kset->prep_int8 : st->kset->prep;
 }
 
+bool ts_cpu_meet(const ts_state *s, size_t i, int64_t m)
+{
+    const ts_step *st = &s->d->plan->steps.v[i];
+    if (st->barrier || st->op != TS_OP_PREP)
+        return st->barrier;
+    const int64_t from = prep_of(s, st, m)->all_from;
+    return from > 0 && m >= from;
+}
+
 static void prep(ts_state *s, const ts_step *st, int64_t m, rows r)
 {
     if (r.r0 < r.r1)

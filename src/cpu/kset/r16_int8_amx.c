@@ -5,7 +5,8 @@
  *
  *     w = s q,   s = max|w| / 127,   q = rint((ds c - dm) / s)
  *     C[16 rows][16 tokens] = A[16 rows][64 k] (panel) * B[64 k][16 tokens] (activations), summed
- *                             over the k block in int32
+ *                             over the k block, and 64 spare codes of its largest elements, in
+ *                             int32: 576 * 128 * 127 is far from overflowing
  *     sum[row][token] += C * d[token] * s[row]
  *
  * with 2 x 2 accumulators. A product of tiles has twice the k of BF16 at the same cost. The sums of
@@ -21,10 +22,11 @@
 
 enum {
     STEPS = TS_TILE8_STEPS,
-    LINES = 2 * STEPS,        /* sub-blocks of 32 elements of a k block                    */
-    PANEL = 2 * STEPS * TILE, /* of two groups                                             */
-    HELD = 4 * TILE,          /* sums of 2 x 2 tiles                                       */
-    AHEAD = 2,                /* tiles of activations asked for into L1 ahead of use       */
+    LINES = 2 * STEPS,          /* sub-blocks of 32 elements of a k block                  */
+    GROUP = (STEPS + 1) * TILE, /* of a group's panel: the last is for spare codes         */
+    PANEL = 2 * GROUP,          /* of two groups                                           */
+    HELD = 4 * TILE,            /* sums of 2 x 2 tiles                                     */
+    AHEAD = 2,                  /* tiles of activations asked for into L1 ahead of use     */
     EACH_STEP = STEPS < 8 ? 8 / STEPS : 1, /* of the held sums' 8 halves                   */
 };
 _Static_assert(PANEL + HELD + 2 * ROWS * 4 + SUMS <= TS_MUL_SCRATCH, "scratch of a product");
@@ -269,6 +271,24 @@ TS_INLINE void int8_panel(ts_type type, uint8_t *dst, float *scale, const uint8_
     }
 }
 
+/* One step more, for the spare codes of a k block (prep_x16.h): the weights they meet are those of
+ * their elements. A row of the panel's first steps is 8 lines, and VPERMB takes from each what lies
+ * there; lines past the k block have none. */
+static void spare_tile(uint8_t *panel, int64_t steps, const uint8_t *elements)
+{
+    const __m512i place = _mm512_loadu_si512(elements), step = _mm512_loadu_si512(elements + 64);
+    __mmask64 of[STEPS];
+    for (int s = 0; s < STEPS; s++)
+        of[s] = _mm512_cmpeq_epi8_mask(step, _mm512_set1_epi8((char)s));
+    for (int r = 0; r < ROWS; r++, panel += 64) {
+        __m512i q = _mm512_permutexvar_epi8(place, _mm512_loadu_si512(panel));
+        TS_UNROLL
+        for (int s = 1; s < STEPS; s++)
+            q = _mm512_mask_permutexvar_epi8(q, of[s], place, _mm512_loadu_si512(panel + s * TILE));
+        _mm512_storeu_si512(panel + steps * TILE, q);
+    }
+}
+
 typedef void amx_panel(uint8_t *dst, float *scale, const uint8_t *w, int64_t k0, int64_t n);
 
 /* --- sums ------------------------------------------------------------------------------ */
@@ -306,7 +326,7 @@ TS_INLINE void add_half(const held *h, int half)
 
 /* --- tiles -------------------------------------------------------------------------- */
 
-/* The products of a k block in tiles 0..3. a: panel, the second group's STEPS tiles on. b: tiles of
+/* The products of a k block in tiles 0..3. a: panel, the second group's GROUP bytes on. b: tiles of
  * activations, the second tile of tokens' b_stride bytes on. Half a tile of `before`, which may be
  * NULL and is of two tiles of tokens, is added after each step. */
 TS_INLINE void products(int groups, int tokens, const uint8_t *a, const uint8_t *b, size_t b_stride,
@@ -324,7 +344,7 @@ TS_INLINE void products(int groups, int tokens, const uint8_t *a, const uint8_t 
             _tile_dpbssd(1, 4, 7);
         }
         if (groups == 2) {
-            _tile_loadd(5, a + STEPS * TILE, 64);
+            _tile_loadd(5, a + GROUP, 64);
             _tile_dpbssd(2, 5, 6);
             if (tokens == 2)
                 _tile_dpbssd(3, 5, 7);
@@ -355,11 +375,10 @@ typedef struct amx_job {
 } amx_job;
 
 /* One k block of one or two groups for all tokens of a block; x: the block's first tile of this k,
- * sum: the first group's sums. */
-TS_INLINE void wide(const amx_job *j, int groups, const uint8_t *x, uint8_t *sum, int64_t tiles,
-                    int64_t steps, bool first)
+ * stride bytes from one tile of tokens to the next, sum: the first group's sums. */
+TS_INLINE void wide(const amx_job *j, int groups, const uint8_t *x, size_t stride, uint8_t *sum,
+                    int64_t tiles, int64_t steps, bool first)
 {
-    const size_t stride = ts_tile8_bytes(steps);
     held h;
     const held *before = NULL;
     ts_tiles_see_stores();
@@ -379,11 +398,17 @@ TS_INLINE void wide(const amx_job *j, int groups, const uint8_t *x, uint8_t *sum
             add_half(before, half);
 }
 
-static void make_panels(const amx_job *j, int64_t n, int groups, int64_t k0, int64_t lines)
+/* Of the k block that begins at tile k. */
+static void make_panels(const amx_job *j, int64_t n, int groups, int64_t k, int64_t steps)
 {
-    for (int g = 0; g < groups; g++)
-        j->panel(j->panel_mem + g * STEPS * TILE, j->scales + g * ROWS,
-                 (const uint8_t *)j->p->w + (size_t)(n / ROWS + g) * j->group_bytes, k0, lines);
+    const uint8_t *elements = (const uint8_t *)j->p->x + ts_tile8_block(j->m_tiles, k);
+    for (int g = 0; g < groups; g++) {
+        uint8_t *panel = j->panel_mem + g * GROUP;
+        j->panel(panel, j->scales + g * ROWS,
+                 (const uint8_t *)j->p->w + (size_t)(n / ROWS + g) * j->group_bytes, 2 * k,
+                 smaller(LINES, j->lines - 2 * k));
+        spare_tile(panel, steps, elements);
+    }
 }
 
 /* Groups of rows from n on, at most STRIP, for `tiles` tiles of tokens from tile m on, at most a
@@ -392,15 +417,16 @@ static void strip(const amx_job *j, int64_t n, int groups, int64_t m, int64_t ti
 {
     for (int64_t k = 0; k < j->k_tiles; k += STEPS) {
         const int64_t steps = ts_tile8_steps(k, j->k_tiles);
+        const size_t stride = ts_tile8_bytes(steps);
         const uint8_t *x = (const uint8_t *)j->p->x + ts_tile8_place(m, j->m_tiles, k, j->k_tiles);
         for (int g = 0; g < groups; g += 2) {
             uint8_t *sum = j->sums + g * BLOCK * TILE;
             const int now = groups - g < 2 ? 1 : 2;
-            make_panels(j, n + g * ROWS, now, 2 * k, smaller(LINES, j->lines - 2 * k));
+            make_panels(j, n + g * ROWS, now, k, steps);
             if (now == 2)
-                wide(j, 2, x, sum, tiles, steps, k == 0);
+                wide(j, 2, x, stride, sum, tiles, steps + 1, k == 0);
             else
-                wide(j, 1, x, sum, tiles, steps, k == 0);
+                wide(j, 1, x, stride, sum, tiles, steps + 1, k == 0);
         }
     }
 }
