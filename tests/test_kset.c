@@ -348,8 +348,9 @@ static void int8_noise(const ts_kset *s)
     free(row);
 }
 
-/* Some elements are many times as large as others, as in real models, the same ones of all tokens:
- * with spare codes the others have nearly the scale that they would have alone. */
+/* Some elements are many times as large as others, as in real models, the same ones of all tokens
+ * but the first, which is zeros: with spare codes the others have nearly the scale that they would
+ * have alone. */
 static void int8_outliers(const ts_kset *s)
 {
     enum { M = 80, K = 1024 + 256 };
@@ -366,6 +367,7 @@ static void int8_outliers(const ts_kset *s)
             if (l % K % kinds[i].every == 5)
                 x[l] = (small < 0 ? -1.0f : 1.0f) * 2.5f * (float)kinds[i].most;
         }
+        memset(x, 0, K * sizeof *x);
         float *a = tiled_x(s, x, K, M, K), *b = rounded_x(x, K, M, K, INT8_BLOCK);
         for (int l = 0; l < M * K; l++) {
             with += ((double)a[l] - x[l]) * ((double)a[l] - x[l]);
