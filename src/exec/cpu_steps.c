@@ -99,13 +99,16 @@ static const ts_prep *prep_of(const ts_state *s, const ts_step *st, int64_t m)
     return ts_plan_int8(s->d->plan, m) ? st->kset->prep_int8 : st->kset->prep;
 }
 
+/* Does a part of what p makes of m rows depend on all of them? */
+static bool of_all_rows(const ts_prep *p, int64_t m)
+{
+    return p->all_from > 0 && m >= p->all_from;
+}
+
 bool ts_cpu_meet(const ts_state *s, size_t i, int64_t m)
 {
     const ts_step *st = &s->d->plan->steps.v[i];
-    if (st->barrier || st->op != TS_OP_PREP)
-        return st->barrier;
-    const int64_t from = prep_of(s, st, m)->all_from;
-    return from > 0 && m >= from;
+    return st->barrier || (st->op == TS_OP_PREP && of_all_rows(prep_of(s, st, m), m));
 }
 
 static void prep(ts_state *s, const ts_step *st, int64_t m, rows r)
@@ -121,21 +124,25 @@ static void prep(ts_state *s, const ts_step *st, int64_t m, rows r)
  * much work. */
 enum { PART = 256 };
 
-/* A PREP that isn't by row: groups of rows, each in parts along k, are a line that thread tid of n
- * takes the tid-th part of. A group is what the format wants together. */
+/* A PREP that isn't by row: groups of rows by parts along k, of which thread tid of n takes the
+ * tid-th share. A group is what the format wants together. They are in the order of groups, but
+ * part by part where all rows are looked at first: that is done once for the groups of a call. */
 static void prep_freely(ts_state *s, const ts_step *st, int64_t m, int tid, int n)
 {
     const ts_prep *p = prep_of(s, st, m);
     const int64_t k = st->d, group = m < p->group_from ? 1 : p->m_group;
     const int64_t part = p->k_group > PART ? p->k_group : PART;
-    const int64_t parts = (k + part - 1) / part, all = (m + group - 1) / group * parts;
-    const int64_t end = all * (tid + 1) / n;
-    for (int64_t i = all * tid / n, next; i < end; i = next) {
-        const int64_t g = i / parts, m1 = (g + 1) * group, first = g * parts;
-        next = first + parts < end ? first + parts : end;
-        const int64_t k1 = (next - first) * part;
-        p->run(s->bufs[st->dst], row(s, st->a, 0), s->d->plan->steps.bufs[st->a].width, m, k,
-               g * group, m1 < m ? m1 : m, (i - first) * part, k1 < k ? k1 : k);
+    const int64_t groups = (m + group - 1) / group, parts = (k + part - 1) / part;
+    const bool by_part = of_all_rows(p, m);
+    const int64_t inner = by_part ? groups : parts, end = groups * parts * (tid + 1) / n;
+    for (int64_t i = groups * parts * tid / n, next; i < end; i = next) {
+        const int64_t o = i / inner, i0 = i - o * inner;
+        next = (o + 1) * inner < end ? (o + 1) * inner : end;
+        const int64_t i1 = next - o * inner;
+        const int64_t m0 = group * (by_part ? i0 : o), m1 = group * (by_part ? i1 : o + 1);
+        const int64_t k0 = part * (by_part ? o : i0), k1 = part * (by_part ? o + 1 : i1);
+        p->run(s->bufs[st->dst], row(s, st->a, 0), s->d->plan->steps.bufs[st->a].width, m, k, m0,
+               m1 < m ? m1 : m, k0, k1 < k ? k1 : k);
     }
 }
 

@@ -74,7 +74,7 @@ TS_INLINE void codes(ts_type type, bool turned, const uint8_t *b, int s, __m512i
         ts_transpose_16x8(p, v);
 }
 
-/* acc += (sum d - m q / xd) xd: what a unit, or half of one, of a token comes to. */
+/* acc += sum d xd - m q: what a unit, or half of one, of a token comes to. */
 TS_INLINE __m512 scaled(__m512 acc, __m512i sum, __m512 d, __m512 m, float xd, float q)
 {
     acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_mul_ps(d, _mm512_set1_ps(xd)), acc);
