@@ -159,7 +159,7 @@ static void *prepare(ts_state *s, size_t i, int n, size_t bytes)
 extern const ts_kset ts_kset_Q8_0_amx_standin;
 
 /* Each PREP of the plan, for the plan's kernel sets (NULL) or another, with activations of 8 bits
- * or exact ones. */
+ * or exact ones. Another gets rows of three k blocks of int8 tiles, the last of them short. */
 static void shares(ts_engine *e, const ts_kset *kset, bool int8, const char *what)
 {
     static const int ms[] = {1, 2, 5, 16, 17, 40};
@@ -174,10 +174,13 @@ static void shares(ts_engine *e, const ts_kset *kset, bool int8, const char *wha
         if (st->op != TS_OP_PREP)
             continue;
         const ts_kset *own = st->kset;
-        const int64_t ldx = steps->bufs[st->a].width;
+        const int64_t own_ldx = steps->bufs[st->a].width, own_d = st->d;
+        const int64_t ldx = kset ? 2 * 512 + 64 : own_ldx;
         uint8_t *own_act = s->bufs[st->dst], *own_x = s->bufs[st->a];
-        if (kset)
+        if (kset) {
             st->kset = kset;
+            st->d = steps->bufs[st->a].width = ldx;
+        }
         for (size_t j = 0; j < sizeof ms / sizeof *ms; j++) {
             const int m = ms[j];
             const bool eight = ts_plan_int8(&e->plan, m);
@@ -210,6 +213,8 @@ static void shares(ts_engine *e, const ts_kset *kset, bool int8, const char *wha
             free(x);
         }
         st->kset = own;
+        st->d = own_d;
+        steps->bufs[st->a].width = own_ldx;
         s->bufs[st->dst] = own_act;
         s->bufs[st->a] = own_x;
     }
