@@ -7,6 +7,7 @@
 
 #include "check.h"
 #include "engine.h"
+#include "exec/chunks.h"
 #include "exec/cpu.h"
 #include "gguf/synth.h"
 
@@ -222,6 +223,47 @@ static void shares(ts_engine *e, const ts_kset *kset, bool int8, const char *wha
     e->plan.int8_prefill = false;
 }
 
+/* Chunks hold every row once, begin at whole groups and never grow, so that the last are the
+ * smallest. */
+static void chunks(const ts_kset *set, bool int8, int64_t n, int64_t m, int threads)
+{
+    const ts_chunks c = ts_chunks_of(set, int8, n, m, threads);
+    int64_t n0, n1, end = 0, last = n, i = 0;
+    for (; ts_chunk_rows(c, i, n, &n0, &n1); i++) {
+        CHECK_MSG(n0 == end && n1 > n0 && n0 % set->group == 0 && (n1 - n0 <= last || i == 0),
+                  "%s m = %d, n = %d, %d threads: chunk %d is %d..%d after %d, of %d rows before",
+                  set->layout, (int)m, (int)n, threads, (int)i, (int)n0, (int)n1, (int)end,
+                  (int)last);
+        last = n1 - n0;
+        end = n1;
+    }
+    CHECK_MSG(end == n, "%s m = %d, n = %d: chunks end at %d", set->layout, (int)m, (int)n,
+              (int)end);
+    CHECK(!ts_chunk_rows(c, i + threads, n, &n0, &n1));
+    if (m >= 128 && n >= 64 * threads && n % 32 == 0 && ts_kset_on_tiles(set, int8, m)) {
+        ts_chunk_rows(c, i - threads, n, &n0, &n1);
+        CHECK_MSG(n1 - n0 == 32, "m = %d, n = %d, %d threads: a chunk of %d rows near the end",
+                  (int)m, (int)n, threads, (int)(n1 - n0));
+    }
+}
+
+static void all_chunks(void)
+{
+    static const int64_t m[] = {1, 4, 5, 8, 31, 127, 128, 512};
+    static const int threads[] = {1, 2, 3, 7, 16, 96};
+    const ts_kset *const sets[] = {ts_kset_get(TS_TYPE_Q4_K, TS_ISA_REF),
+                                   &ts_kset_Q8_0_amx_standin};
+    uint64_t seed = 20261125;
+    for (int r = 0; r < 400; r++) {
+        const int64_t n = r % 2 ? 1 + (int64_t)(rnd_u64(&seed) % 20000)
+                                : 32 * (1 + (int64_t)(rnd_u64(&seed) % 600));
+        for (size_t i = 0; i < sizeof m / sizeof *m; i++)
+            for (size_t j = 0; j < sizeof threads / sizeof *threads; j++)
+                for (int set = 0; set < 4; set++)
+                    chunks(sets[set / 2], set % 2, n, m[i], threads[j]);
+    }
+}
+
 static void one_arch(const char *path, const char *arch, ts_isa isa)
 {
     ts_error err = {0};
@@ -270,6 +312,7 @@ int main(void)
     int fd = mkstemp(path);
     REQUIRE(fd >= 0);
     close(fd);
+    all_chunks();
     static const char *const archs[] = {"llama", "qwen2", "qwen3", "gemma3"};
     for (size_t i = 0; i < sizeof archs / sizeof *archs; i++) {
         one_arch(path, archs[i], TS_ISA_REF);

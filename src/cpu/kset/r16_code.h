@@ -530,11 +530,12 @@ TS_INLINE void r16_prefetch(const uint8_t *p, size_t bytes)
 }
 
 /* The share of sub-block s of 32 in a block's lines. A block of 256 asked for at once is more than
- * a core's line fill buffers hold, and everything after it waits. */
+ * a core's line fill buffers hold, and everything after it waits. The compiler would gather them
+ * there all the same, but for TS_STAY. */
 TS_INLINE void r16_prefetch_sub(ts_type type, const uint8_t *block, int s)
 {
     const int per = r16_block(type) / 32, lines = (int)(r16_block_bytes(type) + 63) / 64;
-    TS_KEEP_POINTER(block);
+    TS_STAY(block);
     TS_UNROLL
     for (int i = lines * s / per; i < lines * (s + 1) / per; i++)
         __builtin_prefetch(block + 4096 + 64 * i);

@@ -28,4 +28,7 @@
  * of a loop, more than there are registers. */
 #define TS_KEEP_POINTER(p) __asm__("" : "+r"(p))
 
+/* Keeps what is addressed by p from here on from being moved before what is written before. */
+#define TS_STAY(p) __asm__ volatile("" : "+r"(p))
+
 #endif
