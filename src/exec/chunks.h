@@ -15,7 +15,6 @@ static inline ts_chunks ts_chunks_of(const ts_kset *s, bool int8, int64_t n, int
                                      int n_threads)
 {
     ts_chunks c = {.unit = 16};
-    int64_t rest = 2 * n_threads; /* units that are dealt out in small chunks */
     if (ts_kset_on_tiles(s, int8, m))
         c.unit = 32; /* two groups of 16 rows keep all tiles busy */
     /* every chunk takes all activations through a core's cache: fewer and larger */
@@ -26,9 +25,11 @@ static inline ts_chunks ts_chunks_of(const ts_kset *s, bool int8, int64_t n, int
     const int64_t most = (m >= 8 ? 128 : 256) / c.unit, least = wide ? most : 2;
     c.per = units / (8 * n_threads);
     c.per = c.per < least ? least : c.per > most ? most : c.per;
+    /* units left for small chunks: who takes the last large one isn't behind the others with it */
+    int64_t rest = (wide ? 2 : c.per) * n_threads;
     c.large = units > rest ? (units - rest) / c.per : 0;
     rest = units - c.per * c.large;
-    c.mid = wide && rest > n_threads ? (rest - n_threads) / 2 : 0;
+    c.mid = rest > n_threads ? (rest - n_threads) / 2 : 0;
     return c;
 }
 
