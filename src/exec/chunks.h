@@ -29,7 +29,8 @@ static inline ts_chunks ts_chunks_of(const ts_kset *s, bool int8, int64_t n, int
     int64_t rest = (wide ? 2 : c.per) * n_threads;
     c.large = units > rest ? (units - rest) / c.per : 0;
     rest = units - c.per * c.large;
-    c.mid = rest > n_threads ? (rest - n_threads) / 2 : 0;
+    const int64_t singles = (wide ? 1 : 2) * n_threads;
+    c.mid = rest > singles ? (rest - singles) / 2 : 0;
     return c;
 }
 
