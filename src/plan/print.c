@@ -9,12 +9,12 @@
 /* What real models reach of the measured limits (docs/BENCHMARKS.md): one token streams its weights
  * at this share of the read bandwidth, a micro-batch computes at this share of the peak. Exact
  * activations are two int8 products each. */
-#define DECODE_SHARE    0.54
+#define DECODE_SHARE    0.67
 #define EXACT_SHARE     0.25
 #define INT8_SHARE      0.46
 #define FMA_SHARE       0.70
-#define TILE_SHARE      0.28
-#define TILE_INT8_SHARE 0.20
+#define TILE_SHARE      0.27
+#define TILE_INT8_SHARE 0.23
 #define PREFILL_TOKENS  512
 
 typedef struct speeds {
