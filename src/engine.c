@@ -31,8 +31,7 @@ void ts_engine_close(ts_engine *e)
 {
     if (!e)
         return;
-    if (e->be)
-        e->be->close(e->dev);
+    ts_devices_close(&e->devices);
     ts_plan_free(&e->plan);
     ts_model_close(e->m);
     ts_tokenizer_close(e->tok);
@@ -41,13 +40,18 @@ void ts_engine_close(ts_engine *e)
 }
 
 /* Everything after the vocabulary. */
-static ts_status open_model(ts_engine *e, const ts_engine_options *o, ts_error *err)
+static ts_status open_model(ts_engine *e, const ts_engine_options *o, const ts_engine_split *split,
+                            ts_error *err)
 {
+    const ts_backend *be[TS_MAX_DEVICES] = {&ts_backend_cpu};
     ts_plan_options po = {.n_threads = o->n_threads,
                           .int8_prefill = o->int8_prefill,
                           .n_ctx = o->n_ctx,
                           .n_ubatch = o->n_ubatch,
-                          .n_logits = o->n_logits};
+                          .n_logits = o->n_logits,
+                          .split = split->split};
+    for (int i = 0; i < split->split.n_accels; i++)
+        be[1 + i] = split->backends[i];
     ts_status s;
     if ((s = ts_isa_resolve(o->isa, o->no_amx, &e->log, &po.isa, err)) ||
         (s = ts_model_open(&e->m, e->g, ts_tokenizer_n(e->tok), &e->log, err)) ||
@@ -55,18 +59,21 @@ static ts_status open_model(ts_engine *e, const ts_engine_options *o, ts_error *
         return s;
     if (o->plan_only)
         return TS_OK;
-    e->be = &ts_backend_cpu;
-    if ((s = e->be->open(&e->dev, &e->plan, e->m, err)))
-        return s;
     ts_load_options lo = {.log = &e->log,
                           .pack_cache = o->pack_cache,
                           .progress = o->progress,
                           .progress_user = o->progress_user};
-    return e->be->load(e->dev, e->m, &lo, err);
+    return ts_devices_open(&e->devices, be, &e->plan, e->m, &lo, err);
 }
 
 ts_status ts_engine_open(ts_engine **out, const char *path, const ts_engine_options *opt,
                          ts_error *err)
+{
+    return ts_engine_open_split(out, path, opt, &(ts_engine_split){0}, err);
+}
+
+ts_status ts_engine_open_split(ts_engine **out, const char *path, const ts_engine_options *opt,
+                               const ts_engine_split *split, ts_error *err)
 {
     /* A caller built against an older header passes a shorter structure: what it doesn't know
      * keeps its default. */
@@ -83,7 +90,7 @@ ts_status ts_engine_open(ts_engine **out, const char *path, const ts_engine_opti
     e->log = (ts_log){o.log, o.log_user};
     ts_status s;
     if ((s = ts_gguf_open(&e->g, path, err)) || (s = ts_tokenizer_open(&e->tok, e->g, err)) ||
-        (!o.vocab_only && (s = open_model(e, &o, err)))) {
+        (!o.vocab_only && (s = open_model(e, &o, split, err)))) {
         ts_engine_close(e);
         return s;
     }

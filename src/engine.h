@@ -2,7 +2,7 @@
 #ifndef TS_ENGINE_H
 #define TS_ENGINE_H
 
-#include "exec/backend.h"
+#include "exec/run.h"
 #include "model/tokenizer.h"
 
 /* Owns, from the file up: each part points into those before it. */
@@ -12,9 +12,18 @@ struct ts_engine {
     ts_tokenizer *tok;
     ts_model *m; /* NULL with vocab_only                  */
     ts_plan plan;
-    const ts_backend *be;
-    ts_device *dev; /* NULL with vocab_only or plan_only     */
+    ts_devices devices; /* n = 0 with vocab_only or plan_only     */
     double load_seconds;
 };
+
+/* What an engine may use beside the CPU, and how. */
+typedef struct ts_engine_split {
+    ts_split split;
+    const ts_backend *const *backends; /* [split.n_accels] */
+} ts_engine_split;
+
+/* As ts_engine_open, with accelerators. */
+ts_status ts_engine_open_split(ts_engine **out, const char *path, const ts_engine_options *opt,
+                               const ts_engine_split *split, ts_error *err);
 
 #endif

@@ -9,7 +9,7 @@
 
 struct ts_session {
     ts_engine *e;
-    ts_state *state;
+    ts_run run;
     int64_t pos;      /* tokens in the timeline           */
     int64_t n_logits; /* rows of logits of the last eval  */
     atomic_bool cancel;
@@ -17,14 +17,14 @@ struct ts_session {
 
 ts_status ts_session_open(ts_session **out, ts_engine *e, ts_error *err)
 {
-    if (!e->dev)
+    if (!e->devices.n)
         return ts_fail(err, TS_BAD_ARG,
                        "the engine was opened without its weights: it can't evaluate");
     ts_session *s = ts_calloc(1, sizeof *s);
     if (!s)
         return ts_fail(err, TS_NO_MEMORY, "no memory for a session");
     s->e = e;
-    ts_status st = e->be->state_open(&s->state, e->dev, err);
+    ts_status st = ts_run_open(&s->run, &e->devices, err);
     if (st) {
         free(s);
         return st;
@@ -37,7 +37,7 @@ void ts_session_close(ts_session *s)
 {
     if (!s)
         return;
-    s->e->be->state_close(s->state);
+    ts_run_close(&s->run);
     free(s);
 }
 
@@ -82,7 +82,8 @@ ts_status ts_session_eval(ts_session *s, const ts_token *tokens, size_t n, size_
         left -= b.m;
         b.m_out = want - left < 0 ? 0 : want - left < b.m ? want - left : b.m;
         want -= b.m_out;
-        s->e->be->run(s->state, &b);
+        if ((st = ts_run_batch(&s->run, &b, err)))
+            return st;
         s->pos += b.m;
         row += b.m_out;
     }
@@ -94,7 +95,7 @@ float *ts_session_logits(ts_session *s, size_t i)
 {
     if (i >= (size_t)s->n_logits)
         return NULL;
-    return s->e->be->logits(s->state) + i * (size_t)s->e->m->hp.n_vocab;
+    return ts_run_logits(&s->run) + i * (size_t)s->e->m->hp.n_vocab;
 }
 
 int64_t ts_session_pos(const ts_session *s)
@@ -122,7 +123,7 @@ void ts_session_cancel(ts_session *s)
 
 void ts_session_set_stats(ts_session *s, bool on)
 {
-    s->e->be->set_stats(s->state, on);
+    ts_run_set_stats(&s->run, on);
 }
 
 static double ratio(double a, double b)
@@ -188,7 +189,7 @@ static void stats_text(const ts_work *w, size_t n, ts_sb *out)
 ts_status ts_session_stats(const ts_session *s, bool json, char **out, ts_error *err)
 {
     ts_work work[TS_MAX_WORK];
-    size_t n = s->e->be->stats(s->state, work);
+    size_t n = ts_run_stats(&s->run, work);
     ts_sb sb = {0};
     (json ? stats_json : stats_text)(work, n, &sb);
     if (sb.failed) {

@@ -89,8 +89,8 @@ static void test_memory(const char *path, const char *cache, bool cached)
     double before = resident();
     ts_engine *e;
     REQUIRE(ts_engine_open(&e, path, &o, &err) == TS_OK);
-    double grown = resident() - before, packed = (double)e->plan.packed;
-    double huge = huge_bytes(e->dev->packed);
+    double grown = resident() - before, packed = (double)e->plan.dev[0].packed;
+    double huge = huge_bytes(e->devices.dev[0]->packed);
     printf("%s: packed %.0f MB, resident %.0f MB, on huge pages %.0f MB, load %.2f s\n",
            !cache   ? "no cache"
            : cached ? "cache read"

@@ -169,7 +169,7 @@ static void shares(ts_engine *e, const ts_kset *kset, bool int8, const char *wha
     ts_state *s = NULL;
     ts_steps *steps = &e->plan.steps;
     uint64_t seed = 5;
-    REQUIRE(e->be->state_open(&s, e->dev, &err) == TS_OK);
+    REQUIRE(e->devices.be[0]->state_open(&s, e->devices.dev[0], &err) == TS_OK);
     for (size_t i = 0; i < steps->n; i++) {
         ts_step *st = &steps->v[i];
         if (st->op != TS_OP_PREP)
@@ -219,7 +219,7 @@ static void shares(ts_engine *e, const ts_kset *kset, bool int8, const char *wha
         s->bufs[st->dst] = own_act;
         s->bufs[st->a] = own_x;
     }
-    e->be->state_close(s);
+    e->devices.be[0]->state_close(s);
     e->plan.int8_prefill = false;
 }
 

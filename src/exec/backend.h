@@ -1,8 +1,8 @@
 /* backend.h - a device: where weights lie and where steps run.
  *
- * The engine opens one device, which loads the weights the plan gave it; each session
- * opens a state on it, which holds its KV cache and buffers. A batch is run by
- * the step list of the plan. */
+ * The engine opens the devices of the plan, each of which loads the weights that the plan gave it;
+ * each session opens a state on every device, which holds the KV cache of its layers and its
+ * buffers. A batch is run by the step list of the plan, a segment at a time (exec/run.h). */
 #ifndef TS_BACKEND_H
 #define TS_BACKEND_H
 
@@ -20,8 +20,9 @@ typedef struct ts_batch {
 
 /* What one kind of work has done in a session. */
 typedef struct ts_work {
-    const char *name; /* a kernel set ("avx2"), or the operation       */
-    bool matrix;      /* matrix products: weights, bytes and flops count */
+    const char *name;   /* a kernel set ("avx2"), or the operation       */
+    const char *device; /* whose; NULL: of copies                        */
+    bool matrix;        /* matrix products: weights, bytes and flops count */
     int64_t n_weights;
     uint64_t weight_bytes; /* of these weights, once                     */
     int64_t calls;
@@ -30,7 +31,7 @@ typedef struct ts_work {
     double seconds;      /* of the first thread                          */
 } ts_work;
 
-#define TS_MAX_WORK 32
+#define TS_MAX_WORK 64
 
 typedef struct ts_load_options {
     const ts_log *log;
@@ -41,14 +42,22 @@ typedef struct ts_load_options {
 
 typedef struct ts_backend {
     const char *name; /* "CPU" */
-    ts_status (*open)(ts_device **out, const ts_plan *plan, const ts_model *m, ts_error *err);
+    /* The plan's device `index`. */
+    ts_status (*open)(ts_device **out, const ts_plan *plan, int index, const ts_model *m,
+                      ts_error *err);
     void (*close)(ts_device *d);
-    /* Packs or uploads every weight. TS_NO_MEMORY, or TS_CANCELLED when progress returns false. */
+    /* Packs or uploads its weights. TS_NO_MEMORY, or TS_CANCELLED when progress returns false. */
     ts_status (*load)(ts_device *d, ts_model *m, const ts_load_options *opt, ts_error *err);
     ts_status (*state_open)(ts_state **out, ts_device *d, ts_error *err);
     void (*state_close)(ts_state *s);
-    void (*run)(ts_state *s, const ts_batch *b);
-    float *(*logits)(ts_state *s); /* [n_logits][n_vocab] */
+    /* Steps first..end-1, one segment, whose domain has rows. */
+    ts_status (*run)(ts_state *s, const ts_batch *b, size_t first, size_t end, ts_error *err);
+    /* The CPU's: where row r of a buffer of floats is. */
+    float *(*row)(ts_state *s, ts_buf buf, int64_t r);
+    /* An accelerator's: rows r.. of a buffer of floats from and to the CPU's memory. */
+    ts_status (*put)(ts_state *s, ts_buf buf, int64_t r, int64_t rows, const float *src,
+                     ts_error *err);
+    ts_status (*get)(ts_state *s, ts_buf buf, int64_t r, int64_t rows, float *dst, ts_error *err);
     void (*set_stats)(ts_state *s, bool on);
     size_t (*stats)(const ts_state *s, ts_work out[TS_MAX_WORK]); /* number of entries */
 } ts_backend;

@@ -13,19 +13,22 @@ static void cpu_close(ts_device *d)
     if (!d)
         return;
     ts_pool_close(d->pool);
-    ts_unmap(d->packed, d->plan->packed);
+    ts_unmap(d->packed, d->at->packed);
     free(d);
 }
 
-static ts_status cpu_open(ts_device **out, const ts_plan *plan, const ts_model *m, ts_error *err)
+static ts_status cpu_open(ts_device **out, const ts_plan *plan, int index, const ts_model *m,
+                          ts_error *err)
 {
     ts_device *d = ts_calloc(1, sizeof *d);
     if (!d)
         return ts_fail(err, TS_NO_MEMORY, "no memory for the CPU device");
     d->plan = plan;
+    d->at = &plan->dev[index];
+    d->index = index;
     d->m = m;
-    d->ops = ts_ops_get(plan->isa);
-    ts_status s = ts_pool_open(&d->pool, plan->n_threads, err);
+    d->ops = ts_ops_get(d->at->isa);
+    ts_status s = ts_pool_open(&d->pool, d->at->n_threads, err);
     if (s) {
         free(d);
         return s;
@@ -59,15 +62,16 @@ static size_t aligned(size_t n)
 static ts_status cpu_state_open(ts_state **out, ts_device *d, ts_error *err)
 {
     const ts_plan *p = d->plan;
+    const ts_plan_device *at = d->at;
     const ts_hparams *hp = &d->m->hp;
     size_t n = p->steps.n;
     ts_state *s = ts_calloc(1, sizeof *s);
     if (!s)
         return ts_fail(err, TS_NO_MEMORY, "no memory for a session");
     s->d = d;
-    s->scratch_bytes = p->scratch;
+    s->scratch_bytes = at->scratch;
     s->kv_head_bytes = d->ops->kv->bytes(p->n_ctx, hp->head_dim);
-    s->mem_bytes = aligned(p->kv) + p->buffers;
+    s->mem_bytes = aligned(at->kv) + at->buffers;
     s->mem = ts_map(s->mem_bytes);
     s->bufs = ts_calloc(p->steps.n_bufs, sizeof *s->bufs);
     s->next = ts_calloc(n, sizeof *s->next);
@@ -80,20 +84,22 @@ static ts_status cpu_state_open(ts_state **out, ts_device *d, ts_error *err)
         !s->tile_rows) {
         cpu_state_close(s);
         return ts_fail(err, TS_NO_MEMORY,
-                       "no memory for a session: %zu bytes of KV cache, %zu of buffers", p->kv,
-                       p->buffers);
+                       "no memory for a session: %zu bytes of KV cache, %zu of buffers", at->kv,
+                       at->buffers);
     }
     s->kv = s->mem;
-    uint8_t *at = s->mem + aligned(p->kv);
+    uint8_t *next = s->mem + aligned(at->kv);
     for (size_t i = 0; i < p->steps.n_bufs; i++) {
-        s->bufs[i] = at;
-        at += ts_plan_buffer_bytes(p, (ts_buf)i);
+        if (!(p->steps.bufs[i].devices >> d->index & 1))
+            continue;
+        s->bufs[i] = next;
+        next += ts_plan_buffer_bytes(p, (ts_buf)i);
     }
     /* parts: sums of head_dim floats first, then two floats each. */
-    s->part_sums = (float *)at;
+    s->part_sums = (float *)next;
     s->part_max = s->part_sums +
-                  p->parts / (((size_t)hp->head_dim + 2) * sizeof(float)) * (size_t)hp->head_dim;
-    s->scratch = at + p->parts;
+                  at->parts / (((size_t)hp->head_dim + 2) * sizeof(float)) * (size_t)hp->head_dim;
+    s->scratch = next + at->parts;
     *out = s;
     return TS_OK;
 }
@@ -110,16 +116,17 @@ static bool is_product(const ts_step *st)
     return st->op == TS_OP_MATMUL || st->op == TS_OP_GLU;
 }
 
-/* The first product from step i on, or the number of steps. */
-static size_t product_from(const ts_steps *steps, size_t i)
+/* The first product from step i of the segment on, or the number of steps. */
+static size_t product_from(const ts_state *s, size_t i)
 {
-    while (i < steps->n && !is_product(&steps->v[i]))
+    const ts_steps *steps = &s->d->plan->steps;
+    while (i < s->end && !is_product(&steps->v[i]))
         i++;
-    return i;
+    return i < s->end ? i : steps->n;
 }
 
-/* Every thread walks the whole list and does its share of each step. What it waits at barriers it
- * uses to ask for the weights of the next product. */
+/* Every thread walks the whole segment and does its share of each step. What it waits at barriers
+ * it uses to ask for the weights of the next product. */
 static void walk_steps(ts_state *s, int tid, int n)
 {
     const ts_steps *steps = &s->d->plan->steps;
@@ -127,13 +134,13 @@ static void walk_steps(ts_state *s, int tid, int n)
     size_t product = SIZE_MAX; /* that `ahead` is for */
     bool timed = s->stats && tid == 0;
     double t0 = timed ? now() : 0;
-    for (size_t i = 0; i < steps->n; i++) {
+    for (size_t i = s->first; i < s->end; i++) {
         const ts_step *st = &steps->v[i];
         int64_t rows = st->domain == TS_ALL_ROWS ? s->batch->m : s->batch->m_out;
-        if (rows == 0) /* and so are all steps from here on: no logits are wanted */
+        if (rows == 0) /* and so have all steps from here on: no logits are wanted */
             break;
         if (ts_cpu_meet(s, i, rows)) {
-            size_t next = product_from(steps, i);
+            size_t next = product_from(s, i);
             if (next != product)
                 ts_cpu_first_weights(s, next, tid, n, ahead);
             product = next;
@@ -158,7 +165,7 @@ static void walk_steps(ts_state *s, int tid, int n)
 static void run_steps(void *arg, int tid, int n)
 {
     ts_state *s = arg;
-    bool tiles = s->d->plan->isa == TS_ISA_AMX;
+    bool tiles = s->d->at->isa == TS_ISA_AMX;
     if (tiles)
         ts_tiles_begin();
     walk_steps(s, tid, n);
@@ -166,20 +173,24 @@ static void run_steps(void *arg, int tid, int n)
         ts_tiles_end();
 }
 
-static void cpu_run(ts_state *s, const ts_batch *b)
+static ts_status cpu_run(ts_state *s, const ts_batch *b, size_t first, size_t end, ts_error *err)
 {
-    size_t n = s->d->plan->steps.n;
-    for (size_t i = 0; i < n; i++)
+    (void)err;
+    const size_t heads = (size_t)s->d->m->hp.n_head_kv;
+    for (size_t i = first; i < end; i++)
         atomic_store_explicit(&s->next[i], 0, memory_order_relaxed);
-    for (size_t i = 0; i < n * (size_t)s->d->m->hp.n_head_kv; i++)
+    for (size_t i = first * heads; i < end * heads; i++)
         atomic_store_explicit(&s->merged[i], 0, memory_order_relaxed);
     s->batch = b;
+    s->first = first;
+    s->end = end;
     ts_pool_run(s->d->pool, run_steps, s);
+    return TS_OK;
 }
 
-static float *cpu_logits(ts_state *s)
+static float *cpu_row(ts_state *s, ts_buf buf, int64_t r)
 {
-    return (float *)s->bufs[s->d->plan->steps.logits];
+    return (float *)s->bufs[buf] + r * s->d->plan->steps.bufs[buf].width;
 }
 
 /* --- statistics ------------------------------------------------------------- */
@@ -210,7 +221,7 @@ static size_t cpu_stats(const ts_state *s, ts_work out[TS_MAX_WORK])
     for (int matrix = 1; matrix >= 0; matrix--) /* the kernel sets first */
         for (size_t i = 0; i < steps->n; i++) {
             const ts_step *st = &steps->v[i];
-            if (is_product(st) != matrix)
+            if (is_product(st) != matrix || st->device != s->d->index || st->op == TS_OP_COPY)
                 continue;
             ts_work *w =
                 find_work(out, &n, matrix ? ts_isa_name(st->w->kset->isa) : ts_op_name(st->op));
@@ -239,7 +250,7 @@ const ts_backend ts_backend_cpu = {
     .state_open = cpu_state_open,
     .state_close = cpu_state_close,
     .run = cpu_run,
-    .logits = cpu_logits,
+    .row = cpu_row,
     .set_stats = cpu_set_stats,
     .stats = cpu_stats,
 };

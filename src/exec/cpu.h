@@ -11,18 +11,20 @@
 
 struct ts_device {
     const ts_plan *plan;
+    const ts_plan_device *at; /* the plan's for this device: number `index` */
+    int index;
     const ts_model *m;
     const ts_ops *ops;
     ts_pool *pool;
-    uint8_t *packed; /* [plan->packed] all packed weights */
+    uint8_t *packed; /* [at->packed] all packed weights */
 };
 
 /* The memory of one session, one mapping:
  *
- *     kv       [2][layer][kv_head][kv_head_bytes]: all K, then all V, a head in the layout of the
- *              ISA's attention, which streams contiguous memory. Positions not yet stored are
- *              undefined.
- *     buffers  one after the other, 64-byte aligned (ts_plan_buffer_bytes)
+ *     kv       [2][layer of this device][kv_head][kv_head_bytes]: all K, then all V, a head in the
+ *              layout of the ISA's attention, which streams contiguous memory. Positions not yet
+ *              stored are undefined.
+ *     buffers  those of this device one after the other, 64-byte aligned (ts_plan_buffer_bytes)
  *     parts    sums and maxima of every segment of positions, for decode
  *     scratch  of attention and products, one piece a thread */
 struct ts_state {
@@ -31,13 +33,14 @@ struct ts_state {
     size_t mem_bytes;
     uint8_t *kv;
     size_t kv_head_bytes; /* K of one head */
-    uint8_t **bufs;       /* [n_bufs] */
+    uint8_t **bufs;       /* [n_bufs]; NULL: not on this device */
     float *part_sums, *part_max;
     uint8_t *scratch;
     size_t scratch_bytes;        /* of one thread */
     atomic_int_fast64_t *next;   /* [n_steps] chunks handed out                        */
     atomic_int_fast64_t *merged; /* [n_steps * n_head_kv] finished parts of a KV head  */
     const ts_batch *batch;
+    size_t first, end; /* the segment that is run */
     bool stats;
     double *seconds;    /* [n_steps] by the first thread */
     int64_t *calls;     /* [n_steps] */

@@ -34,9 +34,10 @@ bool ts_progress_add(ts_progress *p, int tid, size_t n)
     return !atomic_load_explicit(&p->stop, memory_order_relaxed);
 }
 
+/* Is it packed for the CPU? */
 static bool packs(const ts_weight *w)
 {
-    return w->kset && w->kset->packed_bytes;
+    return w->device == 0 && w->kset && w->kset->packed_bytes;
 }
 
 /* Rows of w in a piece: a multiple of what its kernel set packs together. */
@@ -156,7 +157,7 @@ static bool open_cache(ts_pack_cache *c, const ts_device *d, const ts_model *m,
 {
     if (!o->pack_cache || !*o->pack_cache)
         return false;
-    if (!d->plan->packed) {
+    if (!d->at->packed) {
         ts_logf(o->log, TS_LOG_WARN, "no pack cache: the %s kernel sets pack nothing of this model",
                 ts_isa_name(d->plan->isa));
         return false;
@@ -182,24 +183,24 @@ static ts_status read_cache(ts_device *d, const piece_list *l, ts_pack_cache *c,
     *loaded = false;
     if (!ts_pack_cache_same_file(c)) {
         uint64_t content;
-        ts_status s = all_pieces(d, l, false, d->plan->packed, &content, o, err);
+        ts_status s = all_pieces(d, l, false, d->at->packed, &content, o, err);
         if (s)
             return s;
         if (!ts_pack_cache_same_content(c, content))
             return TS_OK;
     }
-    ts_progress progress = {.opt = o, .all = d->plan->packed};
+    ts_progress progress = {.opt = o, .all = d->at->packed};
     *loaded = ts_pack_cache_read(c, d->pool, d->packed, &progress);
     if (*loaded) {
         ts_logf(o->log, TS_LOG_INFO, "read the pack cache %s/%s, %.2f GB", c->path, c->name,
-                (double)d->plan->packed * 1e-9);
+                (double)d->at->packed * 1e-9);
         return ts_progress_add(&progress, 0, 0) ? TS_OK : cancelled(err);
     }
     if (c->fd >= 0) /* not given up, so it was the caller */
         return cancelled(err);
     /* Packing leaves gaps between weights alone, and they must be zero. */
-    ts_unmap(d->packed, d->plan->packed);
-    d->packed = ts_map(d->plan->packed);
+    ts_unmap(d->packed, d->at->packed);
+    d->packed = ts_map(d->at->packed);
     return d->packed ? TS_OK : ts_fail(err, TS_NO_MEMORY, "no memory for packed weights");
 }
 
@@ -207,7 +208,7 @@ static ts_status write_cache(ts_device *d, const ts_model *m, ts_pack_cache *c, 
                              const ts_load_options *o, ts_error *err)
 {
     size_t done = source_bytes(m);
-    ts_progress progress = {.opt = o, .done = done, .all = done + d->plan->packed};
+    ts_progress progress = {.opt = o, .done = done, .all = done + d->at->packed};
     ts_pack_cache_write(c, d->pool, d->packed, content, &progress);
     return ts_progress_add(&progress, 0, 0) ? TS_OK : cancelled(err);
 }
@@ -222,7 +223,7 @@ static ts_status fill_arena(ts_device *d, const ts_model *m, const piece_list *l
     if (cache && c.fd >= 0)
         s = read_cache(d, l, &c, o, &loaded, err);
     if (!s && !loaded)
-        s = all_pieces(d, l, true, cache ? d->plan->packed : 0, cache ? &content : NULL, o, err);
+        s = all_pieces(d, l, true, cache ? d->at->packed : 0, cache ? &content : NULL, o, err);
     if (!s && !loaded && cache)
         s = write_cache(d, m, &c, content, o, err);
     if (cache)
@@ -236,6 +237,8 @@ static void hand_out(ts_device *d, ts_model *m, const ts_log *log)
 {
     for (size_t i = 0; i < m->n_weights; i++) {
         ts_weight *w = &m->weights[i];
+        if (w->device)
+            continue;
         w->data = packs(w) ? d->packed + w->offset : w->source->data;
         if (packs(w))
             ts_gguf_drop(m->g, w->source->data, w->source->size);
@@ -248,10 +251,10 @@ static void hand_out(ts_device *d, ts_model *m, const ts_log *log)
 
 ts_status ts_cpu_load(ts_device *d, ts_model *m, const ts_load_options *o, ts_error *err)
 {
-    d->packed = ts_map(d->plan->packed);
+    d->packed = ts_map(d->at->packed);
     if (!d->packed)
         return ts_fail(err, TS_NO_MEMORY, "no memory for %zu bytes of packed weights",
-                       d->plan->packed);
+                       d->at->packed);
     piece_list l = {0};
     ts_status s = list_pieces(&l, m, err);
     if (!s)

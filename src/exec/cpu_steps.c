@@ -78,8 +78,8 @@ static void rope(ts_state *s, const ts_step *st, rows r)
 static uint8_t *kv_head(const ts_state *s, bool v, int layer, int64_t head)
 {
     const ts_hparams *hp = &s->d->m->hp;
-    int64_t heads = (v ? hp->n_layer * hp->n_head_kv : 0) + (int64_t)layer * hp->n_head_kv + head;
-    return s->kv + (size_t)heads * s->kv_head_bytes;
+    int64_t at = (v ? s->d->at->n_layers : 0) + s->d->m->layers[layer].kv_index;
+    return s->kv + (size_t)(at * hp->n_head_kv + head) * s->kv_head_bytes;
 }
 
 static void store(ts_state *s, const ts_step *st, rows r)
@@ -413,6 +413,7 @@ void ts_cpu_step(ts_state *s, size_t i, int tid, int n)
     case TS_OP_SOFTCAP:
         softcap(s, st, r);
         break;
+    case TS_OP_COPY: /* exec/run.c makes copies */
     case TS_OP_COUNT:
         break;
     }

@@ -58,7 +58,7 @@ static ts_status hash_layouts(uint64_t *h, const ts_model *m, ts_error *err)
 {
     for (size_t i = 0; i < m->n_weights; i++) {
         const ts_weight *w = &m->weights[i];
-        if (!w->kset || !w->kset->packed_bytes)
+        if (w->device || !w->kset || !w->kset->packed_bytes)
             continue;
         const ts_kset *ks = w->kset;
         uint64_t v[] = {i,
@@ -73,7 +73,7 @@ static ts_status hash_layouts(uint64_t *h, const ts_model *m, ts_error *err)
         *h = ts_hash64(ks->layout, strlen(ks->layout), *h);
         *h = ts_hash64(w->source->name, strlen(w->source->name), *h);
         size_t first = 0; /* with this kernel set */
-        while (m->weights[first].kset != ks)
+        while (m->weights[first].device || m->weights[first].kset != ks)
             first++;
         ts_status st = first == i ? hash_layout(h, ks, err) : TS_OK;
         if (st)
@@ -84,7 +84,7 @@ static ts_status hash_layouts(uint64_t *h, const ts_model *m, ts_error *err)
 
 ts_status ts_pack_key_make(ts_pack_key *key, const ts_plan *p, const ts_model *m, ts_error *err)
 {
-    *key = (ts_pack_key){.isa = (uint64_t)p->isa, .packed = p->packed};
+    *key = (ts_pack_key){.isa = (uint64_t)p->isa, .packed = p->dev[0].packed};
     hash_source(key, m->g);
     return hash_layouts(&key->layout, m, err);
 }

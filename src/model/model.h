@@ -17,9 +17,10 @@ typedef struct ts_weight {
     const ts_tensor *source;
     int64_t n, k;
     /* written by the plan and the load */
+    int device;          /* of the plan's devices; 0 is the CPU               */
     const ts_kset *kset; /* NULL: only rows are looked up, in the source      */
     size_t bytes;        /* packed, or of the source when nothing is packed   */
-    size_t offset;       /* in the packed arena                               */
+    size_t offset;       /* in its device's arena                             */
     const void *data;    /* packed (or source); NULL until loaded             */
     char reason[96];
 } ts_weight;
@@ -54,6 +55,9 @@ typedef struct ts_layer {
     float *ffn_post_norm;          /* [d]        */
     const ts_rope *rope;
     int64_t window; /* 0 = sees all positions */
+    /* written by the plan */
+    int device;       /* that holds its K and V and does what isn't a product  */
+    int64_t kv_index; /* among the layers of that device                       */
 } ts_layer;
 
 typedef struct ts_model ts_model;

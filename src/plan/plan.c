@@ -30,34 +30,40 @@ static size_t aligned(size_t n)
     return n > SIZE_MAX - ALIGN ? SIZE_MAX : (n + ALIGN - 1) / ALIGN * ALIGN;
 }
 
+/* The kernel set and the place of each weight on the device it is for. Accelerators hold weights as
+ * the file has them. */
 static void place_weights(ts_plan *p, ts_model *m)
 {
     for (size_t i = 0; i < m->n_weights; i++) {
         ts_weight *w = &m->weights[i];
-        const ts_kset *ks = ts_kset_get(w->source->type, p->isa);
+        ts_plan_device *d = &p->dev[w->device];
+        const ts_kset *ks = ts_kset_get(w->source->type, d->isa);
         bool looked_up = w == m->token_embd && w != m->output;
         w->kset = looked_up ? NULL : ks;
         w->bytes = w->source->size;
         if (looked_up) {
             snprintf(w->reason, sizeof w->reason, "rows are looked up in the mapped file");
-            p->source = sat_add(p->source, w->bytes);
+            d->source = sat_add(d->source, w->bytes);
             continue;
         }
         const char *type = ts_type_get(w->source->type)->name;
-        if (ks->isa == p->isa)
+        if (w->device)
+            snprintf(w->reason, sizeof w->reason, "on %s", d->name);
+        else if (ks->isa == p->isa)
             snprintf(w->reason, sizeof w->reason, "widest kernel set for %s here%s", type,
                      w == m->token_embd ? "; also the embedding, looked up in the file" : "");
         else
             snprintf(w->reason, sizeof w->reason, "no %s kernel set for %s: %s serves",
                      ts_isa_name(p->isa), type, ts_isa_name(ks->isa));
-        if (ks->packed_bytes) {
-            w->offset = p->packed;
-            w->bytes = ks->packed_bytes(w->n, w->k);
-            p->packed = sat_add(p->packed, aligned(w->bytes));
+        if (w->device || ks->packed_bytes) {
+            w->offset = d->packed;
+            if (!w->device)
+                w->bytes = ks->packed_bytes(w->n, w->k);
+            d->packed = sat_add(d->packed, aligned(w->bytes));
         } else {
-            p->source = sat_add(p->source, w->bytes);
+            d->source = sat_add(d->source, w->bytes);
         }
-        p->step_weights = sat_add(p->step_weights, w->bytes);
+        d->step_weights = sat_add(d->step_weights, w->bytes);
     }
 }
 
@@ -75,26 +81,30 @@ size_t ts_plan_buffer_bytes(const ts_plan *p, ts_buf i)
     return aligned(sat_mul(sat_mul((size_t)rows, (size_t)b->width), sizeof(float)));
 }
 
-static void size_session(ts_plan *p, const ts_model *m)
+static void size_session(ts_plan *p, int device, const ts_model *m)
 {
+    ts_plan_device *d = &p->dev[device];
     const ts_hparams *hp = &m->hp;
-    const ts_ops *ops = ts_ops_get(p->isa);
+    const ts_ops *ops = ts_ops_get(d->isa);
+    for (int64_t i = 0; i < hp->n_layer; i++)
+        d->n_layers += m->layers[i].device == device;
     size_t head = ops->kv->bytes(p->n_ctx, hp->head_dim);
-    p->kv = sat_mul(sat_mul(sat_mul(2, (size_t)hp->n_layer), (size_t)hp->n_head_kv), head);
+    d->kv = sat_mul(sat_mul(sat_mul(2, (size_t)d->n_layers), (size_t)hp->n_head_kv), head);
     for (size_t i = 0; i < p->steps.n_bufs; i++)
-        p->buffers = sat_add(p->buffers, ts_plan_buffer_bytes(p, (ts_buf)i));
+        if (p->steps.bufs[i].devices >> device & 1)
+            d->buffers = sat_add(d->buffers, ts_plan_buffer_bytes(p, (ts_buf)i));
 
     /* Attention: scratch of each thread, and for decode the sums of every segment of positions. */
     int64_t group = hp->n_head / hp->n_head_kv;
-    p->scratch = aligned(ops->attend_scratch(group, hp->head_dim));
-    if (p->isa == TS_ISA_AMX && p->scratch < TS_MUL_SCRATCH)
-        p->scratch = TS_MUL_SCRATCH;
+    d->scratch = aligned(ops->attend_scratch(group, hp->head_dim));
+    if (d->isa == TS_ISA_AMX && d->scratch < TS_MUL_SCRATCH)
+        d->scratch = TS_MUL_SCRATCH;
     size_t segments = (size_t)((p->n_ctx + TS_ATTEND_SEGMENT - 1) / TS_ATTEND_SEGMENT);
     size_t rows = sat_mul(TS_SPLIT_TOKENS, (size_t)hp->n_head);
-    p->parts =
+    d->parts =
         aligned(sat_mul(sat_mul(segments, rows), ((size_t)hp->head_dim + 2) * sizeof(float)));
-    p->buffers = sat_add(p->buffers, sat_mul(p->scratch, (size_t)p->n_threads));
-    p->buffers = sat_add(p->buffers, p->parts);
+    d->buffers = sat_add(d->buffers, sat_mul(d->scratch, (size_t)d->n_threads));
+    d->buffers = sat_add(d->buffers, d->parts);
 }
 
 static double gib(size_t n)
@@ -102,17 +112,31 @@ static double gib(size_t n)
     return (double)n / (double)(1 << 30);
 }
 
+static size_t needs(const ts_plan_device *d)
+{
+    return sat_add(sat_add(d->packed, d->kv), d->buffers);
+}
+
 static ts_status check_memory(const ts_plan *p, ts_error *err)
 {
+    const ts_plan_device *d = &p->dev[0];
     uint64_t room = ts_mem_available();
-    size_t need = sat_add(sat_add(p->packed, p->kv), p->buffers);
-    if (room == 0 || need <= room)
+    if (room == 0 || needs(d) <= room)
         return TS_OK;
     return ts_fail(
         err, TS_NO_MEMORY,
         "the model needs %.2f GiB (packed weights %.2f, KV cache for %lld positions %.2f, "
         "buffers %.2f) and %.2f GiB of memory are free; a smaller -c needs less",
-        gib(need), gib(p->packed), (long long)p->n_ctx, gib(p->kv), gib(p->buffers), gib(room));
+        gib(needs(d)), gib(d->packed), (long long)p->n_ctx, gib(d->kv), gib(d->buffers), gib(room));
+}
+
+/* The first accelerator that doesn't hold what it should; 0: all do. */
+static int overfull(const ts_plan *p, const ts_split *s)
+{
+    for (int i = 1; i < p->n_devices; i++)
+        if (needs(&p->dev[i]) > s->accels[i - 1].memory)
+            return i;
+    return 0;
 }
 
 static ts_status check_option(int64_t v, int64_t max, const char *what, ts_error *err)
@@ -162,6 +186,62 @@ static void say_changes(const ts_plan *p, const ts_model *m, const ts_plan_optio
                 (long long)p->n_ctx, (long long)m->hp.n_ctx_train);
 }
 
+/* The plan with the last n layers on accelerators; `p` has the options. */
+static ts_status split_at(ts_plan *p, int64_t n, ts_model *m, const ts_split *split, ts_error *err)
+{
+    p->n_gpu_layers = n;
+    p->n_devices = 1 + split->n_accels;
+    p->dev[0] = (ts_plan_device){.name = "CPU", .isa = p->isa, .n_threads = p->n_threads};
+    for (int i = 1; i < p->n_devices; i++)
+        p->dev[i] = (ts_plan_device){
+            .name = split->accels[i - 1].name, .isa = split->accels[i - 1].isa, .n_threads = 1};
+    ts_status s = ts_split_place(split, n, m, err);
+    if (s)
+        return s;
+    place_weights(p, m);
+    s = ts_steps_make(&p->steps, m, err);
+    if (s)
+        return s;
+    for (int i = 0; i < p->n_devices; i++)
+        size_session(p, i, m);
+    return TS_OK;
+}
+
+static ts_status refuse(const ts_plan *p, const ts_split *split, int device, ts_error *err)
+{
+    const ts_plan_device *d = &p->dev[device];
+    return ts_fail(err, TS_NO_MEMORY,
+                   "%s would have to hold %.2f GiB (weights %.2f, KV cache of %lld layers %.2f, "
+                   "buffers %.2f) and has room for %.2f",
+                   d->name, gib(needs(d)), gib(d->packed), (long long)d->n_layers, gib(d->kv),
+                   gib(d->buffers), gib(split->accels[device - 1].memory));
+}
+
+/* As many layers on accelerators as asked for, or as fit. */
+static ts_status split_model(ts_plan *p, ts_model *m, const ts_split *split, ts_error *err)
+{
+    const bool automatic = split->n_gpu_layers == TS_GPU_LAYERS_AUTO;
+    int64_t n = m->hp.n_layer + 1;
+    if (!split->n_accels)
+        n = 0;
+    else if (!automatic && split->n_gpu_layers < n)
+        n = split->n_gpu_layers;
+    for (;; n--) {
+        ts_status s = split_at(p, n, m, split, err);
+        if (s)
+            return s;
+        const int full = overfull(p, split);
+        if (!full)
+            return TS_OK;
+        if (!automatic || n == 0) {
+            s = refuse(p, split, full, err);
+            ts_plan_free(p);
+            return s;
+        }
+        ts_plan_free(p);
+    }
+}
+
 ts_status ts_plan_make(ts_plan *out, ts_model *m, const ts_plan_options *opt, const ts_log *log,
                        ts_error *err)
 {
@@ -169,11 +249,9 @@ ts_status ts_plan_make(ts_plan *out, ts_model *m, const ts_plan_options *opt, co
     ts_status s = take_options(&p, m, opt, err);
     if (s)
         return s;
-    place_weights(&p, m);
-    s = ts_steps_make(&p.steps, m, err);
+    s = split_model(&p, m, &opt->split, err);
     if (s)
         return s;
-    size_session(&p, m);
     s = check_memory(&p, err);
     if (s) {
         ts_plan_free(&p);

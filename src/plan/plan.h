@@ -8,6 +8,7 @@
 
 #include "base/mem.h"
 #include "base/probe.h"
+#include "plan/split.h"
 #include "plan/step.h"
 
 /* A step of up to this many tokens splits attention over positions: its heads alone are too few
@@ -17,22 +18,32 @@
 /* A micro-batch of this many rows is prefill, for --prefill int8. */
 #define TS_PREFILL_ROWS 32
 
-typedef struct ts_plan {
-    ts_isa isa;
+/* What a device has to hold, in bytes. */
+typedef struct ts_plan_device {
+    const char *name; /* "CPU", or the accelerator's                             */
+    ts_isa isa;       /* the widest of its kernel sets                           */
     int n_threads;
-    int64_t n_ctx;     /* positions of a session's KV cache          */
-    int64_t n_ubatch;  /* tokens computed together                   */
-    int64_t n_logits;  /* rows of logits one eval can return         */
+    int64_t n_layers;    /* whose K and V it holds                                  */
+    size_t packed;       /* its arena of weights, one an engine                     */
+    size_t source;       /* weights that are read in the mapped file                */
+    size_t kv;           /* KV cache of a session                                   */
+    size_t buffers;      /* activations, logits and attention scratch of a session  */
+    size_t parts;        /* of them: partial attention sums of a decode step        */
+    size_t scratch;      /* of them: of one thread, for attention and tile products */
+    size_t step_weights; /* read from its memory by one decode step                 */
+} ts_plan_device;
+
+typedef struct ts_plan {
+    ts_isa isa; /* of the CPU, as dev[0] has it */
+    int n_threads;
+    int n_devices;
+    int64_t n_gpu_layers;               /* as ts_split has it, and decided */
+    ts_plan_device dev[TS_MAX_DEVICES]; /* 0 is the CPU */
+    int64_t n_ctx;                      /* positions of a session's KV cache          */
+    int64_t n_ubatch;                   /* tokens computed together                   */
+    int64_t n_logits;                   /* rows of logits one eval can return         */
     bool int8_prefill; /* micro-batches of TS_PREFILL_ROWS or more use 8-bit activations */
     ts_steps steps;
-    /* bytes */
-    size_t packed;       /* the arena of packed weights, one an engine                     */
-    size_t source;       /* weights that are read in the mapped file                       */
-    size_t kv;           /* KV cache of a session                                          */
-    size_t buffers;      /* activations, logits and attention scratch of a session         */
-    size_t parts;        /* of them: partial attention sums of a decode step               */
-    size_t scratch;      /* of them: of one thread, for attention and products by tiles    */
-    size_t step_weights; /* read from memory by one decode step                            */
 } ts_plan;
 
 /* Which of a kernel set's two precisions a step over m rows uses. */
@@ -46,6 +57,7 @@ typedef struct ts_plan_options {
     int n_threads; /* 0 = one for each CPU             */
     bool int8_prefill;
     int64_t n_ctx, n_ubatch, n_logits; /* 0 = the default */
+    ts_split split;
 } ts_plan_options;
 
 /* Places m's weights. TS_BAD_ARG, TS_NO_MEMORY (the sentence gives the sizes). */
@@ -53,7 +65,7 @@ ts_status ts_plan_make(ts_plan *out, ts_model *m, const ts_plan_options *opt, co
                        ts_error *err);
 void ts_plan_free(ts_plan *p);
 
-/* Bytes of one buffer of a session. */
+/* Bytes of one buffer of a session, on each device that has one. */
 size_t ts_plan_buffer_bytes(const ts_plan *p, ts_buf buf);
 
 /* The plan for people and for programs, with the speeds it predicts from what this machine was

@@ -51,7 +51,7 @@ static speeds predict(const ts_plan *p, const ts_model *m, const ts_probe *r)
         seconds += flops / prefill_rate(p, w, r);
     }
     s.prefill_tps = 1 / seconds;
-    s.decode_tps = r->read * DECODE_SHARE / (double)p->step_weights;
+    s.decode_tps = r->read * DECODE_SHARE / (double)p->dev[0].step_weights;
     return s;
 }
 
@@ -92,10 +92,10 @@ void ts_plan_text(const ts_plan *p, const ts_model *m, const ts_probe *r, ts_sb 
                      mib(w->bytes), w->reason);
     }
     ts_sb_printf(out, "\n%-34s %12s\n", "memory", "MiB");
-    ts_sb_printf(out, "%-34s %12.2f\n", "packed weights", mib(p->packed));
-    ts_sb_printf(out, "%-34s %12.2f\n", "read in the mapped file", mib(p->source));
+    ts_sb_printf(out, "%-34s %12.2f\n", "packed weights", mib(p->dev[0].packed));
+    ts_sb_printf(out, "%-34s %12.2f\n", "read in the mapped file", mib(p->dev[0].source));
     ts_sb_printf(out, "KV cache, %-7lld positions, %-4s    %12.2f\n", (long long)p->n_ctx,
-                 kv_type(p), mib(p->kv));
+                 kv_type(p), mib(p->dev[0].kv));
     for (size_t i = 0; i < p->steps.n_bufs; i++) {
         char name[64];
         const ts_buffer *b = &p->steps.bufs[i];
@@ -103,7 +103,7 @@ void ts_plan_text(const ts_plan *p, const ts_model *m, const ts_probe *r, ts_sb 
                  b->domain == TS_OUT_ROWS ? ", wanted rows" : "", b->prep ? ", prepared" : "");
         ts_sb_printf(out, "%-34s %12.2f\n", name, mib(ts_plan_buffer_bytes(p, (ts_buf)i)));
     }
-    ts_sb_printf(out, "%-34s %12.2f\n", "all buffers and scratch", mib(p->buffers));
+    ts_sb_printf(out, "%-34s %12.2f\n", "all buffers and scratch", mib(p->dev[0].buffers));
     size_t barriers = 0;
     for (size_t i = 0; i < p->steps.n; i++)
         barriers += p->steps.v[i].barrier;
@@ -115,7 +115,7 @@ void ts_plan_text(const ts_plan *p, const ts_model *m, const ts_probe *r, ts_sb 
             out,
             "predicted: prefill of %d tokens %.1f tok/s, decode %.1f tok/s (%.1f MiB a token; "
             "measured here: %.1f GB/s read, %.0f GOP/s int8, %.0f GFLOP/s float",
-            PREFILL_TOKENS, s.prefill_tps, s.decode_tps, mib(p->step_weights), r->read / 1e9,
+            PREFILL_TOKENS, s.prefill_tps, s.decode_tps, mib(p->dev[0].step_weights), r->read / 1e9,
             r->int8 / 1e9, r->fma / 1e9);
     else
         ts_sb_str(out, "predicted: nothing for the ref kernel sets, which are there to be right\n");
@@ -144,7 +144,7 @@ void ts_plan_json(const ts_plan *p, const ts_model *m, const ts_probe *r, ts_sb 
     ts_sb_printf(out,
                  "],\n\"buffers\":{\"packed_bytes\":%zu,\"source_bytes\":%zu,\"session_bytes\":%zu,"
                  "\"list\":[",
-                 p->packed, p->source, p->buffers);
+                 p->dev[0].packed, p->dev[0].source, p->dev[0].buffers);
     for (size_t i = 0; i < p->steps.n_bufs; i++) {
         const ts_buffer *b = &p->steps.bufs[i];
         ts_sb_printf(out, "%s\n{\"name\":\"%s\",\"rows\":\"%s\",\"prepared\":%s,\"bytes\":%zu}",
@@ -158,8 +158,8 @@ void ts_plan_json(const ts_plan *p, const ts_model *m, const ts_probe *r, ts_sb 
                  "\"predicted\":{\"prefill_tps\":%.2f,\"decode_tps\":%.2f},\n\"measured\":"
                  "{\"read_gbs\":%.2f,\"int8_gops\":%.1f,\"fma_gflops\":%.1f,"
                  "\"tile_int8_gops\":%.1f,\"tile_bf16_gflops\":%.1f}}\n",
-                 kv_type(p), (long long)p->n_ctx, p->kv, p->n_threads, (long long)p->n_ubatch,
-                 ts_isa_name(p->isa), p->steps.n, s.prefill_tps, s.decode_tps,
-                 r ? r->read / 1e9 : 0, r ? r->int8 / 1e9 : 0, r ? r->fma / 1e9 : 0,
+                 kv_type(p), (long long)p->n_ctx, p->dev[0].kv, p->n_threads,
+                 (long long)p->n_ubatch, ts_isa_name(p->isa), p->steps.n, s.prefill_tps,
+                 s.decode_tps, r ? r->read / 1e9 : 0, r ? r->int8 / 1e9 : 0, r ? r->fma / 1e9 : 0,
                  r ? r->tile_int8 / 1e9 : 0, r ? r->tile_bf16 / 1e9 : 0);
 }

@@ -13,19 +13,20 @@ struct ts_builder {
     const ts_model *m;
     ts_steps *s;
     ts_domain domain;
-    int layer;
+    int layer, device; /* of the steps that follow */
     bool failed;
     /* For each buffer of prepared activations: which buffer it was made from, and that buffer's
      * version then. A version counts a buffer's writes. */
     ts_buf prep_of[MAX_BUFS];
     int prep_version[MAX_BUFS];
     int version[MAX_BUFS];
-    bool by_row[MAX_BUFS]; /* how the buffer was last written */
+    bool by_row[MAX_BUFS];    /* how the buffer was last written */
+    uint32_t valid[MAX_BUFS]; /* bit i: device i has what was last written */
 };
 
 static const char *const op_names[TS_OP_COUNT] = {
     "embed", "angles", "norm", "prep", "matmul", "glu",    "bias",    "rope",
-    "store", "attend", "add",  "silu", "gelu",   "select", "softcap",
+    "store", "attend", "add",  "silu", "gelu",   "select", "softcap", "copy",
 };
 
 const char *ts_op_name(ts_op op)
@@ -61,8 +62,20 @@ ts_buf ts_build_buf(ts_builder *b, const char *name, int64_t width)
     return new_buf(b, (ts_buffer){.name = name, .domain = b->domain, .width = width});
 }
 
-/* Appends a step with the builder's layer and domain; its buffers are in the template. */
-static void push(ts_builder *b, ts_step step)
+/* What a step does to a buffer. The KV cache counts as buffer MAX_BUFS. */
+static bool reads(const ts_step *s, ts_buf x)
+{
+    return s->a == x || (s->b == x && s->op != TS_OP_GLU) ||
+           (x == MAX_BUFS && s->op == TS_OP_ATTEND) || (s->op == TS_OP_ROPE && s->dst == x);
+}
+
+static bool writes(const ts_step *s, ts_buf x)
+{
+    return s->dst == x || (x == MAX_BUFS && s->op == TS_OP_STORE) ||
+           (s->op == TS_OP_GLU && s->b == x);
+}
+
+static void append(ts_builder *b, ts_step step)
 {
     ts_steps *s = b->s;
     if (b->failed)
@@ -77,13 +90,66 @@ static void push(ts_builder *b, ts_step step)
         s->v = v;
         s->cap = cap;
     }
+    s->v[s->n++] = step;
+}
+
+/* Makes device `to` have what was last written to x. Between two that aren't the CPU it goes by way
+ * of the CPU. */
+static void bring(ts_builder *b, ts_buf x, int to)
+{
+    if (!b->valid[x] || b->valid[x] >> to & 1)
+        return;
+    int from = 0;
+    while (!(b->valid[x] >> from & 1))
+        from++;
+    if (from && to) {
+        bring(b, x, 0);
+        from = 0;
+    }
+    ts_buffer *buf = &b->s->bufs[x];
+    append(b, (ts_step){.op = TS_OP_COPY,
+                        .domain = buf->domain,
+                        .layer = b->layer,
+                        .device = to,
+                        .from = from,
+                        .dst = x,
+                        .a = x,
+                        .b = TS_NO_BUF,
+                        .d = buf->width});
+    buf->devices |= 1u << to;
+    b->valid[x] |= 1u << to;
+    b->by_row[x] = false;
+}
+
+/* Appends a step of this device with the builder's layer and domain, after copies of what it reads
+ * from others; its buffers are in the template. */
+static void push_on(ts_builder *b, int device, ts_step step)
+{
+    ts_steps *s = b->s;
+    if (b->failed)
+        return;
     step.layer = b->layer;
     step.domain = b->domain;
-    s->v[s->n++] = step;
-    if (step.dst != TS_NO_BUF) {
-        b->version[step.dst]++;
-        b->by_row[step.dst] = step.by_row;
+    step.device = device;
+    for (ts_buf x = 0; x < (ts_buf)s->n_bufs; x++)
+        if (reads(&step, x))
+            bring(b, x, device);
+    append(b, step);
+    for (ts_buf x = 0; x < (ts_buf)s->n_bufs; x++) {
+        if (reads(&step, x) || writes(&step, x))
+            s->bufs[x].devices |= 1u << device;
+        if (!writes(&step, x))
+            continue;
+        b->version[x]++;
+        b->by_row[x] = step.by_row;
+        /* angles are the same wherever they are computed */
+        b->valid[x] = (step.op == TS_OP_ANGLES ? b->valid[x] : 0) | 1u << device;
     }
+}
+
+static void push(ts_builder *b, ts_step step)
+{
+    push_on(b, b->device, step);
 }
 
 static int64_t width(const ts_builder *b, ts_buf x)
@@ -94,11 +160,14 @@ static int64_t width(const ts_builder *b, ts_buf x)
 void ts_build_layer(ts_builder *b, int64_t layer)
 {
     b->layer = (int)layer;
+    if (layer >= 0)
+        b->device = b->m->layers[layer].device;
 }
 
 void ts_build_embed(ts_builder *b, ts_buf dst, const ts_weight *w, float scale)
 {
-    push(b, (ts_step){.op = TS_OP_EMBED,
+    push_on(b, 0,
+            (ts_step){.op = TS_OP_EMBED,
                       .by_row = true,
                       .dst = dst,
                       .a = TS_NO_BUF,
@@ -142,9 +211,12 @@ static ts_buf prepare(ts_builder *b, ts_buf a, const ts_weight *w)
     const ts_prep *p = w->kset->prep;
     ts_buf dst =
         new_buf(b, (ts_buffer){.name = "activations", .domain = b->domain, .prep = p, .k = w->k});
-    if (b->failed || (b->prep_of[dst] == a && b->prep_version[dst] == b->version[a]))
+    if (b->failed || (b->prep_of[dst] == a && b->prep_version[dst] == b->version[a] &&
+                      b->valid[dst] >> w->device & 1))
         return dst;
-    push(b, (ts_step){.op = TS_OP_PREP,
+    bring(b, a, w->device);
+    push_on(b, w->device,
+            (ts_step){.op = TS_OP_PREP,
                       .by_row = b->by_row[a],
                       .dst = dst,
                       .a = a,
@@ -163,7 +235,8 @@ static ts_buf prepare(ts_builder *b, ts_buf a, const ts_weight *w)
 static void product(ts_builder *b, ts_buf dst, ts_buf a, const ts_weight *w, ts_buf add)
 {
     ts_buf act = prepare(b, a, w);
-    push(b, (ts_step){.op = TS_OP_MATMUL,
+    push_on(b, w->device,
+            (ts_step){.op = TS_OP_MATMUL,
                       .dst = dst,
                       .a = act,
                       .b = add,
@@ -201,7 +274,7 @@ void ts_build_rope(ts_builder *b, ts_buf x, int64_t n_heads, const ts_rope *r)
     for (size_t i = 0; i < b->s->n_bufs; i++)
         if (strcmp(b->s->bufs[i].name, name) == 0)
             cs = (ts_buf)i;
-    if (cs == TS_NO_BUF) { /* once for all layers */
+    if (cs == TS_NO_BUF || !(b->valid[cs] >> b->device & 1)) { /* once for all layers of a device */
         cs = ts_build_buf(b, name, r->n_rot);
         push(b, (ts_step){.op = TS_OP_ANGLES,
                           .by_row = true,
@@ -256,7 +329,8 @@ void ts_build_glu(ts_builder *b, ts_op act, ts_buf dst, ts_buf second, ts_buf a,
                   const ts_weight *gate, const ts_weight *up, const float *b_gate,
                   const float *b_up)
 {
-    if (b_gate || b_up || gate->kset != up->kset || gate->n != up->n) {
+    if (b_gate || b_up || gate->kset != up->kset || gate->n != up->n ||
+        gate->device != up->device) {
         ts_build_matmul(b, dst, a, gate);
         ts_build_matmul(b, second, a, up);
         ts_build_bias(b, dst, b_gate);
@@ -264,16 +338,17 @@ void ts_build_glu(ts_builder *b, ts_op act, ts_buf dst, ts_buf second, ts_buf a,
         binary(b, act, dst, dst, second);
         return;
     }
-    push(b, (ts_step){.op = TS_OP_GLU,
+    ts_buf x = prepare(b, a, gate);
+    push_on(b, gate->device,
+            (ts_step){.op = TS_OP_GLU,
                       .act = act,
                       .dst = dst,
-                      .a = prepare(b, a, gate),
+                      .a = x,
                       .b = second,
                       .d = gate->n,
                       .w = gate,
                       .w2 = up,
                       .kset = gate->kset});
-    b->version[second]++;
 }
 
 ts_buf ts_build_select(ts_builder *b, ts_buf x)
@@ -288,6 +363,7 @@ void ts_build_logits(ts_builder *b, ts_buf x)
 {
     const ts_model *m = b->m;
     ts_build_layer(b, -1);
+    b->device = m->output->device;
     ts_build_norm(b, x, x, m->output_norm);
     b->s->logits = ts_build_buf(b, "logits", m->hp.n_vocab);
     ts_build_matmul(b, b->s->logits, x, m->output);
@@ -299,22 +375,11 @@ void ts_build_logits(ts_builder *b, ts_buf x)
                           .b = TS_NO_BUF,
                           .d = m->hp.n_vocab,
                           .f = m->hp.logit_softcap});
+    b->s->bufs[b->s->logits].devices |= 1; /* the session's */
+    bring(b, b->s->logits, 0);
 }
 
 /* --- barriers ------------------------------------------------------------- */
-
-/* What a step does to a buffer. The KV cache counts as buffer MAX_BUFS. */
-static bool reads(const ts_step *s, ts_buf x)
-{
-    return s->a == x || s->b == x || (x == MAX_BUFS && s->op == TS_OP_ATTEND) ||
-           (s->op == TS_OP_ROPE && s->dst == x);
-}
-
-static bool writes(const ts_step *s, ts_buf x)
-{
-    return s->dst == x || (x == MAX_BUFS && s->op == TS_OP_STORE) ||
-           (s->op == TS_OP_GLU && s->b == x);
-}
 
 /* Two steps without a barrier between them must not touch the same data on different threads. By
  * row over the same domain, every thread meets only its own rows again. */
@@ -328,16 +393,32 @@ static bool conflict(const ts_step *p, const ts_step *q)
     return false;
 }
 
+size_t ts_steps_segment(const ts_steps *s, size_t i)
+{
+    if (s->v[i].op == TS_OP_COPY)
+        return i + 1;
+    int device = s->v[i].device;
+    while (i < s->n && s->v[i].op != TS_OP_COPY && s->v[i].device == device)
+        i++;
+    return i;
+}
+
+/* Segments begin with all threads met. */
 static void find_barriers(ts_steps *s)
 {
-    size_t last = 0; /* first step since the last barrier */
-    for (size_t i = 0; i < s->n; i++)
+    size_t last = 0, end = 0; /* first step since the last barrier; end of the segment */
+    for (size_t i = 0; i < s->n; i++) {
+        if (i == end) {
+            last = i;
+            end = ts_steps_segment(s, i);
+        }
         for (size_t j = last; j < i; j++)
             if (conflict(&s->v[j], &s->v[i])) {
                 s->v[i].barrier = true;
                 last = i;
                 break;
             }
+    }
 }
 
 ts_status ts_steps_make(ts_steps *out, const ts_model *m, ts_error *err)

@@ -9,7 +9,13 @@
  * the i-th part of the rows) or FREELY (chunks claimed from a counter; for PREP, thread i of n
  * takes the i-th part of all rows' elements, wherever in a row that begins). From the buffers each
  * step reads and writes follows where the threads have to meet: `barrier`. Steps by row over the
- * same domain never wait for each other. */
+ * same domain never wait for each other.
+ *
+ * A step runs on one DEVICE: products where their weight lies, the rest of a block where its K and
+ * V are. A buffer is there once on each device that touches it. Which of them holds what was
+ * written last is known while the list is made, so where a step needs what another device wrote, a
+ * COPY stands before it. Steps of one device without a copy between them are a SEGMENT, which the
+ * device runs as a whole. */
 #ifndef TS_STEP_H
 #define TS_STEP_H
 
@@ -32,6 +38,7 @@ typedef enum ts_op {
     TS_OP_GELU,    /* dst = gelu(a) * b                                                */
     TS_OP_SELECT,  /* dst[m_out] = the last m_out rows of a                            */
     TS_OP_SOFTCAP, /* dst = f * tanh(dst / f)                                          */
+    TS_OP_COPY,    /* dst of `device` = dst of the device `from`; one of them is the CPU */
     TS_OP_COUNT,
 } ts_op;
 
@@ -44,6 +51,7 @@ typedef int ts_buf; /* index into ts_steps.bufs */
 
 typedef struct ts_buffer {
     const char *name;
+    uint32_t devices; /* bit i: device i has one */
     ts_domain domain;
     int64_t width;       /* floats a row; 0 for prepared activations                 */
     const ts_prep *prep; /* of prepared activations: the format; else NULL           */
@@ -56,6 +64,8 @@ typedef struct ts_step {
     bool by_row;
     bool barrier; /* the threads meet before it */
     int layer;    /* -1 outside the blocks */
+    int device;   /* that does it          */
+    int from;     /* COPY                  */
     ts_buf dst, a, b;
     int64_t d;               /* width of a row that is worked on */
     int64_t n_heads;         /* NORM, ROPE */
@@ -78,10 +88,13 @@ typedef struct ts_steps {
     ts_buf logits;      /* [m_out][n_vocab] */
 } ts_steps;
 
-/* Runs the model's build function and finds the barriers. Every weight must have been placed
- * (w->kset). TS_NO_MEMORY. */
+/* Runs the model's build function and finds the barriers. Every weight and layer must have been
+ * placed. TS_NO_MEMORY. */
 ts_status ts_steps_make(ts_steps *out, const ts_model *m, ts_error *err);
 void ts_steps_free(ts_steps *s);
+
+/* The end of the segment that begins with step i: a copy is one by itself. */
+size_t ts_steps_segment(const ts_steps *s, size_t i);
 
 /* --- for the architectures ------------------------------------------------ */
 

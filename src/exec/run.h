@@ -1,0 +1,45 @@
+/* run.h - the devices of a plan together: loading them, and running batches over all of them.
+ *
+ * A batch walks the step list a segment at a time: each is run by its device, and a copy brings the
+ * rows of one buffer from one device to another. Nothing else moves between devices. */
+#ifndef TS_EXEC_RUN_H
+#define TS_EXEC_RUN_H
+
+#include "exec/backend.h"
+
+/* One an engine. */
+typedef struct ts_devices {
+    const ts_plan *plan;
+    int n;
+    const ts_backend *be[TS_MAX_DEVICES];
+    ts_device *dev[TS_MAX_DEVICES];
+} ts_devices;
+
+/* Opens the plan's devices, be[i] being device i's backend, and loads their weights. On failure
+ * nothing is open. */
+ts_status ts_devices_open(ts_devices *out, const ts_backend *const be[], const ts_plan *plan,
+                          ts_model *m, const ts_load_options *opt, ts_error *err);
+void ts_devices_close(ts_devices *d);
+
+/* One a session. */
+typedef struct ts_run {
+    const ts_devices *d;
+    ts_state *state[TS_MAX_DEVICES];
+    bool stats;
+    ts_work copies;
+} ts_run;
+
+ts_status ts_run_open(ts_run *out, const ts_devices *d, ts_error *err);
+void ts_run_close(ts_run *r);
+
+/* After a failure the session's state is that of before the batch, but for the logits. */
+ts_status ts_run_batch(ts_run *r, const ts_batch *b, ts_error *err);
+
+float *ts_run_logits(ts_run *r); /* [n_logits][n_vocab] */
+
+void ts_run_set_stats(ts_run *r, bool on);
+
+/* Of all devices: number of entries. */
+size_t ts_run_stats(const ts_run *r, ts_work out[TS_MAX_WORK]);
+
+#endif

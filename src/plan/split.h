@@ -1,0 +1,41 @@
+/* split.h - which device holds which weight and which layer.
+ *
+ * Device 0 is the CPU, the others are accelerators. A layer's K and V, and what isn't a product,
+ * are where the layer is; a weight is where its layer is unless a pattern says otherwise. */
+#ifndef TS_SPLIT_H
+#define TS_SPLIT_H
+
+#include "model/model.h"
+
+#define TS_MAX_DEVICES 9
+
+/* An accelerator as the plan sees it. */
+typedef struct ts_accel {
+    const char *name; /* "CUDA0"                                                    */
+    ts_isa isa;       /* of its kernel sets                                         */
+    size_t memory;    /* bytes that a plan and one session may take                 */
+    double share;     /* of the layers that go to accelerators; all 0: by memory    */
+} ts_accel;
+
+/* Weights whose names the pattern (PCRE2) is found in go to a device. */
+typedef struct ts_override {
+    const char *pattern;
+    int device; /* 0 is the CPU, i the i-th accelerator */
+} ts_override;
+
+#define TS_GPU_LAYERS_AUTO (-1)
+
+typedef struct ts_split {
+    const ts_accel *accels;
+    int n_accels;
+    int64_t n_gpu_layers; /* the last so many layers; more than there are: the output too; or
+                             TS_GPU_LAYERS_AUTO: what fits                                  */
+    const ts_override *overrides; /* the last that is found counts */
+    size_t n_overrides;
+} ts_split;
+
+/* Writes w->device and the layers' device and kv_index, for this number of layers (which isn't
+ * TS_GPU_LAYERS_AUTO). TS_BAD_ARG: a pattern is wrong or is found in no name. */
+ts_status ts_split_place(const ts_split *s, int64_t n_gpu_layers, ts_model *m, ts_error *err);
+
+#endif
