@@ -148,9 +148,13 @@ static void stats_json(const ts_work *w, size_t n, ts_sb *out)
     ts_work sum = sum_matrix(w, n);
     ts_sb_str(out, "{\"work\":[");
     for (size_t i = 0; i < n; i++) {
-        ts_sb_printf(out, "%s\n{\"name\":\"%s\",\"matrix\":%s,\"calls\":%lld,\"seconds\":%.6f",
-                     i ? "," : "", w[i].name, w[i].matrix ? "true" : "false", (long long)w[i].calls,
-                     w[i].seconds);
+        ts_sb_printf(out, "%s\n{\"name\":\"%s\",\"matrix\":%s,\"device\":", i ? "," : "", w[i].name,
+                     w[i].matrix ? "true" : "false");
+        if (w[i].device)
+            ts_sb_json_str(out, w[i].device, strlen(w[i].device));
+        else
+            ts_sb_str(out, "null");
+        ts_sb_printf(out, ",\"calls\":%lld,\"seconds\":%.6f", (long long)w[i].calls, w[i].seconds);
         if (w[i].matrix)
             ts_sb_printf(out,
                          ",\"weights\":%lld,\"weight_bytes\":%llu,\"bytes\":%.0f,\"flops\":%.0f,"
@@ -174,8 +178,11 @@ static void stats_text(const ts_work *w, size_t n, ts_sb *out)
     ts_sb_printf(out, "%-10s %8s %10s %7s %8s %10s %9s %8s %12s %8s\n", "work", "calls", "seconds",
                  "share", "weights", "MB", "GB read", "GB/s", "GFLOP", "TFLOPS");
     for (size_t i = 0; i < n; i++) {
-        ts_sb_printf(out, "%-10s %8lld %10.4f %5.1f %%", w[i].name, (long long)w[i].calls,
-                     w[i].seconds, 100 * ratio(w[i].seconds, all));
+        char name[48];
+        const bool cpu = !w[i].device || strcmp(w[i].device, "CPU") == 0;
+        snprintf(name, sizeof name, "%s%s%s", cpu ? "" : w[i].device, cpu ? "" : " ", w[i].name);
+        ts_sb_printf(out, "%-10s %8lld %10.4f %5.1f %%", name, (long long)w[i].calls, w[i].seconds,
+                     100 * ratio(w[i].seconds, all));
         if (w[i].matrix)
             ts_sb_printf(out, " %8lld %10.1f %9.3f %8.1f %12.3f %8.3f", (long long)w[i].n_weights,
                          1e-6 * (double)w[i].weight_bytes, 1e-9 * w[i].bytes,

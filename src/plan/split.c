@@ -17,7 +17,7 @@ static int accel_of(const ts_split *s, int64_t i, int64_t n)
     }
     for (int a = 0; a < s->n_accels; a++) {
         upto += sum > 0 ? s->accels[a].share / sum : (double)s->accels[a].memory / memory;
-        if (((double)i + 0.5) / (double)n < upto)
+        if (((double)i + 0.5) / (double)n <= upto)
             return 1 + a;
     }
     return s->n_accels;

@@ -1,0 +1,158 @@
+/* fake_device.h - an accelerator without hardware, for tests of splits.
+ *
+ * It computes with the CPU device's code and `ref` kernels, in memory that nobody else can reach:
+ * outside the fake's own calls its arena and its sessions' memory are PROT_NONE, so that an access
+ * from the wrong side faults at once. What has never been written there is NaN. Every call that may
+ * fail counts, and can be told to. */
+#ifndef TS_FAKE_DEVICE_H
+#define TS_FAKE_DEVICE_H
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "check.h"
+#include "exec/cpu.h"
+
+static int64_t fake_calls;         /* that may fail, so far                    */
+static int64_t fake_fails_at = -1; /* the number of the one that fails; -1: none */
+static int64_t fake_copies, fake_runs;
+
+static ts_status fake_call(const char *what, ts_error *err)
+{
+    if (fake_calls++ == fake_fails_at)
+        return ts_fail(err, TS_NO_MEMORY, "the fake device fails to %s, as it was told", what);
+    return TS_OK;
+}
+
+static void fake_protect(void *p, size_t n, int how)
+{
+    if (p && n)
+        REQUIRE(mprotect(p, n, how) == 0);
+}
+
+/* Its memory can be reached from here to the call with PROT_NONE. s may be NULL. */
+static void fake_reach(ts_device *d, ts_state *s, int how)
+{
+    fake_protect(d->packed, d->at->packed, how);
+    if (s)
+        fake_protect(s->mem, s->mem_bytes, how);
+}
+
+static ts_status fake_open(ts_device **out, const ts_plan *plan, int index, const ts_model *m,
+                           ts_error *err)
+{
+    ts_status s = fake_call("open", err);
+    return s ? s : ts_backend_cpu.open(out, plan, index, m, err);
+}
+
+static void fake_close(ts_device *d)
+{
+    ts_backend_cpu.close(d);
+}
+
+static ts_status fake_load(ts_device *d, ts_model *m, const ts_load_options *opt, ts_error *err)
+{
+    (void)opt;
+    ts_status s = fake_call("allocate", err);
+    if (s)
+        return s;
+    d->packed = ts_map(d->at->packed);
+    REQUIRE(d->packed);
+    memset(d->packed, 0xff, d->at->packed);
+    for (size_t i = 0; i < m->n_weights; i++) {
+        ts_weight *w = &m->weights[i];
+        if (w->device != d->index)
+            continue;
+        if ((s = fake_call("upload", err)))
+            return s;
+        REQUIRE(w->offset + w->bytes <= d->at->packed && w->bytes == w->source->size);
+        memcpy(d->packed + w->offset, w->source->data, w->bytes);
+        w->data = d->packed + w->offset;
+    }
+    fake_reach(d, NULL, PROT_NONE);
+    return TS_OK;
+}
+
+static ts_status fake_state_open(ts_state **out, ts_device *d, ts_error *err)
+{
+    ts_status s = fake_call("allocate a session", err);
+    if (s || (s = ts_backend_cpu.state_open(out, d, err)))
+        return s;
+    memset((*out)->mem, 0xff, (*out)->mem_bytes);
+    fake_reach(d, *out, PROT_NONE);
+    return TS_OK;
+}
+
+static void fake_state_close(ts_state *s)
+{
+    ts_backend_cpu.state_close(s);
+}
+
+static ts_status fake_run(ts_state *s, const ts_batch *b, size_t first, size_t end, ts_error *err)
+{
+    ts_status st = fake_call("launch", err);
+    if (st)
+        return st;
+    fake_runs++;
+    fake_reach(s->d, s, PROT_READ | PROT_WRITE);
+    for (size_t i = first; i < end; i++)
+        CHECK(s->d->plan->steps.v[i].device == s->d->index);
+    st = ts_backend_cpu.run(s, b, first, end, err);
+    fake_reach(s->d, s, PROT_NONE);
+    return st;
+}
+
+/* Rows of a buffer to or from the CPU's. */
+static ts_status fake_move(ts_state *s, ts_buf buf, int64_t r, int64_t rows, float *cpu, bool put,
+                           ts_error *err)
+{
+    ts_status st = fake_call("copy", err);
+    if (st)
+        return st;
+    fake_copies++;
+    const size_t n = (size_t)(rows * s->d->plan->steps.bufs[buf].width) * sizeof *cpu;
+    fake_reach(s->d, s, PROT_READ | PROT_WRITE);
+    float *own = ts_backend_cpu.row(s, buf, r);
+    memcpy(put ? own : cpu, put ? cpu : own, n);
+    fake_reach(s->d, s, PROT_NONE);
+    return TS_OK;
+}
+
+static ts_status fake_put(ts_state *s, ts_buf buf, int64_t r, int64_t rows, const float *src,
+                          ts_error *err)
+{
+    return fake_move(s, buf, r, rows, (float *)(uintptr_t)src, true, err);
+}
+
+static ts_status fake_get(ts_state *s, ts_buf buf, int64_t r, int64_t rows, float *dst,
+                          ts_error *err)
+{
+    return fake_move(s, buf, r, rows, dst, false, err);
+}
+
+static void fake_set_stats(ts_state *s, bool on)
+{
+    ts_backend_cpu.set_stats(s, on);
+}
+
+static size_t fake_stats(const ts_state *s, ts_work out[TS_MAX_WORK])
+{
+    return ts_backend_cpu.stats(s, out);
+}
+
+static const ts_backend fake_backend = {
+    .name = "fake",
+    .open = fake_open,
+    .close = fake_close,
+    .load = fake_load,
+    .state_open = fake_state_open,
+    .state_close = fake_state_close,
+    .run = fake_run,
+    .put = fake_put,
+    .get = fake_get,
+    .set_stats = fake_set_stats,
+    .stats = fake_stats,
+};
+
+#endif

@@ -1,0 +1,366 @@
+/* test_split.c - one model on several devices: every architecture, every number of layers, random
+ * overrides, against the CPU alone, bit by bit. The accelerators are fakes (fake_device.h) whose
+ * memory nobody else can touch. */
+#include <stdio.h>
+#include <unistd.h>
+
+#include "engine.h"
+#include "fake_device.h"
+#include "gguf/synth.h"
+
+#define CTX   150
+#define ROOMY ((size_t)1 << 40)
+
+static const char *const archs[] = {"llama", "qwen2", "qwen3", "gemma3"};
+static const ts_backend *const fakes[] = {&fake_backend, &fake_backend};
+static uint64_t seed = 20261125;
+
+static ts_accel two[2] = {{"fake0", TS_ISA_REF, ROOMY, 0}, {"fake1", TS_ISA_REF, ROOMY, 0}};
+
+static ts_engine_options options(ts_isa isa)
+{
+    ts_engine_options o;
+    ts_engine_options_init(&o);
+    o.isa = isa;
+    o.n_ctx = CTX;
+    o.n_ubatch = 40;
+    o.n_logits = 3;
+    return o;
+}
+
+static ts_engine_split accels(int n, int64_t layers)
+{
+    return (ts_engine_split){.split = {.accels = two, .n_accels = n, .n_gpu_layers = layers},
+                             .backends = fakes};
+}
+
+static ts_status open_split(ts_engine **e, const char *path, ts_isa isa,
+                            const ts_engine_split *split, ts_error *err)
+{
+    ts_engine_options o = options(isa);
+    return ts_engine_open_split(e, path, &o, split, err);
+}
+
+/* A timeline: a prompt in several micro-batches, single tokens, several rows of logits, a step
+ * back, and on until the context is full. All logits go to out, at most max floats; how many: the
+ * result. */
+static size_t timeline(ts_engine *e, const ts_token *t, float *out, size_t max)
+{
+    static const struct {
+        int64_t back;
+        size_t n, rows;
+    } script[] = {{0, 17, 1}, {0, 1, 1}, {0, 1, 1}, {0, 63, 3}, {30, 5, 2}, {0, 1, 1}, {0, 0, 1}};
+    ts_error err = {0};
+    ts_session *s = NULL;
+    REQUIRE(ts_session_open(&s, e, &err) == TS_OK);
+    const size_t v = (size_t)e->m->hp.n_vocab;
+    size_t at = 0;
+    for (size_t i = 0; i < sizeof script / sizeof *script; i++) {
+        int64_t pos = ts_session_pos(s) - script[i].back;
+        size_t n = script[i].n ? script[i].n : (size_t)(CTX - pos); /* the last: to the end */
+        CHECK(ts_session_rewind(s, pos, &err) == TS_OK);
+        const ts_status st = ts_session_eval(s, t + pos, n, script[i].rows, &err);
+        CHECK_MSG(st == TS_OK, "%s", err.msg);
+        for (size_t r = 0; r < script[i].rows && st == TS_OK; r++, at += v) {
+            REQUIRE(at + v <= max);
+            memcpy(out + at, ts_session_logits(s, r), v * sizeof *out);
+        }
+    }
+    CHECK(ts_session_eval(s, t, 1, 1, &err) == TS_FULL);
+    ts_session_close(s);
+    return at;
+}
+
+typedef struct reference {
+    const char *arch, *path;
+    ts_token t[CTX];
+    float *want, *got;
+    size_t max, n;
+    int64_t n_layer;
+} reference;
+
+static void open_reference(reference *r, const char *arch, const char *path, ts_isa isa)
+{
+    ts_error err = {0};
+    ts_engine *e = NULL;
+    ts_engine_split none = {0};
+    REQUIRE(open_split(&e, path, isa, &none, &err) == TS_OK);
+    *r = (reference){.arch = arch, .path = path, .n_layer = e->m->hp.n_layer};
+    for (size_t i = 0; i < CTX; i++)
+        r->t[i] = (ts_token)(rnd_u64(&seed) % (uint64_t)e->m->hp.n_vocab);
+    r->max = 10 * (size_t)e->m->hp.n_vocab;
+    r->want = malloc(r->max * sizeof(float));
+    r->got = malloc(r->max * sizeof(float));
+    REQUIRE(r->want && r->got);
+    r->n = timeline(e, r->t, r->want, r->max);
+    double sum = 0;
+    for (size_t i = 0; i < r->n; i++)
+        sum += r->want[i] * r->want[i];
+    CHECK(r->n == r->max && isfinite(sum) && sum > 0);
+    ts_engine_close(e);
+}
+
+static void close_reference(reference *r)
+{
+    free(r->want);
+    free(r->got);
+}
+
+/* The same bits with this split; on other kernels of the CPU, nearly the same numbers. */
+static void compare(reference *r, ts_isa isa, const ts_engine_split *split, const char *what)
+{
+    ts_error err = {0};
+    ts_engine *e = NULL;
+    ts_status st = open_split(&e, r->path, isa, split, &err);
+    CHECK_MSG(st == TS_OK, "%s, %s: %s", r->arch, what, err.msg);
+    if (st)
+        return;
+    memset(r->got, 0xff, r->max * sizeof(float));
+    CHECK(timeline(e, r->t, r->got, r->max) == r->n);
+    if (isa == TS_ISA_REF) {
+        CHECK_MSG(memcmp(r->want, r->got, r->n * sizeof(float)) == 0, "%s, %s: NMSE %g", r->arch,
+                  what, nmse(r->want, r->got, r->n));
+    } else {
+        const double limit = e->plan.isa == TS_ISA_AMX ? 1e-3 : 1e-6;
+        CHECK_MSG(nmse(r->want, r->got, r->n) <= limit, "%s, %s: NMSE %g", r->arch, what,
+                  nmse(r->want, r->got, r->n));
+    }
+    ts_engine_close(e);
+}
+
+/* Copies of the whole list. */
+static int copies(const ts_steps *s)
+{
+    int n = 0;
+    for (size_t i = 0; i < s->n; i++)
+        n += s->v[i].op == TS_OP_COPY;
+    return n;
+}
+
+static void test_layers(reference *r, ts_isa isa, int from_accels)
+{
+    for (int n_accels = from_accels; n_accels <= 2; n_accels++)
+        for (int64_t layers = 0; layers <= r->n_layer + 1; layers++) {
+            char what[80];
+            snprintf(what, sizeof what, "%d accelerators, %d layers", n_accels, (int)layers);
+            ts_engine_split split = accels(n_accels, layers);
+            fake_copies = fake_runs = 0;
+            compare(r, isa, &split, what);
+            CHECK_MSG((fake_copies > 0) == (layers > 0) && (fake_runs > 0) == (layers > 0),
+                      "%s, %s: %d copies, %d runs", r->arch, what, (int)fake_copies,
+                      (int)fake_runs);
+        }
+}
+
+/* Copies are segments by themselves, and threads need not meet where one begins. */
+static void segments(const ts_steps *s)
+{
+    for (size_t i = 0, end; i < s->n; i = end) {
+        end = ts_steps_segment(s, i);
+        CHECK(end > i && !s->v[i].barrier && (s->v[i].op != TS_OP_COPY || end == i + 1));
+        for (size_t j = i; j < end; j++)
+            CHECK(s->v[j].device == s->v[i].device && (j == i || s->v[j].op != TS_OP_COPY));
+    }
+}
+
+/* Few copies: of the hidden state to the accelerator, and of it or the logits back. */
+static void test_copies(const reference *r)
+{
+    for (int64_t layers = 0; layers <= r->n_layer + 1; layers++) {
+        ts_error err = {0};
+        ts_engine *e = NULL;
+        ts_engine_split split = accels(1, layers);
+        REQUIRE(open_split(&e, r->path, TS_ISA_REF, &split, &err) == TS_OK);
+        const int want = layers == 0 ? 0 : 2;
+        CHECK_MSG(copies(&e->plan.steps) == want, "%s, %d layers: %d copies", r->arch, (int)layers,
+                  copies(&e->plan.steps));
+        segments(&e->plan.steps);
+        CHECK(e->plan.dev[1].n_layers == (layers < r->n_layer ? layers : r->n_layer));
+        CHECK(e->plan.dev[0].n_layers + e->plan.dev[1].n_layers == r->n_layer);
+        ts_engine_close(e);
+    }
+}
+
+static void test_overrides(reference *r, ts_isa isa, int rounds)
+{
+    static const char *const parts[] = {
+        "attn_q",
+        "attn_k",
+        "attn_v",
+        "attn_output",
+        "ffn_gate",
+        "ffn_up",
+        "ffn_down",
+        "attn_",
+        "ffn_(gate|up)",
+        "\\.weight$",
+        "^output|^token_embd",
+        "blk\\.0\\.",
+        "blk\\.[1-9]\\.ffn",
+        "attn_[qv]",
+    };
+    for (int round = 0; round < rounds; round++) {
+        ts_override o[4];
+        const size_t n = 1 + rnd_u64(&seed) % 4;
+        char what[200];
+        int at = 0;
+        for (size_t i = 0; i < n; i++) {
+            o[i].pattern = parts[rnd_u64(&seed) % (sizeof parts / sizeof *parts)];
+            o[i].device = (int)(rnd_u64(&seed) % 3);
+            at +=
+                snprintf(what + at, sizeof what - (size_t)at, "%s=%d ", o[i].pattern, o[i].device);
+        }
+        ts_engine_split split = accels(2, (int64_t)(rnd_u64(&seed) % (uint64_t)(r->n_layer + 2)));
+        snprintf(what + at, sizeof what - (size_t)at, "and %d layers",
+                 (int)split.split.n_gpu_layers);
+        split.split.overrides = o;
+        split.split.n_overrides = n;
+        compare(r, isa, &split, what);
+    }
+}
+
+/* --- what fits ---------------------------------------------------------------- */
+
+static size_t need(const ts_plan_device *d)
+{
+    return d->packed + d->kv + d->buffers;
+}
+
+/* Automatically as many layers as fit; asked for one more, a sentence with numbers. */
+static void test_fit(const reference *r)
+{
+    for (int64_t layers = 0; layers <= r->n_layer + 1; layers++) {
+        ts_error err = {0};
+        ts_engine *e = NULL;
+        ts_engine_split split = accels(1, layers);
+        REQUIRE(open_split(&e, r->path, TS_ISA_REF, &split, &err) == TS_OK);
+        two[0].memory = need(&e->plan.dev[1]);
+        ts_engine_close(e);
+        split = accels(1, TS_GPU_LAYERS_AUTO);
+        REQUIRE(open_split(&e, r->path, TS_ISA_REF, &split, &err) == TS_OK);
+        CHECK_MSG(e->plan.n_gpu_layers == layers, "%s: room for %d layers, %d taken", r->arch,
+                  (int)layers, (int)e->plan.n_gpu_layers);
+        ts_engine_close(e);
+        if (layers <= r->n_layer) {
+            split = accels(1, layers + 1);
+            e = NULL;
+            CHECK(open_split(&e, r->path, TS_ISA_REF, &split, &err) == TS_NO_MEMORY && !e &&
+                  strstr(err.msg, "fake0 would have to hold"));
+        }
+        two[0].memory = ROOMY;
+    }
+}
+
+/* Exactly the weights that a pattern names go where it says; the last pattern counts. */
+static void test_patterns(const reference *r)
+{
+    const ts_override o[] = {{"ffn_(up|down)", 2}, {"blk\\.1\\.ffn_down", 0}};
+    ts_error err = {0};
+    ts_engine *e = NULL;
+    ts_engine_split split = accels(2, 1);
+    split.split.overrides = o;
+    split.split.n_overrides = 2;
+    REQUIRE(open_split(&e, r->path, TS_ISA_REF, &split, &err) == TS_OK);
+    for (size_t i = 0; i < e->m->n_weights; i++) {
+        const ts_weight *w = &e->m->weights[i];
+        const char *name = w->source->name;
+        char last[32];
+        snprintf(last, sizeof last, "blk.%d.", (int)r->n_layer - 1);
+        int want = strstr(name, last) ? 1 : 0; /* one layer, in equal halves to two: the first */
+        if (strstr(name, "ffn_up") || strstr(name, "ffn_down"))
+            want = strstr(name, "blk.1.ffn_down") ? 0 : 2;
+        CHECK_MSG(w->device == want, "%s on device %d, not %d", name, w->device, want);
+    }
+    ts_engine_close(e);
+}
+
+static void test_bad_patterns(const reference *r)
+{
+    static const struct {
+        const char *pattern, *says;
+    } bad[] = {{"(", "is no regular expression: "}, {"no_such_weight", "no weight has a name"}};
+    for (size_t i = 0; i < 2; i++) {
+        ts_error err = {0};
+        ts_engine *e = NULL;
+        ts_override o = {bad[i].pattern, 1};
+        ts_engine_split split = accels(1, 0);
+        split.split.overrides = &o;
+        split.split.n_overrides = 1;
+        CHECK_MSG(open_split(&e, r->path, TS_ISA_REF, &split, &err) == TS_BAD_ARG && !e &&
+                      strstr(err.msg, bad[i].says),
+                  "'%s': %s", bad[i].pattern, err.msg);
+    }
+}
+
+/* --- failures ----------------------------------------------------------------- */
+
+/* Every call of an accelerator fails once: opening ends with its sentence, an eval too, and the
+ * next one gives what it would have given. */
+static void test_failures(reference *r)
+{
+    ts_engine_split split = accels(2, r->n_layer);
+    ts_error err;
+    ts_engine *e = NULL;
+    int64_t at = 0;
+    for (;; at++) {
+        fake_calls = 0;
+        fake_fails_at = at;
+        err = (ts_error){0};
+        if (open_split(&e, r->path, TS_ISA_REF, &split, &err) == TS_OK)
+            break;
+        CHECK_MSG(!e && strstr(err.msg, "as it was told"), "call %d: %s", (int)at, err.msg);
+    }
+    CHECK_MSG(at >= 2 + 2 + 10, "opening ended well with %d failures", (int)at);
+    ts_session *s = NULL;
+    for (at = 0;; at++) {
+        fake_calls = 0;
+        fake_fails_at = at;
+        if (ts_session_open(&s, e, &err) == TS_OK)
+            break;
+        CHECK(!s && strstr(err.msg, "as it was told"));
+    }
+    CHECK(at == 2);
+    const size_t v = (size_t)e->m->hp.n_vocab;
+    for (at = 0;; at++) {
+        fake_calls = 0;
+        fake_fails_at = at;
+        CHECK(ts_session_rewind(s, 0, &err) == TS_OK);
+        if (ts_session_eval(s, r->t, 17, 1, &err) == TS_OK)
+            break;
+        CHECK(strstr(err.msg, "as it was told") && ts_session_pos(s) == 0 &&
+              !ts_session_logits(s, 0));
+    }
+    CHECK_MSG(at >= 4, "an eval ended well with %d failures", (int)at);
+    CHECK(memcmp(ts_session_logits(s, 0), r->want, v * sizeof(float)) == 0);
+    fake_fails_at = -1;
+    ts_session_close(s);
+    ts_engine_close(e);
+}
+
+int main(void)
+{
+    char path[] = "/tmp/tessera-test-XXXXXX";
+    int fd = mkstemp(path);
+    REQUIRE(fd >= 0);
+    close(fd);
+    for (size_t i = 0; i < sizeof archs / sizeof *archs; i++) {
+        ts_error err = {0};
+        REQUIRE(ts_synth_tiny(path, archs[i], i % 2 ? "Q4_K_M" : "Q8_0", false, &err) == TS_OK);
+        reference r;
+        open_reference(&r, archs[i], path, TS_ISA_REF);
+        test_layers(&r, TS_ISA_REF, 1);
+        test_copies(&r);
+        test_overrides(&r, TS_ISA_REF, 8);
+        test_fit(&r);
+        test_patterns(&r);
+        test_bad_patterns(&r);
+        test_failures(&r);
+        close_reference(&r);
+        open_reference(&r, archs[i], path, TS_ISA_AUTO);
+        test_layers(&r, TS_ISA_AUTO, 2);
+        test_overrides(&r, TS_ISA_AUTO, 3);
+        close_reference(&r);
+    }
+    unlink(path);
+    return check_done("split");
+}
