@@ -37,7 +37,8 @@ static void place_weights(ts_plan *p, ts_model *m)
     for (size_t i = 0; i < m->n_weights; i++) {
         ts_weight *w = &m->weights[i];
         ts_plan_device *d = &p->dev[w->device];
-        const ts_kset *ks = ts_kset_get(w->source->type, d->isa);
+        const ts_kset *ks =
+            d->kind ? d->kind->kset(w->source->type) : ts_kset_get(w->source->type, d->isa);
         bool looked_up = w == m->token_embd && w != m->output;
         w->kset = looked_up ? NULL : ks;
         w->bytes = w->source->size;
@@ -81,30 +82,44 @@ size_t ts_plan_buffer_bytes(const ts_plan *p, ts_buf i)
     return aligned(sat_mul(sat_mul((size_t)rows, (size_t)b->width), sizeof(float)));
 }
 
-static void size_session(ts_plan *p, int device, const ts_model *m)
+size_t ts_plan_cpu_kv(const ts_plan *p, int device, const ts_model *m)
+{
+    const ts_plan_device *d = &p->dev[device];
+    size_t head = ts_ops_get(d->isa)->kv->bytes(p->n_ctx, m->hp.head_dim);
+    return sat_mul(sat_mul(sat_mul(2, (size_t)d->n_layers), (size_t)m->hp.n_head_kv), head);
+}
+
+size_t ts_plan_cpu_work(ts_plan *p, int device, const ts_model *m)
 {
     ts_plan_device *d = &p->dev[device];
     const ts_hparams *hp = &m->hp;
-    const ts_ops *ops = ts_ops_get(d->isa);
-    for (int64_t i = 0; i < hp->n_layer; i++)
-        d->n_layers += m->layers[i].device == device;
-    size_t head = ops->kv->bytes(p->n_ctx, hp->head_dim);
-    d->kv = sat_mul(sat_mul(sat_mul(2, (size_t)d->n_layers), (size_t)hp->n_head_kv), head);
-    for (size_t i = 0; i < p->steps.n_bufs; i++)
-        if (p->steps.bufs[i].devices >> device & 1)
-            d->buffers = sat_add(d->buffers, ts_plan_buffer_bytes(p, (ts_buf)i));
-
-    /* Attention: scratch of each thread, and for decode the sums of every segment of positions. */
-    int64_t group = hp->n_head / hp->n_head_kv;
-    d->scratch = aligned(ops->attend_scratch(group, hp->head_dim));
+    const int64_t group = hp->n_head / hp->n_head_kv;
+    d->scratch = aligned(ts_ops_get(d->isa)->attend_scratch(group, hp->head_dim));
     if (d->isa == TS_ISA_AMX && d->scratch < TS_MUL_SCRATCH)
         d->scratch = TS_MUL_SCRATCH;
     size_t segments = (size_t)((p->n_ctx + TS_ATTEND_SEGMENT - 1) / TS_ATTEND_SEGMENT);
     size_t rows = sat_mul(TS_SPLIT_TOKENS, (size_t)hp->n_head);
     d->parts =
         aligned(sat_mul(sat_mul(segments, rows), ((size_t)hp->head_dim + 2) * sizeof(float)));
-    d->buffers = sat_add(d->buffers, sat_mul(d->scratch, (size_t)d->n_threads));
-    d->buffers = sat_add(d->buffers, d->parts);
+    return sat_add(sat_mul(d->scratch, (size_t)d->n_threads), d->parts);
+}
+
+static const ts_accel_kind cpu_kind = {
+    .kv_bytes = ts_plan_cpu_kv,
+    .work_bytes = ts_plan_cpu_work,
+};
+
+static void size_session(ts_plan *p, int device, const ts_model *m)
+{
+    ts_plan_device *d = &p->dev[device];
+    for (int64_t i = 0; i < m->hp.n_layer; i++)
+        d->n_layers += m->layers[i].device == device;
+    for (size_t i = 0; i < p->steps.n_bufs; i++)
+        if (p->steps.bufs[i].devices >> device & 1)
+            d->buffers = sat_add(d->buffers, ts_plan_buffer_bytes(p, (ts_buf)i));
+    const ts_accel_kind *kind = d->kind ? d->kind : &cpu_kind;
+    d->kv = kind->kv_bytes(p, device, m);
+    d->buffers = sat_add(d->buffers, kind->work_bytes(p, device, m));
 }
 
 static double gib(size_t n)
@@ -193,8 +208,10 @@ static ts_status split_at(ts_plan *p, int64_t n, ts_model *m, const ts_split *sp
     p->n_devices = 1 + split->n_accels;
     p->dev[0] = (ts_plan_device){.name = "CPU", .isa = p->isa, .n_threads = p->n_threads};
     for (int i = 1; i < p->n_devices; i++)
-        p->dev[i] = (ts_plan_device){
-            .name = split->accels[i - 1].name, .isa = split->accels[i - 1].isa, .n_threads = 1};
+        p->dev[i] = (ts_plan_device){.name = split->accels[i - 1].name,
+                                     .isa = split->accels[i - 1].kind->isa,
+                                     .kind = split->accels[i - 1].kind,
+                                     .n_threads = 1};
     ts_status s = ts_split_place(split, n, m, err);
     if (s)
         return s;

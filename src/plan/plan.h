@@ -20,8 +20,9 @@
 
 /* What a device has to hold, in bytes. */
 typedef struct ts_plan_device {
-    const char *name; /* "CPU", or the accelerator's                             */
-    ts_isa isa;       /* the widest of its kernel sets                           */
+    const char *name;          /* "CPU", or the accelerator's                             */
+    const ts_accel_kind *kind; /* NULL: the CPU                                     */
+    ts_isa isa;                /* the widest of its kernel sets                     */
     int n_threads;
     int64_t n_layers;    /* whose K and V it holds                                  */
     size_t packed;       /* its arena of weights, one an engine                     */
@@ -64,6 +65,11 @@ typedef struct ts_plan_options {
 ts_status ts_plan_make(ts_plan *out, ts_model *m, const ts_plan_options *opt, const ts_log *log,
                        ts_error *err);
 void ts_plan_free(ts_plan *p);
+
+/* K and V of a device's layers in the layout of the CPU's attention. */
+size_t ts_plan_cpu_kv(const ts_plan *p, int device, const ts_model *m);
+/* What the CPU's code needs beside buffers; writes `scratch` and `parts`. */
+size_t ts_plan_cpu_work(ts_plan *p, int device, const ts_model *m);
 
 /* Bytes of one buffer of a session, on each device that has one. */
 size_t ts_plan_buffer_bytes(const ts_plan *p, ts_buf buf);

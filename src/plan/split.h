@@ -9,12 +9,26 @@
 
 #define TS_MAX_DEVICES 9
 
+struct ts_plan;
+
+/* What a plan has to know of a kind of accelerators. */
+typedef struct ts_accel_kind {
+    ts_isa isa; /* of its kernel sets: CPU code that a fake runs; else TS_ISA_REF */
+    /* What a weight of this type is computed by: its prep is the format of activations. No kernel
+     * set here packs. */
+    const ts_kset *(*kset)(ts_type type);
+    /* Bytes of K and V of the device's layers for all positions. */
+    size_t (*kv_bytes)(const struct ts_plan *p, int device, const ts_model *m);
+    /* Bytes of what a session needs beside KV cache and buffers, and the engine beside weights. */
+    size_t (*work_bytes)(struct ts_plan *p, int device, const ts_model *m);
+} ts_accel_kind;
+
 /* An accelerator as the plan sees it. */
 typedef struct ts_accel {
     const char *name; /* "CUDA0"                                                    */
-    ts_isa isa;       /* of its kernel sets                                         */
-    size_t memory;    /* bytes that a plan and one session may take                 */
-    double share;     /* of the layers that go to accelerators; all 0: by memory    */
+    const ts_accel_kind *kind;
+    size_t memory; /* bytes that a plan and one session may take                 */
+    double share;  /* of the layers that go to accelerators; all 0: by memory    */
 } ts_accel;
 
 /* Weights whose names the pattern (PCRE2) is found in go to a device. */
