@@ -1,0 +1,59 @@
+/* rt.h - what the CUDA device asks of the driver, so that its code runs with CUDA (rt_cuda.c) and,
+ * in tests, with the stand-in for CUDA (rt_standin.c).
+ *
+ * Functions return 0 or an error that ts_rt_text explains. A thread works with one GPU at a time:
+ * ts_rt_use comes first. */
+#ifndef TS_CUDA_RT_H
+#define TS_CUDA_RT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct ts_rt_info {
+    char name[128]; /* "NVIDIA H100 80GB HBM3"     */
+    size_t free_bytes, total_bytes;
+    int major, minor; /* compute capability          */
+} ts_rt_info;
+
+/* How many GPUs there are; 0 and *why without. *why is static. */
+int ts_rt_count(const char **why);
+int ts_rt_get_info(int ordinal, ts_rt_info *info);
+const char *ts_rt_text(int error);
+int ts_rt_use(int ordinal);
+
+/* GPU memory, 256-byte aligned, and host memory that the GPU copies from and to by itself. */
+int ts_rt_alloc(void **p, size_t bytes);
+void ts_rt_free(void *p);
+int ts_rt_alloc_host(void **p, size_t bytes);
+void ts_rt_free_host(void *p);
+
+int ts_rt_stream_open(void **stream);
+void ts_rt_stream_close(void *stream);
+int ts_rt_wait(void *stream); /* until everything queued is done */
+
+/* Queues a copy; one side is GPU memory, or both are. Host memory must stay as it is until it is
+ * done. */
+int ts_rt_copy(void *dst, const void *src, size_t bytes, void *stream);
+int ts_rt_fill(void *dst, uint8_t byte, size_t bytes, void *stream);
+
+/* Products of BF16 matrices with sums in float, by cuBLAS. One is for one stream. */
+typedef struct ts_rt_gemm ts_rt_gemm;
+
+/* *out NULL and 0: cuBLAS isn't there. */
+int ts_rt_gemm_open(ts_rt_gemm **out, void *stream);
+void ts_rt_gemm_close(ts_rt_gemm *g);
+
+/* y[m][n] = x[m][k] * W[n][k]^T, + y with `add`; row stride of y is ldy floats. */
+int ts_rt_gemm_run(ts_rt_gemm *g, float *y, int64_t ldy, bool add, const uint16_t *x,
+                   const uint16_t *w, int64_t m, int64_t n, int64_t k);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

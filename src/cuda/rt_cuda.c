@@ -1,0 +1,181 @@
+/* rt_cuda.c - rt.h by the CUDA runtime; cuBLAS is loaded when it is there. */
+#include "cuda/rt.h"
+
+#include <cublas_v2.h>
+#include <cuda_runtime.h>
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* Errors of cuBLAS stand beside those of CUDA. */
+enum { CUBLAS = 100000 };
+
+int ts_rt_count(const char **why)
+{
+    int n = 0;
+    cudaError_t e = cudaGetDeviceCount(&n);
+    *why = e == cudaSuccess ? "there is no GPU" : cudaGetErrorString(e);
+    cudaGetLastError();
+    return e == cudaSuccess ? n : 0;
+}
+
+int ts_rt_get_info(int ordinal, ts_rt_info *info)
+{
+    struct cudaDeviceProp p;
+    cudaError_t e = cudaGetDeviceProperties(&p, ordinal);
+    if (e == cudaSuccess)
+        e = cudaSetDevice(ordinal);
+    *info = (ts_rt_info){0};
+    if (e == cudaSuccess)
+        e = cudaMemGetInfo(&info->free_bytes, &info->total_bytes);
+    if (e != cudaSuccess)
+        return (int)e;
+    snprintf(info->name, sizeof info->name, "%s", p.name);
+    info->major = p.major;
+    info->minor = p.minor;
+    return 0;
+}
+
+const char *ts_rt_text(int error)
+{
+    if (error >= CUBLAS)
+        return "a matrix product by cuBLAS failed";
+    return cudaGetErrorString((cudaError_t)error);
+}
+
+int ts_rt_use(int ordinal)
+{
+    return (int)cudaSetDevice(ordinal);
+}
+
+int ts_rt_alloc(void **p, size_t bytes)
+{
+    int e = (int)cudaMalloc(p, bytes);
+    if (e) {
+        *p = NULL;
+        cudaGetLastError(); /* an allocation that fails is not a broken device */
+    }
+    return e;
+}
+
+void ts_rt_free(void *p)
+{
+    if (p)
+        cudaFree(p);
+}
+
+int ts_rt_alloc_host(void **p, size_t bytes)
+{
+    int e = (int)cudaMallocHost(p, bytes);
+    if (e) {
+        *p = NULL;
+        cudaGetLastError();
+    }
+    return e;
+}
+
+void ts_rt_free_host(void *p)
+{
+    if (p)
+        cudaFreeHost(p);
+}
+
+int ts_rt_stream_open(void **stream)
+{
+    return (int)cudaStreamCreateWithFlags((cudaStream_t *)stream, cudaStreamNonBlocking);
+}
+
+void ts_rt_stream_close(void *stream)
+{
+    if (stream)
+        cudaStreamDestroy(stream);
+}
+
+int ts_rt_wait(void *stream)
+{
+    return (int)cudaStreamSynchronize(stream);
+}
+
+int ts_rt_copy(void *dst, const void *src, size_t bytes, void *stream)
+{
+    return (int)cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDefault, stream);
+}
+
+int ts_rt_fill(void *dst, uint8_t byte, size_t bytes, void *stream)
+{
+    return (int)cudaMemsetAsync(dst, byte, bytes, stream);
+}
+
+/* --- cuBLAS ------------------------------------------------------------------- */
+
+struct ts_rt_gemm {
+    void *library;
+    cublasHandle_t handle;
+    cublasStatus_t (*destroy)(cublasHandle_t);
+    cublasStatus_t (*gemm)(cublasHandle_t, cublasOperation_t, cublasOperation_t, int, int, int,
+                           const void *, const void *, cudaDataType, int, const void *,
+                           cudaDataType, int, const void *, void *, cudaDataType, int,
+                           cublasComputeType_t, cublasGemmAlgo_t);
+};
+
+static void *symbol(void *library, const char *name)
+{
+    return dlsym(library, name);
+}
+
+void ts_rt_gemm_close(ts_rt_gemm *g)
+{
+    if (!g)
+        return;
+    if (g->handle)
+        g->destroy(g->handle);
+    dlclose(g->library);
+    free(g);
+}
+
+int ts_rt_gemm_open(ts_rt_gemm **out, void *stream)
+{
+    static const char *const names[] = {"libcublas.so.13", "libcublas.so.12", "libcublas.so"};
+    *out = NULL;
+    ts_rt_gemm *g = calloc(1, sizeof *g);
+    if (!g)
+        return (int)cudaErrorMemoryAllocation;
+    for (size_t i = 0; i < sizeof names / sizeof *names && !g->library; i++)
+        g->library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
+    if (!g->library) {
+        free(g);
+        return 0;
+    }
+    cublasStatus_t (*create)(cublasHandle_t *);
+    cublasStatus_t (*set_stream)(cublasHandle_t, cudaStream_t);
+    *(void **)&create = symbol(g->library, "cublasCreate_v2");
+    *(void **)&set_stream = symbol(g->library, "cublasSetStream_v2");
+    *(void **)&g->destroy = symbol(g->library, "cublasDestroy_v2");
+    *(void **)&g->gemm = symbol(g->library, "cublasGemmEx");
+    int e = 0;
+    if (!create || !set_stream || !g->destroy || !g->gemm) {
+        ts_rt_gemm_close(g);
+        return 0;
+    }
+    e = (int)create(&g->handle);
+    if (!e)
+        e = (int)set_stream(g->handle, stream);
+    if (e) {
+        ts_rt_gemm_close(g);
+        return CUBLAS + e;
+    }
+    *out = g;
+    return 0;
+}
+
+/* cuBLAS counts columns first: it sees W as [k][n], x as [k][m], y as [n][m]. */
+int ts_rt_gemm_run(ts_rt_gemm *g, float *y, int64_t ldy, bool add, const uint16_t *x,
+                   const uint16_t *w, int64_t m, int64_t n, int64_t k)
+{
+    const float one = 1, beta = add ? 1 : 0;
+    cublasStatus_t e =
+        g->gemm(g->handle, CUBLAS_OP_T, CUBLAS_OP_N, (int)n, (int)m, (int)k, &one, w, CUDA_R_16BF,
+                (int)k, x, CUDA_R_16BF, (int)k, &beta, y, CUDA_R_32F, (int)ldy, CUBLAS_COMPUTE_32F,
+                CUBLAS_GEMM_DEFAULT);
+    return e == CUBLAS_STATUS_SUCCESS ? 0 : CUBLAS + (int)e;
+}

@@ -1,0 +1,140 @@
+/* rt_standin.c - rt.h without CUDA, beside the stand-in for its kernels (standin.h): one GPU whose
+ * memory is this machine's. New memory holds NaN, everything queued is done at once, and products
+ * are plain loops. Allocations, copies and waits count, and one of them can be told to fail. */
+#include "cuda/rt_standin.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "cuda/rt.h"
+
+int64_t ts_rt_calls, ts_rt_fails_at = -1;
+size_t ts_rt_memory = (size_t)1 << 32;
+
+static int call(void)
+{
+    return ts_rt_calls++ == ts_rt_fails_at ? 2 : 0;
+}
+
+int ts_rt_count(const char **why)
+{
+    *why = "";
+    return 1;
+}
+
+int ts_rt_get_info(int ordinal, ts_rt_info *info)
+{
+    (void)ordinal;
+    *info = (ts_rt_info){.name = "stand-in",
+                         .free_bytes = ts_rt_memory,
+                         .total_bytes = ts_rt_memory,
+                         .major = 8};
+    return 0;
+}
+
+const char *ts_rt_text(int error)
+{
+    return error == 2 ? "told to fail" : "an error of the stand-in";
+}
+
+int ts_rt_use(int ordinal)
+{
+    return ordinal != 0;
+}
+
+int ts_rt_alloc(void **p, size_t bytes)
+{
+    int e = call();
+    *p = e ? NULL : aligned_alloc(256, (bytes + 255) / 256 * 256);
+    if (*p)
+        memset(*p, 0xff, bytes);
+    return *p ? 0 : 2;
+}
+
+void ts_rt_free(void *p)
+{
+    free(p);
+}
+
+int ts_rt_alloc_host(void **p, size_t bytes)
+{
+    return ts_rt_alloc(p, bytes);
+}
+
+void ts_rt_free_host(void *p)
+{
+    free(p);
+}
+
+int ts_rt_stream_open(void **stream)
+{
+    *stream = NULL;
+    return call();
+}
+
+void ts_rt_stream_close(void *stream)
+{
+    (void)stream;
+}
+
+int ts_rt_wait(void *stream)
+{
+    (void)stream;
+    return call();
+}
+
+int ts_rt_copy(void *dst, const void *src, size_t bytes, void *stream)
+{
+    (void)stream;
+    int e = call();
+    if (!e)
+        memcpy(dst, src, bytes);
+    return e;
+}
+
+int ts_rt_fill(void *dst, uint8_t byte, size_t bytes, void *stream)
+{
+    (void)stream;
+    int e = call();
+    if (!e)
+        memset(dst, byte, bytes);
+    return e;
+}
+
+struct ts_rt_gemm {
+    int nothing;
+};
+
+int ts_rt_gemm_open(ts_rt_gemm **out, void *stream)
+{
+    (void)stream;
+    *out = calloc(1, sizeof **out);
+    return *out ? 0 : 2;
+}
+
+void ts_rt_gemm_close(ts_rt_gemm *g)
+{
+    free(g);
+}
+
+static float bf16(uint16_t u)
+{
+    uint32_t bits = (uint32_t)u << 16;
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+int ts_rt_gemm_run(ts_rt_gemm *g, float *y, int64_t ldy, bool add, const uint16_t *x,
+                   const uint16_t *w, int64_t m, int64_t n, int64_t k)
+{
+    (void)g;
+    for (int64_t i = 0; i < m; i++)
+        for (int64_t j = 0; j < n; j++) {
+            float sum = 0;
+            for (int64_t l = 0; l < k; l++)
+                sum += bf16(x[i * k + l]) * bf16(w[j * k + l]);
+            y[i * ldy + j] = sum + (add ? y[i * ldy + j] : 0);
+        }
+    return 0;
+}
