@@ -51,7 +51,7 @@ struct dim3 {
     }
 };
 
-enum { TS_SIM_THREADS = 1024, TS_SIM_STACK = 256 << 10, TS_SIM_ARRAYS = 32 };
+enum { TS_SIM_THREADS = 1024, TS_SIM_STACK = 256 << 10, TS_SIM_ARRAYS = 32, TS_SIM_COPIES = 256 };
 
 enum ts_sim_wait { TS_SIM_READY, TS_SIM_BLOCK, TS_SIM_WARP, TS_SIM_ENDED };
 
@@ -67,6 +67,13 @@ struct ts_sim_thread {
     int source;      /* shuffle: the lane it reads                      */
     uint32_t in[8];  /* what it gives to its warp                       */
     uint32_t out[8]; /* what it gets                                    */
+    /* Copies it has begun, in order; poison until they are waited for. */
+    struct {
+        void *to;
+        const void *from;
+        unsigned group;
+    } copy[TS_SIM_COPIES];
+    unsigned copies, group; /* the group that is open */
 };
 
 struct ts_sim_lanes {
@@ -304,8 +311,10 @@ inline void ts_sim_block(bool reverse)
     int n = ts_sim.threads;
     ts_sim.ended = ts_sim.at_barrier = 0;
     memset(ts_sim.warp, 0, sizeof ts_sim.warp);
-    for (int i = 0; i < n; i++)
+    for (int i = 0; i < n; i++) {
         ts_sim.thread[i].wait = TS_SIM_READY;
+        ts_sim.thread[i].copies = 0;
+    }
     while (ts_sim.ended < n) {
         bool ran = false;
         for (int i = 0; i < n; i++) {

@@ -192,6 +192,21 @@ inline int __ffs(int u)
     return __builtin_ffs(u);
 }
 
+inline float __fmul_rn(float a, float b)
+{
+    return a * b;
+}
+inline float __fadd_rn(float a, float b)
+{
+    return a + b;
+}
+
+/* The low word of hi:lo >> by % 32. */
+inline unsigned __funnelshift_r(unsigned lo, unsigned hi, unsigned by)
+{
+    return (unsigned)(((uint64_t)hi << 32 | lo) >> (by % 32));
+}
+
 /* c plus the products of four signed bytes. */
 inline int __dp4a(int a, int b, int c)
 {
@@ -259,6 +274,35 @@ template <class T> inline T atomicMax(T *p, T v)
     *p = old > v ? old : v;
     return old;
 }
+
+inline void ts_copy16(void *shared, const void *global)
+{
+    ts_sim_thread *c = ts_sim.cur;
+    if (((uintptr_t)shared | (uintptr_t)global) % 16)
+        ts_sim_stop("ts_copy16 of what isn't 16-byte aligned");
+    if (c->copies == TS_SIM_COPIES)
+        ts_sim_stop("too many copies are under way");
+    memset(shared, 0xff, 16);
+    c->copy[c->copies].to = shared;
+    c->copy[c->copies].from = global;
+    c->copy[c->copies++].group = c->group;
+}
+inline void ts_copy_commit(void)
+{
+    ts_sim.cur->group++;
+}
+template <int N> inline void ts_copy_wait(void)
+{
+    ts_sim_thread *c = ts_sim.cur;
+    unsigned kept = 0;
+    for (unsigned i = 0; i < c->copies; i++)
+        if ((int)(c->group - c->copy[i].group) > N)
+            memcpy(c->copy[i].to, c->copy[i].from, 16);
+        else
+            c->copy[kept++] = c->copy[i];
+    c->copies = kept;
+}
+
 inline void __threadfence(void)
 {
 }

@@ -40,12 +40,19 @@
  *     ts_half2_to_floats(u, &a, &b)       of the two halves in u, the lower first
  *     ts_floats_to_half2(a, b)            two halves in a uint32_t, a the lower
  *     ts_mma_16816(d, a, b)               d[16x8] += a[16x16] * b[16x8]; halves, sums in float
+ *     ts_copy16(shared, global)           begins to copy 16 bytes, both 16-byte aligned (cp.async)
+ *     ts_copy_commit(), ts_copy_wait<N>() what a thread began since the last commit is a group;
+ *                                         waits until all but its N latest groups are there. Until
+ *                                         then the stand-in shows poison at the destination
+ *     TS_DEVICE                           static __device__ __forceinline__
  */
 #ifndef TS_CUDA_STANDIN_H
 #define TS_CUDA_STANDIN_H
 
 #include <stddef.h>
 #include <stdint.h>
+
+#define TS_DEVICE static __device__ __forceinline__
 
 #ifdef TS_CUDA_STANDIN
 
@@ -79,66 +86,83 @@
 
 #define TS_CONST static __device__ __constant__ const
 
-static __device__ __forceinline__ float ts_half_to_float(__half h)
+TS_DEVICE float ts_half_to_float(__half h)
 {
     return __half2float(h);
 }
 
-static __device__ __forceinline__ __half ts_float_to_half(float f)
+TS_DEVICE __half ts_float_to_half(float f)
 {
     return __float2half_rn(f);
 }
 
-static __device__ __forceinline__ uint16_t ts_half_bits(__half h)
+TS_DEVICE uint16_t ts_half_bits(__half h)
 {
     return __half_as_ushort(h);
 }
 
-static __device__ __forceinline__ __half ts_half_from_bits(uint16_t u)
+TS_DEVICE __half ts_half_from_bits(uint16_t u)
 {
     return __ushort_as_half(u);
 }
 
-static __device__ __forceinline__ float ts_bf16_to_float(__nv_bfloat16 h)
+TS_DEVICE float ts_bf16_to_float(__nv_bfloat16 h)
 {
     return __bfloat162float(h);
 }
 
-static __device__ __forceinline__ __nv_bfloat16 ts_float_to_bf16(float f)
+TS_DEVICE __nv_bfloat16 ts_float_to_bf16(float f)
 {
     return __float2bfloat16_rn(f);
 }
 
-static __device__ __forceinline__ uint16_t ts_bf16_bits(__nv_bfloat16 h)
+TS_DEVICE uint16_t ts_bf16_bits(__nv_bfloat16 h)
 {
     return __bfloat16_as_ushort(h);
 }
 
-static __device__ __forceinline__ __nv_bfloat16 ts_bf16_from_bits(uint16_t u)
+TS_DEVICE __nv_bfloat16 ts_bf16_from_bits(uint16_t u)
 {
     return __ushort_as_bfloat16(u);
 }
 
-static __device__ __forceinline__ void ts_half2_to_floats(uint32_t u, float *a, float *b)
+TS_DEVICE void ts_half2_to_floats(uint32_t u, float *a, float *b)
 {
     *a = __half2float(__ushort_as_half((unsigned short)u));
     *b = __half2float(__ushort_as_half((unsigned short)(u >> 16)));
 }
 
-static __device__ __forceinline__ uint32_t ts_floats_to_half2(float a, float b)
+TS_DEVICE uint32_t ts_floats_to_half2(float a, float b)
 {
     __half2 h = __floats2half2_rn(a, b);
     return (uint32_t)__half_as_ushort(__low2half(h)) | (uint32_t)__half_as_ushort(__high2half(h))
                                                            << 16;
 }
 
-static __device__ __forceinline__ void ts_mma_16816(float d[4], const uint32_t a[4],
-                                                    const uint32_t b[2])
+TS_DEVICE void ts_mma_16816(float d[4], const uint32_t a[4], const uint32_t b[2])
 {
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
                  "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\n"
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+TS_DEVICE void ts_copy16(void *shared, const void *global)
+{
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;\n"
+                 :
+                 : "r"((unsigned)__cvta_generic_to_shared(shared)), "l"(global)
+                 : "memory");
+}
+
+TS_DEVICE void ts_copy_commit(void)
+{
+    asm volatile("cp.async.commit_group;\n" : : : "memory");
+}
+
+template <int N> TS_DEVICE void ts_copy_wait(void)
+{
+    asm volatile("cp.async.wait_group %0;\n" : : "n"(N) : "memory");
 }
 
 static inline int ts_launch_error(void)
