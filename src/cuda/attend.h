@@ -1,0 +1,47 @@
+/* attend.h - attention on a GPU over the KV cache of a layer (layout: ops.h).
+ *
+ * Query row r of a KV head = (token t, head g) with r = t * n_group + g, n_group = n_head /
+ * n_head_kv; token t stands at position pos0 + t and sees positions
+ * max(0, pos0 + t - window + 1) .. pos0 + t. Their K and V must have been stored.
+ *
+ * Both kernels multiply on tensor cores in the same way (warp_attend.h): queries times the scale
+ * and the exponentials of scores are rounded to F16, sums and the softmax are F32. */
+#ifndef TS_CUDA_ATTEND_H
+#define TS_CUDA_ATTEND_H
+
+#include <stddef.h>
+
+#include "cuda/ops.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct ts_cuda_attention {
+    ts_cuda_rows q, o; /* n_head * head_dim floats a row, x aligned to 16 bytes, ld a multiple of 4;
+                          o may be q */
+    ts_cuda_kv kv;
+    int64_t n_head; /* a multiple of kv.n_head_kv                                          */
+    int64_t window; /* 0 = no limit                                                        */
+    float scale;    /* multiplies q.k                                                      */
+    void *work;     /* of decode: ts_cuda_attend_bytes(), aligned to 16 bytes              */
+} ts_cuda_attention;
+
+/* Decode: up to TS_CUDA_DECODE rows. Positions are shared out in splits of a fixed size, whatever
+ * the context: partial sums go to `work`, and a second kernel joins them in the order of
+ * positions. Neither grid depends on pos0, and the bits of a result depend neither on n_ctx nor on
+ * how many rows share the launch. */
+#define TS_CUDA_DECODE 8
+int ts_cuda_attend_decode(const ts_cuda_on *on, const ts_cuda_attention *p);
+
+/* Bytes of `work` for so many rows (on->rows). */
+size_t ts_cuda_attend_bytes(const ts_cuda_kv *kv, int64_t n_head, int64_t rows);
+
+/* Prefill: any number of rows, all of the positions before them in one walk. */
+int ts_cuda_attend_prefill(const ts_cuda_on *on, const ts_cuda_attention *p);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,227 @@
+/* mul.cu - products of quantised weights with few tokens, for decode.
+ *
+ * Bound by memory: every weight is read once, at its size in the file. A chunk of a row is 1024
+ * elements, 32 for each lane. Blocks have odd sizes, so that a lane can't load its own wide or
+ * aligned; a warp copies its chunks as they are, 16 bytes a lane side by side, to shared memory
+ * (cp.async, STAGES - 1 chunks of R rows ahead), and lanes read their groups there. Only the warp
+ * itself uses its buffers: no barriers of the block.
+ *
+ *     a warp's buffer   [STAGES][R][PITCH], each a chunk from the 16-byte border before it on
+ *
+ * Both limbs of the activations go through dp4a: sums of 32 (or 16) products are exact. */
+#include "cuda/mul.h"
+
+/* One token's part of a lane: 32 elements. */
+typedef struct lane_x {
+    int h[8], l[8];
+    float d;
+    int sum[2];
+} lane_x;
+
+TS_DEVICE void load_x(lane_x *x, const uint8_t *act, int64_t groups, int64_t token, int64_t group)
+{
+    const int4 *from = (const int4 *)act + token * 5 * groups + group;
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        int4 h = __ldg(from + i * groups), l = __ldg(from + (2 + i) * groups);
+        x->h[4 * i] = h.x, x->h[4 * i + 1] = h.y, x->h[4 * i + 2] = h.z, x->h[4 * i + 3] = h.w;
+        x->l[4 * i] = l.x, x->l[4 * i + 1] = l.y, x->l[4 * i + 2] = l.z, x->l[4 * i + 3] = l.w;
+    }
+    int4 rest = __ldg(from + 4 * groups);
+    x->d = __int_as_float(rest.x);
+    x->sum[0] = rest.y;
+    x->sum[1] = rest.z;
+}
+
+/* Products of four ints of codes. */
+TS_DEVICE int dot16(const uint32_t *q, const int *h, const int *l)
+{
+    int high = 0, low = 0;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        high = __dp4a((int)q[i], h[i], high);
+        low = __dp4a((int)q[i], l[i], low);
+    }
+    return 128 * high + low;
+}
+
+template <class T> TS_DEVICE float dot32(const uint32_t *q, const ts_scales &s, const lane_x &x)
+{
+    int a = dot16(q, x.h, x.l), b = dot16(q + 4, x.h + 4, x.l + 4);
+    int sum = x.sum[0] + x.sum[1];
+    float y;
+    if constexpr (T::HALVES)
+        y = s.d[0] * (float)(a - T::OFFSET * x.sum[0]) + s.d[1] * (float)(b - T::OFFSET * x.sum[1]);
+    else
+        y = s.d[0] * (float)(a + b - T::OFFSET * sum);
+    if constexpr (T::HALVES && T::MINS)
+        y += s.min[0] * (float)x.sum[0] + s.min[1] * (float)x.sum[1];
+    else if constexpr (T::MINS)
+        y += s.min[0] * (float)sum;
+    return x.d * y;
+}
+
+/* --- chunks ----------------------------------------------------------------------------------- */
+
+template <class T> struct chunk {
+    enum {
+        LANES = T::BLOCK / 32,               /* that share a block */
+        BYTES = 32 / LANES * T::BYTES,       /* of a whole chunk   */
+        PITCH = (BYTES + 15 + 15) / 16 * 16, /* from a border on   */
+        COPIES = (PITCH / 16 + 31) / 32,     /* of a lane, at most */
+    };
+};
+
+/* Begins to copy what chunk c has of a row. */
+template <class T>
+TS_DEVICE void fetch(uint8_t *to, const uint8_t *row, int64_t row_bytes, int64_t c, int lane)
+{
+    const uint8_t *from = row + c * chunk<T>::BYTES;
+    int64_t left = row_bytes - c * chunk<T>::BYTES;
+    int off = (int)((uintptr_t)from & 15);
+    int end = off + (left < chunk<T>::BYTES ? (int)left : (int)chunk<T>::BYTES);
+#pragma unroll
+    for (int i = 0; i < chunk<T>::COPIES; i++) {
+        int at = 16 * (lane + 32 * i);
+        if (at < end)
+            ts_copy16(to + at, from - off + at);
+    }
+}
+
+template <class T, int R>
+TS_DEVICE void fetch_rows(uint8_t *to, const uint8_t *const *row, const ts_mul_args &a, int64_t c,
+                          int lane)
+{
+#pragma unroll
+    for (int r = 0; r < R; r++)
+        fetch<T>(to + r * chunk<T>::PITCH, row[r], a.row_bytes, c, lane);
+}
+
+/* sum[R][M] += a lane's 32 elements of chunk c. x is the first token's part. */
+template <class T, int M, int R>
+TS_DEVICE void multiply(float *sum, const uint8_t *buffer, const uint8_t *const *row,
+                        const ts_mul_args &a, int64_t c, int lane, lane_x x)
+{
+    uint32_t q[R][8];
+    ts_scales s[R];
+    int64_t groups = a.k / 32;
+#pragma unroll
+    for (int r = 0; r < R; r++) {
+        int off = (int)((uintptr_t)(row[r] + c * chunk<T>::BYTES) & 15);
+        const uint8_t *b = buffer + r * chunk<T>::PITCH + off + lane / chunk<T>::LANES * T::BYTES;
+        T::template codes<8>(b, lane % chunk<T>::LANES, 0, q[r]);
+        s[r] = T::scales(b, lane % chunk<T>::LANES);
+    }
+#pragma unroll
+    for (int t = 0; t < M; t++) {
+        if (t > 0) {
+            if (t >= a.m)
+                break;
+            load_x(&x, a.x, groups, t, c * 32 + lane);
+        }
+#pragma unroll
+        for (int r = 0; r < R; r++)
+            sum[r * M + t] += dot32<T>(q[r], s[r], x);
+    }
+}
+
+/* --- the kernel ------------------------------------------------------------------------------- */
+
+template <class T, int M, int R, int STAGES, bool JOIN>
+static __global__ void __launch_bounds__(32 * TS_MUL_WARPS) mul(const ts_mul_args a)
+{
+    TS_SHARED(uint8_t, shared);
+    constexpr int stage = R * chunk<T>::PITCH;
+    int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
+    uint8_t *buffer = shared + warp * STAGES * stage;
+    int64_t first = ts_mul_first(a, JOIN ? R / 2 : R), groups = a.k / 32;
+    int64_t chunks = (groups + 31) / 32, ahead = warp % a.split;
+    const uint8_t *row[R];
+    ts_mul_rows<R, JOIN>(a, first, row);
+    float sum[R * M] = {};
+
+#pragma unroll
+    for (int i = 0; i < STAGES - 1; i++, ahead += a.split) {
+        if (ahead < chunks)
+            fetch_rows<T, R>(buffer + i * stage, row, a, ahead, lane);
+        ts_copy_commit();
+    }
+    int now = 0, next = STAGES - 1;
+    for (int64_t c = warp % a.split; c < chunks; c += a.split, ahead += a.split) {
+        if (ahead < chunks)
+            fetch_rows<T, R>(buffer + next * stage, row, a, ahead, lane);
+        ts_copy_commit();
+        bool mine = c * 32 + lane < groups;
+        lane_x x;
+        load_x(&x, a.x, groups, 0, mine ? c * 32 + lane : 0);
+        ts_copy_wait<STAGES - 1>();
+        __syncwarp(); /* what other lanes have copied */
+        if (mine)
+            multiply<T, M, R>(sum, buffer + now * stage, row, a, c, lane, x);
+        __syncwarp(); /* before it is overwritten */
+        now = now + 1 == STAGES ? 0 : now + 1;
+        next = next + 1 == STAGES ? 0 : next + 1;
+    }
+    ts_mul_finish<R, M, JOIN>(a, first, sum);
+}
+
+/* --- launches --------------------------------------------------------------------------------- */
+
+template <class T, int M, bool JOIN> static int launch(ts_mul_args a, void *stream)
+{
+    constexpr int R = ts_mul_rows_at_once(M), STAGES = R == 2 ? 3 : 2;
+    constexpr int outputs = JOIN ? R / 2 : R;
+    int64_t row_groups = (a.n + outputs - 1) / outputs;
+    a.split = ts_mul_split(row_groups, (a.k + 1023) / 1024);
+    size_t shared = (size_t)TS_MUL_WARPS * STAGES * R * chunk<T>::PITCH;
+    TS_LAUNCH((mul<T, M, R, STAGES, JOIN>), dim3((unsigned)ts_mul_blocks(row_groups, a.split)),
+              dim3(32 * TS_MUL_WARPS), shared, stream, a);
+    return ts_launch_error();
+}
+
+template <class T, bool JOIN> static int launch_m(ts_mul_args a, void *stream)
+{
+    a.row_bytes = a.k / T::BLOCK * T::BYTES;
+    return a.m == 1   ? launch<T, 1, JOIN>(a, stream)
+           : a.m == 2 ? launch<T, 2, JOIN>(a, stream)
+           : a.m <= 4 ? launch<T, 4, JOIN>(a, stream)
+                      : launch<T, 8, JOIN>(a, stream);
+}
+
+static int launch_type(uint32_t type, const ts_mul_args &a, void *stream)
+{
+    switch (type) {
+#define CASE(T)                                                                                    \
+    case T::TYPE:                                                                                  \
+        return a.join == TS_CUDA_ONE ? launch_m<T, false>(a, stream) : launch_m<T, true>(a, stream);
+        TS_QUANT_TYPES(CASE)
+#undef CASE
+    default:
+        return ts_mul_float(type, a, stream);
+    }
+}
+
+extern "C" int ts_cuda_mul_run(const ts_cuda_mul *p, void *stream)
+{
+    bool floats = p->type == TS_TYPE_F32 || p->type == TS_TYPE_F16 || p->type == TS_TYPE_BF16;
+    for (int64_t t = 0; t < p->m; t += TS_MUL_TOKENS) {
+        size_t x = floats ? (size_t)(t * p->ldx) * sizeof(float) : ts_cuda_act_bytes(t, p->k);
+        ts_mul_args a = {};
+        a.w[0] = (const uint8_t *)p->w;
+        a.w[1] = (const uint8_t *)p->v;
+        a.x = (const uint8_t *)p->x + x;
+        a.y = p->y + t * p->ldy;
+        a.add = p->add ? p->add + t * p->ldadd : NULL;
+        a.ldx = p->ldx;
+        a.ldy = p->ldy;
+        a.ldadd = p->ldadd;
+        a.n = p->n;
+        a.k = p->k;
+        a.m = p->m - t < TS_MUL_TOKENS ? (int)(p->m - t) : (int)TS_MUL_TOKENS;
+        a.join = p->join;
+        int error = launch_type(p->type, a, stream);
+        if (error)
+            return error;
+    }
+    return 0;
+}

@@ -1,0 +1,130 @@
+/* mul.h - what the products with few tokens share: which rows a warp has, and how its sums become
+ * outputs. Private to mul.cu and mul_float.cu.
+ *
+ * A warp takes R rows of weights at once, so that activations are read once for all of them, and
+ * runs along k with all lanes. R rows are R outputs; or, when gate and up are joined, R / 2 rows of
+ * both. Where there are too few rows to keep all memory channels busy, `split` warps of a block
+ * share rows, each with its part of k. */
+#ifndef TS_CUDA_MUL_H
+#define TS_CUDA_MUL_H
+
+#include "cuda/codes.h"
+#include "cuda/quant.h"
+
+enum { TS_MUL_WARPS = 4, TS_MUL_TOKENS = 8 };
+
+typedef struct ts_mul_args {
+    const uint8_t *w[2]; /* W and V                                   */
+    const uint8_t *x;
+    float *y;
+    const float *add;
+    int64_t ldx, ldy, ldadd;
+    int64_t n, k, row_bytes;
+    int m, split; /* split divides TS_MUL_WARPS */
+    int join;     /* ts_cuda_join               */
+} ts_mul_args;
+
+/* The first of a warp's outputs, of which it has `outputs`. */
+TS_DEVICE int64_t ts_mul_first(const ts_mul_args &a, int outputs)
+{
+    int warp = (int)threadIdx.x / 32;
+    return ((int64_t)blockIdx.x * (TS_MUL_WARPS / a.split) + warp / a.split) * outputs;
+}
+
+/* The weights' rows of a warp. Those behind the last are the last once more. */
+template <int R, bool JOIN>
+TS_DEVICE void ts_mul_rows(const ts_mul_args &a, int64_t first, const uint8_t **row)
+{
+    constexpr int outputs = JOIN ? R / 2 : R;
+#pragma unroll
+    for (int r = 0; r < R; r++) {
+        int64_t i = first + r % outputs;
+        row[r] = a.w[r / outputs] + (i < a.n ? i : a.n - 1) * a.row_bytes;
+    }
+}
+
+/* Sums of N values over the lanes. While there are several, each step sends one half of them and
+ * keeps the other: N values take N - 1 exchanges and few more. The sum that a lane returns is of
+ * value lane / (32 / N). */
+template <int N, int OFF> TS_DEVICE float ts_lane_sums(float *v)
+{
+    bool upper = threadIdx.x & OFF;
+    if constexpr (N > 1) {
+#pragma unroll
+        for (int i = 0; i < N / 2; i++) {
+            float keep = upper ? v[i + N / 2] : v[i], send = upper ? v[i] : v[i + N / 2];
+            v[i] = keep + __shfl_xor_sync(~0u, send, OFF);
+        }
+    } else if constexpr (OFF > 0) {
+        v[0] += __shfl_xor_sync(~0u, v[0], OFF);
+    }
+    if constexpr (OFF > 0)
+        return ts_lane_sums<(N > 1 ? N / 2 : 1), OFF / 2>(v);
+    return v[0];
+}
+
+/* silu(g) = g / (1 + e^-g); gelu(g) = g / (1 + e^-2z), z = sqrt(2 / pi) (g + 0.044715 g^3). */
+TS_DEVICE float ts_gate(float g, int join)
+{
+    float z = join == TS_CUDA_SILU ? g : 2 * 0.7978845608f * (g + 0.044715f * g * g * g);
+    return g / (1 + expf(-z));
+}
+
+/* From sum[R][M] of every lane to y. All threads of the block come here. */
+template <int R, int M, bool JOIN>
+TS_DEVICE void ts_mul_finish(const ts_mul_args &a, int64_t first, float *sum)
+{
+    int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
+    float v = ts_lane_sums<R * M, 16>(sum);
+    if (a.split > 1) {
+        TS_SHARED_ARRAY(float, part, [TS_MUL_WARPS][32]);
+        part[warp][lane] = v;
+        __syncthreads();
+        if (warp % a.split)
+            return;
+        for (int i = 1; i < a.split; i++)
+            v += part[warp + i][lane];
+    }
+    if constexpr (JOIN) { /* rows of V are the upper half of the lanes */
+        float up = __shfl_xor_sync(~0u, v, 16);
+        v = ts_gate(v, a.join) * up;
+    }
+    constexpr int lanes = 32 / (R * M), outputs = JOIN ? R / 2 : R;
+    int r = lane / lanes / M, t = lane / lanes % M;
+    if (lane % lanes || r >= outputs || first + r >= a.n || t >= a.m)
+        return;
+    if (!JOIN && a.add)
+        v += a.add[t * a.ldadd + first + r];
+    a.y[t * a.ldy + first + r] = v;
+}
+
+/* --- host ------------------------------------------------------------------------------------- */
+
+/* So many warps have enough loads under way for the largest GPUs. */
+enum { TS_MUL_ENOUGH = 2048 };
+
+static inline int ts_mul_split(int64_t row_groups, int64_t chunks)
+{
+    int split = 1;
+    while (split < TS_MUL_WARPS && row_groups * split < TS_MUL_ENOUGH && chunks >= 2 * split)
+        split *= 2;
+    return split;
+}
+
+static inline int64_t ts_mul_blocks(int64_t row_groups, int split)
+{
+    int64_t groups = TS_MUL_WARPS / split;
+    return (row_groups + groups - 1) / groups;
+}
+
+/* Rows of weights at once: with few tokens decoding is most of the work, with many the loads of
+ * activations are. */
+static constexpr int ts_mul_rows_at_once(int m)
+{
+    return m <= 2 ? 2 : 4;
+}
+
+/* Float weights, at most TS_MUL_TOKENS tokens; mul_float.cu. */
+int ts_mul_float(uint32_t type, ts_mul_args a, void *stream);
+
+#endif

@@ -1,0 +1,175 @@
+/* standin.h - what the .cu files include: CUDA, or a stand-in for it that runs on any x86-64 CPU.
+ *
+ * nvcc compiles the kernels for GPUs. With TS_CUDA_STANDIN defined, g++ compiles the same files
+ *
+ *     g++ -x c++ -std=c++17 -DTS_CUDA_STANDIN -Wno-unknown-pragmas ...
+ *
+ * and a launch runs them on the calling thread, so that kernels are tested without a GPU.
+ *
+ * What the stand-in does (sim.h, sim_math.h):
+ *   - runs the blocks of a grid one after the other; the threads of a block are fibers that change
+ *     places only where they wait for each other. Every second launch runs threads and blocks in
+ *     reverse order, so that a missing barrier often, not always, shows in the results;
+ *   - __syncthreads, __syncwarp, shuffles, votes and ts_mma_16816 (by the fragment layout of the
+ *     PTX manual), each for the lanes of its mask;
+ *   - fills shared memory with 0xff (NaN, -1) before every block, both what TS_SHARED names and
+ * what TS_SHARED_ARRAY declares; each is an allocation of its own, so that a sanitizer sees its
+ * end;
+ *   - stops the program with a sentence when threads wait for each other at different barriers or
+ *     for a thread that has ended, or shuffles name a lane that has: stricter than GPUs, which
+ * count out threads that have ended;
+ *   - refuses a launch that no GPU takes (block or shared memory too large, an empty grid), as an
+ *     error of ts_launch_error.
+ *
+ * What it can't show: races and the memory model (a thread sees what others wrote at once, and
+ * nothing is torn), misaligned vector loads unless UBSan is on, accesses of device memory by the
+ * host, streams (everything is done when the launch returns), the rounding of approximate
+ * functions (__expf is expf), the order in which tensor cores add, and speed. Plain `__shared__`
+ * compiles, but is neither poisoned nor checked. One launch at a time; not for ThreadSanitizer.
+ *
+ * Both worlds offer
+ *
+ *     TS_LAUNCH(kernel, grid, block, shared_bytes, stream, arguments...)
+ *                                         parentheses around a kernel with commas: (f<1, 2>)
+ *     ts_launch_error()                   0 or the cudaError of the last launch, and forgets it
+ *     TS_SHARED_LIMIT(kernel, bytes)      allows that much dynamic shared memory, over 48 KB
+ *     TS_SHARED(type, name)               type *name = the block's dynamic shared memory
+ *     TS_SHARED_ARRAY(type, name, [8][4]) a static array in shared memory
+ *     TS_CONST                            a constant table: static, in constant memory on a GPU
+ *     ts_half_to_float, ts_float_to_half, ts_half_bits, ts_half_from_bits, ts_bf16_...: one value
+ *     ts_half2_to_floats(u, &a, &b)       of the two halves in u, the lower first
+ *     ts_floats_to_half2(a, b)            two halves in a uint32_t, a the lower
+ *     ts_mma_16816(d, a, b)               d[16x8] += a[16x16] * b[16x8]; halves, sums in float
+ *     ts_copy16(shared, global)           begins to copy 16 bytes, both 16-byte aligned (cp.async)
+ *     ts_copy_commit(), ts_copy_wait<N>() what a thread began since the last commit is a group;
+ *                                         waits until all but its N latest groups are there. Until
+ *                                         then the stand-in shows poison at the destination
+ *     TS_DEVICE                           static __device__ __forceinline__
+ */
+#ifndef TS_CUDA_STANDIN_H
+#define TS_CUDA_STANDIN_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define TS_DEVICE static __device__ __forceinline__
+
+#ifdef TS_CUDA_STANDIN
+
+#include "cuda/sim.h"
+#include "cuda/sim_math.h"
+
+#define TS_CONST static const
+
+#else
+
+#include <cuda_runtime.h>
+#include <cuda_fp16.h>
+#include <cuda_bf16.h>
+
+#ifdef __CUDACC__
+
+#define TS_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                  \
+    do {                                                                                           \
+        auto ts_kernel_ = kernel;                                                                  \
+        ts_kernel_<<<(grid), (block), (shared_bytes), (cudaStream_t)(stream)>>>(__VA_ARGS__);      \
+    } while (0)
+
+#define TS_SHARED_LIMIT(kernel, bytes)                                                             \
+    ((int)cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(bytes)))
+
+#define TS_SHARED(type, name)                                                                      \
+    extern __shared__ __align__(16) unsigned char ts_shared_bytes[];                               \
+    type *name = reinterpret_cast<type *>(ts_shared_bytes)
+
+#define TS_SHARED_ARRAY(type, name, ...) __shared__ type name __VA_ARGS__
+
+#define TS_CONST static __device__ __constant__ const
+
+TS_DEVICE float ts_half_to_float(__half h)
+{
+    return __half2float(h);
+}
+
+TS_DEVICE __half ts_float_to_half(float f)
+{
+    return __float2half_rn(f);
+}
+
+TS_DEVICE uint16_t ts_half_bits(__half h)
+{
+    return __half_as_ushort(h);
+}
+
+TS_DEVICE __half ts_half_from_bits(uint16_t u)
+{
+    return __ushort_as_half(u);
+}
+
+TS_DEVICE float ts_bf16_to_float(__nv_bfloat16 h)
+{
+    return __bfloat162float(h);
+}
+
+TS_DEVICE __nv_bfloat16 ts_float_to_bf16(float f)
+{
+    return __float2bfloat16_rn(f);
+}
+
+TS_DEVICE uint16_t ts_bf16_bits(__nv_bfloat16 h)
+{
+    return __bfloat16_as_ushort(h);
+}
+
+TS_DEVICE __nv_bfloat16 ts_bf16_from_bits(uint16_t u)
+{
+    return __ushort_as_bfloat16(u);
+}
+
+TS_DEVICE void ts_half2_to_floats(uint32_t u, float *a, float *b)
+{
+    *a = __half2float(__ushort_as_half((unsigned short)u));
+    *b = __half2float(__ushort_as_half((unsigned short)(u >> 16)));
+}
+
+TS_DEVICE uint32_t ts_floats_to_half2(float a, float b)
+{
+    __half2 h = __floats2half2_rn(a, b);
+    return (uint32_t)__half_as_ushort(__low2half(h)) | (uint32_t)__half_as_ushort(__high2half(h))
+                                                           << 16;
+}
+
+TS_DEVICE void ts_mma_16816(float d[4], const uint32_t a[4], const uint32_t b[2])
+{
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+                 "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\n"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+TS_DEVICE void ts_copy16(void *shared, const void *global)
+{
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;\n"
+                 :
+                 : "r"((unsigned)__cvta_generic_to_shared(shared)), "l"(global)
+                 : "memory");
+}
+
+TS_DEVICE void ts_copy_commit(void)
+{
+    asm volatile("cp.async.commit_group;\n" : : : "memory");
+}
+
+template <int N> TS_DEVICE void ts_copy_wait(void)
+{
+    asm volatile("cp.async.wait_group %0;\n" : : "n"(N) : "memory");
+}
+
+static inline int ts_launch_error(void)
+{
+    return (int)cudaGetLastError();
+}
+
+#endif /* __CUDACC__ */
+#endif
+#endif
