@@ -15,7 +15,7 @@ static const char *const archs[] = {"llama", "qwen2", "qwen3", "gemma3"};
 static const ts_backend *const fakes[] = {&fake_backend, &fake_backend};
 static uint64_t seed = 20261125;
 
-static ts_accel two[2] = {{"fake0", &fake_kind, ROOMY, 0}, {"fake1", &fake_kind, ROOMY, 0}};
+static ts_accel two[2] = {{"fake0", 0, &fake_kind, ROOMY, 0}, {"fake1", 1, &fake_kind, ROOMY, 0}};
 
 static ts_engine_options options(ts_isa isa)
 {

@@ -30,7 +30,7 @@ int ts_rt_get_info(int ordinal, ts_rt_info *info)
         e = cudaMemGetInfo(&info->free_bytes, &info->total_bytes);
     if (e != cudaSuccess)
         return (int)e;
-    snprintf(info->name, sizeof info->name, "%s", p.name);
+    snprintf(info->name, sizeof info->name, "%.127s", p.name);
     info->major = p.major;
     info->minor = p.minor;
     return 0;
@@ -173,9 +173,8 @@ int ts_rt_gemm_run(ts_rt_gemm *g, float *y, int64_t ldy, bool add, const uint16_
                    const uint16_t *w, int64_t m, int64_t n, int64_t k)
 {
     const float one = 1, beta = add ? 1 : 0;
-    cublasStatus_t e =
-        g->gemm(g->handle, CUBLAS_OP_T, CUBLAS_OP_N, (int)n, (int)m, (int)k, &one, w, CUDA_R_16BF,
-                (int)k, x, CUDA_R_16BF, (int)k, &beta, y, CUDA_R_32F, (int)ldy, CUBLAS_COMPUTE_32F,
-                CUBLAS_GEMM_DEFAULT);
+    cublasStatus_t e = g->gemm(g->handle, CUBLAS_OP_T, CUBLAS_OP_N, (int)n, (int)m, (int)k, &one, w,
+                               CUDA_R_16BF, (int)k, x, CUDA_R_16BF, (int)k, &beta, y, CUDA_R_32F,
+                               (int)ldy, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
     return e == CUBLAS_STATUS_SUCCESS ? 0 : CUBLAS + (int)e;
 }

@@ -25,10 +25,8 @@ int ts_rt_count(const char **why)
 int ts_rt_get_info(int ordinal, ts_rt_info *info)
 {
     (void)ordinal;
-    *info = (ts_rt_info){.name = "stand-in",
-                         .free_bytes = ts_rt_memory,
-                         .total_bytes = ts_rt_memory,
-                         .major = 8};
+    *info = (ts_rt_info){
+        .name = "stand-in", .free_bytes = ts_rt_memory, .total_bytes = ts_rt_memory, .major = 8};
     return 0;
 }
 

@@ -9,7 +9,8 @@
 
 #define DEFAULT_CTX    4096
 #define DEFAULT_UBATCH 512
-#define ALIGN          64 /* of everything in the arena and among the buffers */
+#define ALIGN          64  /* of everything in the CPU's arena and among the buffers */
+#define ACCEL_ALIGN    256 /* of weights on accelerators                             */
 
 /* Sizes are sums and products of numbers from a stranger's file and from options. They saturate:
  * what doesn't fit 64 bits doesn't fit the machine either and is refused with the rest. */
@@ -25,9 +26,14 @@ static size_t sat_add(size_t a, size_t b)
     return ts_add_overflow(a, b, &r) ? SIZE_MAX : r;
 }
 
+static size_t aligned_to(size_t n, size_t align)
+{
+    return n > SIZE_MAX - align ? SIZE_MAX : (n + align - 1) / align * align;
+}
+
 static size_t aligned(size_t n)
 {
-    return n > SIZE_MAX - ALIGN ? SIZE_MAX : (n + ALIGN - 1) / ALIGN * ALIGN;
+    return aligned_to(n, ALIGN);
 }
 
 /* The kernel set and the place of each weight on the device it is for. Accelerators hold weights as
@@ -60,7 +66,7 @@ static void place_weights(ts_plan *p, ts_model *m)
             w->offset = d->packed;
             if (!w->device)
                 w->bytes = ks->packed_bytes(w->n, w->k);
-            d->packed = sat_add(d->packed, aligned(w->bytes));
+            d->packed = sat_add(d->packed, aligned_to(w->bytes, w->device ? ACCEL_ALIGN : ALIGN));
         } else {
             d->source = sat_add(d->source, w->bytes);
         }
@@ -211,6 +217,7 @@ static ts_status split_at(ts_plan *p, int64_t n, ts_model *m, const ts_split *sp
         p->dev[i] = (ts_plan_device){.name = split->accels[i - 1].name,
                                      .isa = split->accels[i - 1].kind->isa,
                                      .kind = split->accels[i - 1].kind,
+                                     .ordinal = split->accels[i - 1].ordinal,
                                      .n_threads = 1};
     ts_status s = ts_split_place(split, n, m, err);
     if (s)

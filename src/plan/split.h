@@ -26,6 +26,7 @@ typedef struct ts_accel_kind {
 /* An accelerator as the plan sees it. */
 typedef struct ts_accel {
     const char *name; /* "CUDA0"                                                    */
+    int ordinal;      /* among the devices of its kind                              */
     const ts_accel_kind *kind;
     size_t memory; /* bytes that a plan and one session may take                 */
     double share;  /* of the layers that go to accelerators; all 0: by memory    */

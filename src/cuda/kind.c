@@ -1,0 +1,108 @@
+/* kind.c - what a plan has to know of NVIDIA GPUs: formats and sizes. No GPU is needed for it. */
+#include "cuda/attend.h"
+#include "cuda/impl.h"
+#include "cuda/quant.h"
+#include "plan/plan.h"
+
+/* Of few tokens 15 bits, of more BF16: never more bytes for fewer tokens. */
+static size_t quant_bytes(int64_t m, int64_t k)
+{
+    return ts_cuda_act_bytes(m, k);
+}
+
+static size_t float_bytes(int64_t m, int64_t k)
+{
+    return (size_t)m * (size_t)k * sizeof(float);
+}
+
+static const ts_prep quant_prep = {.act = TS_ACT_Q8_32,
+                                   .isa = TS_ISA_REF,
+                                   .limbs = 2,
+                                   .m_group = 1,
+                                   .k_group = 32,
+                                   .bytes = quant_bytes};
+static const ts_prep float_prep = {.act = TS_ACT_F32,
+                                   .isa = TS_ISA_REF,
+                                   .limbs = 1,
+                                   .m_group = 1,
+                                   .k_group = 1,
+                                   .bytes = float_bytes};
+
+#define QUANT(T)                                                                                   \
+    {                                                                                              \
+        .type = TS_TYPE_##T, .isa = TS_ISA_REF, .layout = "source", .prep = &quant_prep,           \
+        .prep_int8 = &quant_prep, .group = 1                                                       \
+    }
+#define FLOAT(T)                                                                                   \
+    {                                                                                              \
+        .type = TS_TYPE_##T, .isa = TS_ISA_REF, .layout = "source", .prep = &float_prep,           \
+        .prep_int8 = &float_prep, .group = 1                                                       \
+    }
+
+static const ts_kset ksets[] = {
+    QUANT(Q4_0),  QUANT(Q4_1), QUANT(Q5_0), QUANT(Q5_1), QUANT(Q8_0),   QUANT(Q2_K),
+    QUANT(Q3_K),  QUANT(Q4_K), QUANT(Q5_K), QUANT(Q6_K), QUANT(IQ4_NL), QUANT(IQ4_XS),
+    QUANT(MXFP4), FLOAT(F32),  FLOAT(F16),  FLOAT(BF16),
+};
+
+static const ts_kset *kset(ts_type type)
+{
+    for (size_t i = 0; i < sizeof ksets / sizeof *ksets; i++)
+        if (ksets[i].type == type)
+            return &ksets[i];
+    return NULL;
+}
+
+static size_t kv_bytes(const ts_plan *p, int device, const ts_model *m)
+{
+    return 2 * (size_t)p->dev[device].n_layers * ts_cuda_kv_elements(p, m) * sizeof(uint16_t);
+}
+
+/* Float vectors of a device's steps: each once a step that uses it, which are few that share. */
+static size_t vector_bytes(const ts_plan *p, int device)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < p->steps.n; i++)
+        if (p->steps.v[i].device == device)
+            n += ts_cuda_aligned((size_t)ts_cuda_vector_floats(&p->steps.v[i]) * sizeof(float));
+    return n;
+}
+
+size_t ts_cuda_vector_bytes(const ts_plan *p, int device)
+{
+    return vector_bytes(p, device);
+}
+
+/* The strip holds whole rows of the widest weight. */
+size_t ts_cuda_strip_bytes(const ts_plan *p, int device)
+{
+    size_t most = 0;
+    for (size_t i = 0; i < p->steps.n; i++) {
+        const ts_step *st = &p->steps.v[i];
+        if (st->device != device || (st->op != TS_OP_MATMUL && st->op != TS_OP_GLU))
+            continue;
+        const size_t row = (size_t)st->w->k * sizeof(uint16_t), all = row * (size_t)st->w->n;
+        const size_t strip = row > TS_CUDA_STRIP ? row : all < TS_CUDA_STRIP ? all : TS_CUDA_STRIP;
+        most = strip > most ? strip : most;
+    }
+    return most;
+}
+
+size_t ts_cuda_attend_work(const ts_plan *p, const ts_model *m)
+{
+    ts_cuda_kv kv = {.n_ctx = p->n_ctx, .n_head_kv = m->hp.n_head_kv, .head_dim = m->hp.head_dim};
+    return ts_cuda_attend_bytes(&kv, m->hp.n_head, TS_CUDA_DECODE);
+}
+
+static size_t work_bytes(ts_plan *p, int device, const ts_model *m)
+{
+    size_t buffers = 0; /* what alignment adds to them */
+    for (size_t i = 0; i < p->steps.n_bufs; i++)
+        buffers += p->steps.bufs[i].devices >> device & 1 ? TS_CUDA_ALIGN : 0;
+    p->dev[device].scratch = ts_cuda_attend_work(p, m);
+    return buffers + ts_cuda_aligned(p->dev[device].scratch) +
+           ts_cuda_aligned(sizeof(ts_cuda_batch)) + vector_bytes(p, device) +
+           ts_cuda_strip_bytes(p, device) + TS_CUDA_BLAS;
+}
+
+const ts_accel_kind ts_cuda_kind = {TS_ISA_REF, kset, kv_bytes, work_bytes};
