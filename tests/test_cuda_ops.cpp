@@ -60,27 +60,24 @@ template <class T> struct memory {
     }
 };
 
-static const uint32_t POISON = ~0u;
+/* m rows of d floats among poison: before the first and past each. Behind them, MORE rows that the
+ * batch doesn't have hold numbers where there are any, so that one sees who works on them. */
+enum { MORE = 3 };
 
-static bool poisoned(float x)
-{
-    uint32_t u;
-    memcpy(&u, &x, sizeof u);
-    return u == POISON;
-}
-
-/* m rows of d floats among poison: before the first, past each and in rows from m on. */
 struct matrix {
     int64_t m, d, ld, before;
     memory<float> mem;
 
+    /* Without spread: an output, all of it a NaN that no operation makes. */
     matrix(int64_t m_, int64_t d_, int64_t pad, float spread)
-        : m(m_), d(d_), ld(d_ + pad), before(16), mem((size_t)(16 + (m_ + 3) * (d_ + pad)))
+        : m(m_), d(d_), ld(d_ + pad), before(16), mem((size_t)(16 + (m_ + MORE) * (d_ + pad)))
     {
-        if (spread > 0)
-            for (int64_t r = 0; r < m; r++)
-                for (int64_t i = 0; i < d; i++)
-                    at(r, i) = spread * rnd_normal(&seed);
+        static const uint32_t out = 0xffc0beef;
+        for (int64_t r = 0; r < m + MORE && spread > 0; r++)
+            for (int64_t i = 0; i < d; i++)
+                at(r, i) = spread * rnd_normal(&seed);
+        for (size_t i = 0; i < mem.host.size() && spread <= 0; i++)
+            memcpy(&mem.host[i], &out, sizeof out);
         mem.up();
     }
     float &at(int64_t r, int64_t i)
@@ -118,7 +115,8 @@ struct launch {
     }
 };
 
-/* Rows 0..n of y are want[n][d] to an NMSE of limit for each `part` of them; all else is poison. */
+/* Rows 0..n of y are want[n][d] to an NMSE of limit for each `part` of them; all else has kept its
+ * bits. */
 static void agree(const char *what, matrix &y, int64_t n, const std::vector<double> &want,
                   int64_t part, double limit)
 {
@@ -140,7 +138,7 @@ static void agree(const char *what, matrix &y, int64_t n, const std::vector<doub
     for (int64_t i = 0; i < (int64_t)got.size(); i++) {
         const int64_t r = (i - y.before) / y.ld, c = (i - y.before) % y.ld;
         if (i < y.before || r >= n || c >= d)
-            outside += !poisoned(got[(size_t)i]);
+            outside += memcmp(&got[(size_t)i], &y.mem.host[(size_t)i], sizeof(float)) != 0;
     }
     CHECK_MSG(outside == 0, "%s m=%d d=%d writes %zu values outside", what, (int)n, (int)d,
               outside);
@@ -554,7 +552,8 @@ static void test_attend(const attend_case &c, bool decode, bool in_place, float 
     for (int64_t t = 0; t < c.m; t++)
         for (int64_t h = 0; h < c.hkv * c.group; h++)
             append(want, attend_row(a, t, h));
-    const int64_t more = decode && c.m == TS_CUDA_DECODE ? 0 : rnd(0, 1);
+    const bool just = c.m == 65 || (decode && c.m == TS_CUDA_DECODE);
+    const int64_t more = just ? 0 : rnd(0, 1);
     run_attend(a, decode, in_place, more);
     char what[160];
     snprintf(what, sizeof what, "%s pos0=%d hkv=%d group=%d head_dim=%d window=%d",
@@ -575,11 +574,15 @@ static void test_attention(void)
     static const int64_t dims[] = {64, 80, 96, 128, 192, 256, 8, 40, 200};
     static const int64_t groups[] = {1, 3, 4, 8};
     static const int64_t windows[] = {0, 0, 1, 5, 64, 100, 256, 1000};
-    static const int64_t starts[] = {0, 1, 31, 63, 64, 65, 255, 256, 257, 511, 630};
+    static const int64_t starts[] = {0, 1, 31, 63, 64, 65, 127, 128, 129, 255, 256, 511, 630};
     for (int64_t hd : dims) {
         for (int i = 0; i < 6; i++) {
-            const attend_case c = {rnd(1, TS_CUDA_DECODE), PICK(starts), rnd(1, 2),
-                                   PICK(groups),           hd,           PICK(windows)};
+            const attend_case c = {rnd(1, i % 3 ? 8 : TS_CUDA_DECODE),
+                                   PICK(starts),
+                                   rnd(1, 2),
+                                   PICK(groups),
+                                   hd,
+                                   PICK(windows)};
             test_attend(c, true, i % 2, i < 4 ? 1 : 8);
         }
         for (int i = 0; i < 4; i++) {
@@ -588,12 +591,18 @@ static void test_attention(void)
             test_attend(c, false, i % 2, i < 3 ? 1 : 8);
         }
     }
-    /* one position; one more than a split; 700 of them; a group wider than a tile */
+    /* one position; one more than a split; 700 positions; a group wider than a tile */
     test_attend(attend_case{1, 0, 1, 1, 128, 0}, true, false, 1);
-    test_attend(attend_case{1, 256, 2, 4, 128, 0}, true, false, 1);
+    test_attend(attend_case{1, 128, 2, 4, 128, 0}, true, false, 1);
     test_attend(attend_case{8, 692, 1, 8, 64, 0}, true, false, 1);
     test_attend(attend_case{2, 300, 1, 24, 64, 50}, true, false, 1);
     test_attend(attend_case{70, 630, 1, 3, 128, 0}, false, false, 1);
+    for (int64_t hd : {64, 128, 192, 256}) {
+        /* a last block of one row; tiles that all rows but the first, or but the last, see whole */
+        test_attend(attend_case{65, 9, 1, 1, hd, 0}, false, false, 1);
+        test_attend(attend_case{20, 62, 1, 1, hd, 0}, false, false, 1);
+        test_attend(attend_case{20, 163, 1, 1, hd, 100}, false, false, 1);
+    }
     test_attend(attend_case{33, 100, 1, 24, 64, 17}, false, false, 1);
 }
 
@@ -680,7 +689,7 @@ static void test_decode_replay(void)
     memory<uint8_t> work(ts_cuda_attend_bytes(&p.kv, p.n_head, 1));
     p.work = work.dev;
     replay step(&l.on, &p);
-    for (int64_t pos : {0, 5, 255, 256, 600, 40}) {
+    for (int64_t pos : {0, 5, 127, 128, 600, 40}) {
         l.batch.host[0].pos0 = (int32_t)pos;
         l.batch.up();
         step.run();
@@ -700,8 +709,8 @@ static void test_decode_long(void)
 
 static void test_refused(void)
 {
-    attend_data a(attend_case{9, 0, 1, 1, 64, 0}, 0, 1);
-    launch l(9, 1, 0, false, 0);
+    attend_data a(attend_case{TS_CUDA_DECODE + 1, 0, 1, 1, 64, 0}, 0, 1);
+    launch l(TS_CUDA_DECODE + 1, 1, 0, false, 0);
     ts_cuda_attention p = {a.q.rows(), a.o.rows(), a.kv.kv(), 1, 0, 1, NULL};
     CHECK(ts_cuda_attend_decode(&l.on, &p) != 0); /* too many rows */
     p.kv.head_dim = 60;
@@ -724,8 +733,9 @@ int main(void)
     test_rows();
     test_heads();
     test_attention();
-    test_decode_bits(attend_case{5, 510, 1, 4, 128, 0});
-    test_decode_bits(attend_case{3, 254, 2, 3, 80, 20});
+    test_decode_bits(attend_case{5, 254, 1, 4, 128, 0});
+    test_decode_bits(attend_case{3, 127, 2, 3, 80, 20});
+    test_decode_bits(attend_case{2, 1406, 1, 2, 64, 1280}); /* another first split, of ten */
     test_decode_replay();
     test_decode_long();
     test_refused();

@@ -13,9 +13,9 @@ namespace
 
 constexpr int WARPS = 4, THREADS = 32 * WARPS;
 
-/* Decode: positions of a split, whose sums a block makes; blocks of a KV head at most. With more
- * splits than that a block has several. */
-constexpr int SPLIT = 256, MAX_SPLITS = 256;
+/* Decode: positions of a split, whose sums a block makes: its warps do them in one or two steps.
+ * Blocks of a KV head at most; with more splits than that a block has several. */
+constexpr int SPLIT = 128, MAX_SPLITS = 256;
 
 /* Threads of a block that joins splits. */
 constexpr int JOIN = 256;

@@ -27,17 +27,18 @@ typedef struct ts_cuda_attention {
     void *work;     /* of decode: ts_cuda_attend_bytes(), aligned to 16 bytes              */
 } ts_cuda_attention;
 
-/* Decode: up to TS_CUDA_DECODE rows. Positions are shared out in splits of a fixed size, whatever
- * the context: partial sums go to `work`, and a second kernel joins them in the order of
+/* Decode: few rows, at most TS_CUDA_DECODE. Positions are shared out in splits of a fixed size,
+ * whatever the context: partial sums go to `work`, and a second kernel joins them in the order of
  * positions. Neither grid depends on pos0, and the bits of a result depend neither on n_ctx nor on
- * how many rows share the launch. */
-#define TS_CUDA_DECODE 8
+ * how many rows share the launch. K and V are read once for each 16 query rows of a KV head. */
+#define TS_CUDA_DECODE 32
 int ts_cuda_attend_decode(const ts_cuda_on *on, const ts_cuda_attention *p);
 
 /* Bytes of `work` for so many rows (on->rows). */
 size_t ts_cuda_attend_bytes(const ts_cuda_kv *kv, int64_t n_head, int64_t rows);
 
-/* Prefill: any number of rows, all of the positions before them in one walk. */
+/* Prefill: any number of rows. A block walks over all positions that its 64 query rows see, so a
+ * few rows after a long context keep few blocks busy: those are better decoded. */
 int ts_cuda_attend_prefill(const ts_cuda_on *on, const ts_cuda_attention *p);
 
 #ifdef __cplusplus
