@@ -51,8 +51,29 @@ function(ts_cuda_standin)
     endforeach()
 endfunction()
 
-if(TS_BUILD_TESTS AND NOT TS_FUZZ AND NOT TS_SANITIZE MATCHES "thread")
+# The device over these kernels: a test, and the plug-in as a file, for tests of the program (TESSERA_CUDA_LIBRARY).
+function(ts_cuda_standin_device)
+    set(host ${PROJECT_SOURCE_DIR}/src/cuda/device.c ${PROJECT_SOURCE_DIR}/src/cuda/kind.c
+        ${PROJECT_SOURCE_DIR}/src/cuda/rt_standin.c)
+    set_target_properties(ts_cuda_standin PROPERTIES POSITION_INDEPENDENT_CODE ON)
+    add_executable(test_cuda_device ${PROJECT_SOURCE_DIR}/tests/test_cuda_device.c ${host})
+    target_link_libraries(test_cuda_device PRIVATE ts_check ts_internal $<TARGET_FILE:ts_cuda_standin>)
+    add_dependencies(test_cuda_device ts_cuda_standin)
+    set_target_properties(test_cuda_device PROPERTIES LINKER_LANGUAGE CXX
+        RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
+    add_test(NAME cuda_device COMMAND test_cuda_device)
+    set_tests_properties(cuda_device PROPERTIES TIMEOUT 900)
+    add_library(tessera_cuda_standin SHARED ${PROJECT_SOURCE_DIR}/src/cuda/plugin.c ${host})
+    target_link_libraries(tessera_cuda_standin PRIVATE ts_internal $<TARGET_FILE:ts_cuda_standin>)
+    target_link_options(tessera_cuda_standin PRIVATE -Wl,--exclude-libs,ALL)
+    add_dependencies(tessera_cuda_standin ts_cuda_standin)
+    set_target_properties(tessera_cuda_standin PROPERTIES LINKER_LANGUAGE CXX C_VISIBILITY_PRESET hidden
+        LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
+endfunction()
+
+if(TS_BUILD_TESTS AND NOT TS_FUZZ AND NOT TS_STATIC AND NOT TS_SANITIZE MATCHES "thread")
     ts_cuda_standin()
+    ts_cuda_standin_device()
 endif()
 
 # --- for GPUs ----------------------------------------------------------------------------------

@@ -109,7 +109,21 @@ typedef struct ts_engine_options {
      * used; a file that is stale or damaged is reported to the log and made anew, and one that
      * can't be written is a warning, never an error (docs/CLI.md). */
     const char *pack_cache;
+    /* NVIDIA GPUs (docs/CLI.md). The last n_gpu_layers layers go to them, with more than the model
+     * has the output matrix too, with TS_GPU_LAYERS_AUTO as many as fit; 0 uses none. A number that
+     * doesn't fit is refused (TS_NO_MEMORY). Where no GPU can be used, a line of the log says why
+     * and the CPU does everything; where memory that was free is taken meanwhile, fewer layers go
+     * there, with a line too. */
+    int64_t n_gpu_layers;
+    size_t vram_limit; /* bytes of each GPU that may be taken; 0 = what is free, less a margin */
+    /* "PATTERN=DEVICE": weights in whose names the pattern (PCRE2) is found go to the device, CPU,
+     * CUDA0, CUDA1 ...; the last that is found counts. One that is found in no name is
+     * TS_BAD_ARG, and so is a device that isn't there. */
+    const char *const *override_tensors;
+    size_t n_override_tensors;
 } ts_engine_options;
+
+#define TS_GPU_LAYERS_AUTO (-1)
 
 TS_API void ts_engine_options_init(ts_engine_options *opt);
 

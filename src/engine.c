@@ -3,9 +3,11 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <time.h>
 
 #include "base/cpu.h"
+#include "base/mem.h"
 
 #define STR2(x) #x
 #define STR(x)  STR2(x)
@@ -27,11 +29,20 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+static void free_overrides(ts_engine *e)
+{
+    for (size_t i = 0; i < e->n_overrides; i++)
+        free((char *)(uintptr_t)e->overrides[i].pattern);
+    free(e->overrides);
+}
+
 void ts_engine_close(ts_engine *e)
 {
     if (!e)
         return;
     ts_devices_close(&e->devices);
+    ts_gpus_close(&e->gpus);
+    free_overrides(e);
     ts_plan_free(&e->plan);
     ts_model_close(e->m);
     ts_tokenizer_close(e->tok);
@@ -39,7 +50,113 @@ void ts_engine_close(ts_engine *e)
     free(e);
 }
 
-/* Everything after the vocabulary. */
+/* --- GPUs --------------------------------------------------------------------- */
+
+/* The number of a device by its name; -1. */
+static int device_of(const ts_split *s, const char *name)
+{
+    for (int i = 0; i <= s->n_accels; i++)
+        if (strcasecmp(i ? s->accels[i - 1].name : "CPU", name) == 0)
+            return i;
+    return -1;
+}
+
+/* From "PATTERN=DEVICE", which is cut in two. */
+static ts_status parse_override(ts_override *out, char *text, const ts_split *s, ts_error *err)
+{
+    char *sep = strrchr(text, '=');
+    if (!sep || sep == text || !sep[1])
+        return ts_fail(err, TS_BAD_ARG, "'%s' is not of the form PATTERN=DEVICE", text);
+    const int device = device_of(s, sep + 1);
+    if (device < 0)
+        return ts_fail(err, TS_BAD_ARG, "'%s': there is no device '%s' to be used", text, sep + 1);
+    *sep = '\0';
+    *out = (ts_override){text, device};
+    return TS_OK;
+}
+
+static ts_status take_overrides(ts_engine *e, const ts_engine_options *o, ts_split *s,
+                                ts_error *err)
+{
+    if (!o->n_override_tensors)
+        return TS_OK;
+    e->overrides = ts_calloc(o->n_override_tensors, sizeof *e->overrides);
+    if (!e->overrides)
+        return ts_fail(err, TS_NO_MEMORY, "no memory for %zu patterns", o->n_override_tensors);
+    for (size_t i = 0; i < o->n_override_tensors; i++) {
+        char *copy = strdup(o->override_tensors[i]);
+        if (!copy)
+            return ts_fail(err, TS_NO_MEMORY, "no memory for %zu patterns", o->n_override_tensors);
+        e->overrides[e->n_overrides++].pattern = copy;
+        ts_status st = parse_override(&e->overrides[i], copy, s, err);
+        if (st)
+            return st;
+    }
+    s->overrides = e->overrides;
+    s->n_overrides = e->n_overrides;
+    return TS_OK;
+}
+
+/* What the options say of GPUs. */
+static ts_status take_gpus(ts_engine *e, const ts_engine_options *o, ts_engine_split *out,
+                           ts_error *err)
+{
+    char why[256];
+    if (o->n_gpu_layers < TS_GPU_LAYERS_AUTO)
+        return ts_fail(err, TS_BAD_ARG, "%lld layers on GPUs; it must be 0 or more",
+                       (long long)o->n_gpu_layers);
+    if (o->n_gpu_layers || o->n_override_tensors) {
+        ts_gpus_open(&e->gpus, o->vram_limit, why, sizeof why);
+        if (!e->gpus.n)
+            ts_logf(&e->log, TS_LOG_WARN, "no GPU is used: %s", why);
+    }
+    out->split =
+        (ts_split){.accels = e->gpus.accel, .n_accels = e->gpus.n, .n_gpu_layers = o->n_gpu_layers};
+    out->backends = e->gpus.backend;
+    return take_overrides(e, o, &out->split, err);
+}
+
+/* Who holds how many layers, a line for each accelerator. */
+static void say_split(const ts_engine *e)
+{
+    for (int i = 1; i < e->plan.n_devices; i++) {
+        const ts_plan_device *d = &e->plan.dev[i];
+        ts_logf(&e->log, TS_LOG_INFO, "%s%s%s: %lld of %lld layers, %.2f GiB of weights", d->name,
+                e->gpus.n ? ", " : "", e->gpus.n ? e->gpus.info[i - 1].name : "",
+                (long long)d->n_layers, (long long)e->m->hp.n_layer,
+                (double)d->packed / (double)(1 << 30));
+    }
+}
+
+/* Plans and loads. An accelerator may lose memory between the two: then one layer less goes there,
+ * and so on. */
+static ts_status load_model(ts_engine *e, const ts_engine_options *o, ts_plan_options *po,
+                            const ts_backend *const be[], ts_error *err)
+{
+    ts_load_options lo = {.log = &e->log,
+                          .pack_cache = o->pack_cache,
+                          .progress = o->progress,
+                          .progress_user = o->progress_user};
+    for (;;) {
+        ts_status s = ts_plan_make(&e->plan, e->m, po, &e->log, err);
+        if (s || o->plan_only)
+            return s;
+        s = ts_devices_open(&e->devices, be, &e->plan, e->m, &lo, err);
+        if (s != TS_NO_MEMORY || e->plan.n_gpu_layers == 0) {
+            if (!s)
+                say_split(e);
+            return s;
+        }
+        po->split.n_gpu_layers = e->plan.n_gpu_layers - 1;
+        ts_logf(&e->log, TS_LOG_WARN, "%s; trying with %lld layers on GPUs", err->msg,
+                (long long)po->split.n_gpu_layers);
+        ts_plan_free(&e->plan);
+        e->plan = (ts_plan){0};
+        *err = (ts_error){0};
+    }
+}
+
+/* Everything after the vocabulary. split: for tests, instead of what the options say. */
 static ts_status open_model(ts_engine *e, const ts_engine_options *o, const ts_engine_split *split,
                             ts_error *err)
 {
@@ -48,28 +165,28 @@ static ts_status open_model(ts_engine *e, const ts_engine_options *o, const ts_e
                           .int8_prefill = o->int8_prefill,
                           .n_ctx = o->n_ctx,
                           .n_ubatch = o->n_ubatch,
-                          .n_logits = o->n_logits,
-                          .split = split->split};
-    for (int i = 0; i < split->split.n_accels; i++)
-        be[1 + i] = split->backends[i];
+                          .n_logits = o->n_logits};
+    ts_engine_split found = {0};
     ts_status s;
     if ((s = ts_isa_resolve(o->isa, o->no_amx, &e->log, &po.isa, err)) ||
-        (s = ts_model_open(&e->m, e->g, ts_tokenizer_n(e->tok), &e->log, err)) ||
-        (s = ts_plan_make(&e->plan, e->m, &po, &e->log, err)))
+        (s = ts_model_open(&e->m, e->g, ts_tokenizer_n(e->tok), &e->log, err)))
         return s;
-    if (o->plan_only)
-        return TS_OK;
-    ts_load_options lo = {.log = &e->log,
-                          .pack_cache = o->pack_cache,
-                          .progress = o->progress,
-                          .progress_user = o->progress_user};
-    return ts_devices_open(&e->devices, be, &e->plan, e->m, &lo, err);
+    if (!split) {
+        if ((s = take_gpus(e, o, &found, err)))
+            return s;
+        split = &found;
+    }
+    po.split = split->split;
+    for (int i = 0; i < split->split.n_accels; i++)
+        be[1 + i] = split->backends[i];
+    ts_error own = {0}; /* a caller may want no sentence; the log does */
+    return load_model(e, o, &po, be, err ? err : &own);
 }
 
 ts_status ts_engine_open(ts_engine **out, const char *path, const ts_engine_options *opt,
                          ts_error *err)
 {
-    return ts_engine_open_split(out, path, opt, &(ts_engine_split){0}, err);
+    return ts_engine_open_split(out, path, opt, NULL, err);
 }
 
 ts_status ts_engine_open_split(ts_engine **out, const char *path, const ts_engine_options *opt,

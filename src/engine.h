@@ -2,6 +2,7 @@
 #ifndef TS_ENGINE_H
 #define TS_ENGINE_H
 
+#include "exec/gpu.h"
 #include "exec/run.h"
 #include "model/tokenizer.h"
 
@@ -12,6 +13,9 @@ struct ts_engine {
     ts_tokenizer *tok;
     ts_model *m; /* NULL with vocab_only                  */
     ts_plan plan;
+    ts_gpus gpus;
+    ts_override *overrides; /* [n_overrides], with their patterns */
+    size_t n_overrides;
     ts_devices devices; /* n = 0 with vocab_only or plan_only     */
     double load_seconds;
 };
@@ -22,7 +26,7 @@ typedef struct ts_engine_split {
     const ts_backend *const *backends; /* [split.n_accels] */
 } ts_engine_split;
 
-/* As ts_engine_open, with accelerators. */
+/* As ts_engine_open; split: accelerators for tests, instead of what the options say. */
 ts_status ts_engine_open_split(ts_engine **out, const char *path, const ts_engine_options *opt,
                                const ts_engine_split *split, ts_error *err);
 

@@ -21,7 +21,8 @@ static int64_t fake_copies, fake_runs;
 static ts_status fake_call(const char *what, ts_error *err)
 {
     if (fake_calls++ == fake_fails_at)
-        return ts_fail(err, TS_NO_MEMORY, "the fake device fails to %s, as it was told", what);
+        return ts_fail(err, strncmp(what, "allocate", 8) == 0 ? TS_NO_MEMORY : TS_IO,
+                       "the fake device fails to %s, as it was told", what);
     return TS_OK;
 }
 

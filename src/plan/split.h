@@ -38,8 +38,6 @@ typedef struct ts_override {
     int device; /* 0 is the CPU, i the i-th accelerator */
 } ts_override;
 
-#define TS_GPU_LAYERS_AUTO (-1)
-
 typedef struct ts_split {
     const ts_accel *accels;
     int n_accels;

@@ -1,0 +1,43 @@
+/* gpu.h - GPUs of this machine, by a library that is loaded when it is wanted.
+ *
+ * libtessera_cuda.so is looked for beside the program or this library, in ../lib from there, and
+ * where the system looks; TESSERA_CUDA_LIBRARY names another file, or nothing to have none. Without
+ * it, a driver or a GPU everything works but GPUs. */
+#ifndef TS_EXEC_GPU_H
+#define TS_EXEC_GPU_H
+
+#include "cuda/rt.h"
+#include "exec/backend.h"
+
+/* What the library offers, by the function ts_cuda_plugin. */
+typedef struct ts_gpu_plugin {
+    uint64_t abi; /* ts_gpu_abi() of the sources it was built from */
+    const ts_backend *backend;
+    const ts_accel_kind *kind;
+    int (*count)(const char **why);
+    int (*get_info)(int ordinal, ts_rt_info *info);
+    const char *(*text)(int error);
+} ts_gpu_plugin;
+
+typedef const ts_gpu_plugin *ts_gpu_plugin_fn(void);
+
+#define TS_MAX_GPUS (TS_MAX_DEVICES - 1)
+
+typedef struct ts_gpus {
+    void *library;
+    int n;
+    ts_accel accel[TS_MAX_GPUS];
+    const ts_backend *backend[TS_MAX_GPUS];
+    ts_rt_info info[TS_MAX_GPUS];
+    char name[TS_MAX_GPUS][16]; /* "CUDA0" */
+} ts_gpus;
+
+/* Changes with the structures that program and library share. */
+uint64_t ts_gpu_abi(void);
+
+/* Finds all. limit: bytes of each that may be taken; 0: what is free but for a margin. g->n is 0
+ * where none can be used, and why[n] a clause that says the reason. */
+void ts_gpus_open(ts_gpus *g, size_t limit, char *why, size_t n);
+void ts_gpus_close(ts_gpus *g);
+
+#endif
