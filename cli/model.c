@@ -1,6 +1,9 @@
 /* model.c - the options every command that opens a model has, and opening it. */
 #include "model.h"
 
+#include <ctype.h>
+#include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/cpu.h"
@@ -31,6 +34,44 @@ static ts_status choose_isa(const model_opts *m, ts_engine_options *o, ts_error 
     return TS_OK;
 }
 
+/* "6G", "800M", "1.5G", or bytes. */
+static ts_status parse_size(const char *text, size_t *out, ts_error *err)
+{
+    static const char units[] = "KMGT";
+    char *end;
+    double v = strtod(text, &end);
+    const char *unit = *end ? strchr(units, toupper((unsigned char)*end)) : NULL;
+    if (unit)
+        for (const char *u = units; u <= unit; u++)
+            v *= 1024;
+    if (end == text || (unit ? end[1] != 0 : *end != 0) || !(v >= 1) || v > 1e18)
+        return ts_fail(err, TS_BAD_ARG, "--vram-limit wants a size like 6G or 800M, not '%s'",
+                       text);
+    *out = (size_t)v;
+    return TS_OK;
+}
+
+static ts_status choose_gpus(const model_opts *m, ts_engine_options *o, ts_error *err)
+{
+    const char *n = m->gpu_layers;
+    if (n && strcmp(n, "auto") == 0) {
+        o->n_gpu_layers = TS_GPU_LAYERS_AUTO;
+    } else if (n && strcmp(n, "all") == 0) {
+        o->n_gpu_layers = INT32_MAX;
+    } else if (n) {
+        char *end;
+        errno = 0;
+        const long long v = strtoll(n, &end, 10);
+        if (errno || end == n || *end || v < 0 || v > INT32_MAX)
+            return ts_fail(err, TS_BAD_ARG,
+                           "-ngl wants a number of layers, 'auto' or 'all', not '%s'", n);
+        o->n_gpu_layers = v;
+    }
+    o->override_tensors = (const char *const *)m->overrides.v;
+    o->n_override_tensors = m->overrides.n;
+    return m->vram ? parse_size(m->vram, &o->vram_limit, err) : TS_OK;
+}
+
 ts_status model_open(ts_engine **out, model_opts *m, int64_t n_logits, bool plan_only,
                      ts_error *err)
 {
@@ -44,7 +85,7 @@ ts_status model_open(ts_engine **out, model_opts *m, int64_t n_logits, bool plan
     o.plan_only = plan_only;
     o.int8_prefill = m->prefill && strcmp(m->prefill, "int8") == 0;
     ts_status st = choose_isa(m, &o, err);
-    if (st)
+    if (st || (st = choose_gpus(m, &o, err)))
         return st;
     o.pack_cache = m->pack_cache;
     m->level = m->verbose ? TS_LOG_DEBUG : TS_LOG_WARN;

@@ -8,6 +8,8 @@
 typedef struct model_opts {
     const char *path, *isa, *prefill, *pack_cache;
     int64_t threads, ctx, ubatch; /* 0: the library's choice */
+    const char *gpu_layers, *vram;
+    opt_strs overrides; /* opt_strs_free when done */
     bool verbose, amx, no_amx;
     ts_log_level level; /* of the log; stays where it is while the engine is open */
     cli_progress bar;
@@ -34,6 +36,13 @@ typedef struct model_opts {
             "tokens computed together in prefill", .min = 1, .max = 65536, .def = "512"),          \
         OPT("Model", "-v, --verbose", OPT_FLAG, &(o)->verbose, NULL,                               \
             "print the library's log to stderr")
+#define GPU_OPTIONS(o)                                                                             \
+    OPT("GPU", "-ngl, --gpu-layers, --n-gpu-layers", OPT_STR, &(o)->gpu_layers, "N",               \
+        "layers on GPUs, from the last; auto: what fits; all", .def = "0"),                        \
+        OPT("GPU", "-ot, --override-tensor", OPT_STRS, &(o)->overrides, "RE=DEV",                  \
+            "weights whose names match go to CPU, CUDA0, ..."),                                    \
+        OPT("GPU", "--vram-limit", OPT_STR, &(o)->vram, "SIZE",                                    \
+            "memory to take of each GPU: 6G, 800M", .def = "what is free, less a margin")
 #define PACK_CACHE_OPTION(o)                                                                       \
     OPT("Model", "--pack-cache", OPT_STR, &(o)->pack_cache, "DIR",                                 \
         "keep the packed weights in a file there for the next start", .def = "none")

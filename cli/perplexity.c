@@ -327,6 +327,7 @@ static int perplexity_with(ppl_opts *o)
     free(p.text);
     free(p.row.log_p);
     free(p.base_row.log_p);
+    opt_strs_free(&o->model.overrides);
     return st ? model_failed(&err) : CLI_OK;
 }
 
@@ -336,6 +337,7 @@ int cmd_perplexity(int argc, char **argv)
     const opt table[] = {
         MODEL_OPTIONS(&o.model),
         PACK_CACHE_OPTION(&o.model),
+        GPU_OPTIONS(&o.model),
         OPT("Text", "-f, --file", OPT_STR, &o.file, "FILE", "the text, - for stdin",
             .required = true),
         OPT("Text", "-c, --ctx-size", OPT_INT, &o.model.ctx, "N",

@@ -10,9 +10,11 @@ static int plan_with(model_opts *m, bool json)
     ts_error err = {0};
     char *text;
 
-    if (model_open(&e, m, 1, true, &err))
+    ts_status st = model_open(&e, m, 1, true, &err);
+    opt_strs_free(&m->overrides);
+    if (st)
         return model_failed(&err);
-    ts_status st = ts_engine_plan(e, json, &text, &err);
+    st = ts_engine_plan(e, json, &text, &err);
     if (!st) {
         fputs(text, stdout);
         ts_free(text);
@@ -27,6 +29,7 @@ int cmd_plan(int argc, char **argv)
     bool json = false;
     const opt table[] = {
         MODEL_OPTIONS(&m),
+        GPU_OPTIONS(&m),
         CTX_OPTION(&m, "what the model was trained for, at most 4096"),
         OPT("Output", "--json", OPT_FLAG, &json, NULL, "JSON for programs (docs/CLI.md)"),
     };

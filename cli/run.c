@@ -345,6 +345,7 @@ static int run_with(run_opts *o)
     r.seed = o->seed >= 0 ? (uint64_t)o->seed : (uint64_t)time(NULL);
     int status = open_all(&r, o, &err) ? model_failed(&err) : generate(&r);
     close_all(&r);
+    opt_strs_free(&o->model.overrides);
     return status;
 }
 
@@ -368,6 +369,7 @@ int cmd_run(int argc, char **argv)
     const opt table[] = {
         MODEL_OPTIONS(&o.model),
         PACK_CACHE_OPTION(&o.model),
+        GPU_OPTIONS(&o.model),
         CTX_OPTION(&o.model, "what the model was trained for, at most 4096"),
         OPT("Model", "-b, --batch-size", OPT_INT, &o.batch, "N",
             "tokens of the prompt handed over at once", .min = 1, .max = 1048576),

@@ -147,7 +147,8 @@ static const ts_kset *fake_kset(ts_type type)
     return ts_kset_get(type, TS_ISA_REF);
 }
 
-static const ts_accel_kind fake_kind = {TS_ISA_REF, fake_kset, ts_plan_cpu_kv, ts_plan_cpu_work};
+static const ts_accel_kind fake_kind = {"fake", TS_ISA_REF, fake_kset, ts_plan_cpu_kv,
+                                        ts_plan_cpu_work};
 
 static const ts_backend fake_backend = {
     .name = "fake",

@@ -105,4 +105,4 @@ static size_t work_bytes(ts_plan *p, int device, const ts_model *m)
            ts_cuda_strip_bytes(p, device) + TS_CUDA_BLAS;
 }
 
-const ts_accel_kind ts_cuda_kind = {TS_ISA_REF, kset, kv_bytes, work_bytes};
+const ts_accel_kind ts_cuda_kind = {"cuda", TS_ISA_REF, kset, kv_bytes, work_bytes};

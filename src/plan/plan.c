@@ -207,6 +207,15 @@ static void say_changes(const ts_plan *p, const ts_model *m, const ts_plan_optio
                 (long long)p->n_ctx, (long long)m->hp.n_ctx_train);
 }
 
+/* Does any step run elsewhere than on the CPU? */
+static bool any_accel(const ts_steps *s)
+{
+    for (size_t i = 0; i < s->n; i++)
+        if (s->v[i].device)
+            return true;
+    return false;
+}
+
 /* The plan with the last n layers on accelerators; `p` has the options. */
 static ts_status split_at(ts_plan *p, int64_t n, ts_model *m, const ts_split *split, ts_error *err)
 {
@@ -226,6 +235,8 @@ static ts_status split_at(ts_plan *p, int64_t n, ts_model *m, const ts_split *sp
     s = ts_steps_make(&p->steps, m, err);
     if (s)
         return s;
+    if (!any_accel(&p->steps))
+        p->n_devices = 1;
     for (int i = 0; i < p->n_devices; i++)
         size_session(p, i, m);
     return TS_OK;

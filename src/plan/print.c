@@ -38,7 +38,7 @@ static double prefill_rate(const ts_plan *p, const ts_weight *w, const ts_probe 
 static speeds predict(const ts_plan *p, const ts_model *m, const ts_probe *r)
 {
     speeds s = {0};
-    if (!r || p->isa == TS_ISA_REF)
+    if (!r || p->isa == TS_ISA_REF || p->n_devices > 1)
         return s;
     double seconds = 0; /* of computing one token among many */
     for (size_t i = 0; i < m->n_weights; i++) {
@@ -55,14 +55,16 @@ static speeds predict(const ts_plan *p, const ts_model *m, const ts_probe *r)
     return s;
 }
 
-static const char *kset_name(const ts_weight *w)
+static const char *kset_name(const ts_plan *p, const ts_weight *w)
 {
+    if (w->device)
+        return p->dev[w->device].kind->name;
     return w->kset ? ts_isa_name(w->kset->isa) : "lookup";
 }
 
 static const char *layout_name(const ts_weight *w)
 {
-    return w->kset && w->kset->packed_bytes ? w->kset->layout : "source";
+    return w->device == 0 && w->kset && w->kset->packed_bytes ? w->kset->layout : "source";
 }
 
 static const char *kv_type(const ts_plan *p)
@@ -88,8 +90,8 @@ void ts_plan_text(const ts_plan *p, const ts_model *m, const ts_probe *r, ts_sb 
         char shape[48];
         snprintf(shape, sizeof shape, "%lld x %lld", (long long)w->n, (long long)w->k);
         ts_sb_printf(out, "%-28s %-6s %15s %-6s %-6s %-10s %10.2f  %s\n", w->source->name,
-                     ts_type_get(w->source->type)->name, shape, "CPU", kset_name(w), layout_name(w),
-                     mib(w->bytes), w->reason);
+                     ts_type_get(w->source->type)->name, shape, p->dev[w->device].name,
+                     kset_name(p, w), layout_name(w), mib(w->bytes), w->reason);
     }
     ts_sb_printf(out, "\n%-34s %12s\n", "memory", "MiB");
     ts_sb_printf(out, "%-34s %12.2f\n", "packed weights", mib(p->dev[0].packed));
@@ -99,16 +101,28 @@ void ts_plan_text(const ts_plan *p, const ts_model *m, const ts_probe *r, ts_sb 
     for (size_t i = 0; i < p->steps.n_bufs; i++) {
         char name[64];
         const ts_buffer *b = &p->steps.bufs[i];
+        if (!(b->devices & 1))
+            continue;
         snprintf(name, sizeof name, "buffer %s%s%s", b->name,
                  b->domain == TS_OUT_ROWS ? ", wanted rows" : "", b->prep ? ", prepared" : "");
         ts_sb_printf(out, "%-34s %12.2f\n", name, mib(ts_plan_buffer_bytes(p, (ts_buf)i)));
     }
     ts_sb_printf(out, "%-34s %12.2f\n", "all buffers and scratch", mib(p->dev[0].buffers));
-    size_t barriers = 0;
-    for (size_t i = 0; i < p->steps.n; i++)
+    for (int i = 1; i < p->n_devices; i++) {
+        const ts_plan_device *d = &p->dev[i];
+        ts_sb_printf(out, "\n%-34s %12s\n", d->name, "MiB");
+        ts_sb_printf(out, "%-34s %12.2f\n", "weights", mib(d->packed));
+        ts_sb_printf(out, "KV cache, %-7lld layers             %12.2f\n", (long long)d->n_layers,
+                     mib(d->kv));
+        ts_sb_printf(out, "%-34s %12.2f\n", "buffers and work", mib(d->buffers));
+    }
+    size_t barriers = 0, copies = 0;
+    for (size_t i = 0; i < p->steps.n; i++) {
         barriers += p->steps.v[i].barrier;
-    ts_sb_printf(out, "\n%zu steps, %zu barriers, micro-batch %lld\n", p->steps.n, barriers,
-                 (long long)p->n_ubatch);
+        copies += p->steps.v[i].op == TS_OP_COPY;
+    }
+    ts_sb_printf(out, "\n%zu steps, %zu barriers, %zu copies between devices, micro-batch %lld\n",
+                 p->steps.n, barriers, copies, (long long)p->n_ubatch);
     speeds s = predict(p, m, r);
     if (s.decode_tps > 0)
         ts_sb_printf(
@@ -118,7 +132,9 @@ void ts_plan_text(const ts_plan *p, const ts_model *m, const ts_probe *r, ts_sb 
             PREFILL_TOKENS, s.prefill_tps, s.decode_tps, mib(p->dev[0].step_weights), r->read / 1e9,
             r->int8 / 1e9, r->fma / 1e9);
     else
-        ts_sb_str(out, "predicted: nothing for the ref kernel sets, which are there to be right\n");
+        ts_sb_printf(out, "predicted: nothing for %s\n",
+                     p->n_devices > 1 ? "a model that is split over devices"
+                                      : "the ref kernel sets, which are there to be right");
     if (s.decode_tps > 0 && r->tile_bf16 > 0)
         ts_sb_printf(out, ", %.0f GFLOP/s bf16 on tiles", r->tile_bf16 / 1e9);
     if (s.decode_tps > 0)
@@ -134,10 +150,10 @@ void ts_plan_json(const ts_plan *p, const ts_model *m, const ts_probe *r, ts_sb 
         ts_sb_json_str(out, w->source->name, strlen(w->source->name));
         ts_sb_printf(
             out,
-            ",\"type\":\"%s\",\"shape\":[%lld,%lld],\"device\":\"CPU\",\"kernel_set\":\"%s\","
+            ",\"type\":\"%s\",\"shape\":[%lld,%lld],\"device\":\"%s\",\"kernel_set\":\"%s\","
             "\"layout\":\"%s\",\"bytes\":%zu,\"reason\":",
-            ts_type_get(w->source->type)->name, (long long)w->n, (long long)w->k, kset_name(w),
-            layout_name(w), w->bytes);
+            ts_type_get(w->source->type)->name, (long long)w->n, (long long)w->k,
+            p->dev[w->device].name, kset_name(p, w), layout_name(w), w->bytes);
         ts_sb_json_str(out, w->reason, strlen(w->reason));
         ts_sb_str(out, "}");
     }
@@ -151,9 +167,17 @@ void ts_plan_json(const ts_plan *p, const ts_model *m, const ts_probe *r, ts_sb 
                      i ? "," : "", b->name, b->domain == TS_OUT_ROWS ? "wanted" : "all",
                      b->prep ? "true" : "false", ts_plan_buffer_bytes(p, (ts_buf)i));
     }
+    ts_sb_str(out, "]},\n\"devices\":[");
+    for (int i = 0; i < p->n_devices; i++) {
+        const ts_plan_device *d = &p->dev[i];
+        ts_sb_printf(out,
+                     "%s\n{\"name\":\"%s\",\"layers\":%lld,\"weight_bytes\":%zu,\"kv_bytes\":%zu,"
+                     "\"buffer_bytes\":%zu}",
+                     i ? "," : "", d->name, (long long)d->n_layers, d->packed, d->kv, d->buffers);
+    }
     speeds s = predict(p, m, r);
     ts_sb_printf(out,
-                 "]},\n\"kv\":{\"type\":\"%s\",\"n_ctx\":%lld,\"bytes\":%zu},\n\"n_threads\":%d,"
+                 "],\n\"kv\":{\"type\":\"%s\",\"n_ctx\":%lld,\"bytes\":%zu},\n\"n_threads\":%d,"
                  "\"n_ubatch\":%lld,\"isa\":\"%s\",\"steps\":%zu,\n"
                  "\"predicted\":{\"prefill_tps\":%.2f,\"decode_tps\":%.2f},\n\"measured\":"
                  "{\"read_gbs\":%.2f,\"int8_gops\":%.1f,\"fma_gflops\":%.1f,"

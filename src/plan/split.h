@@ -13,7 +13,8 @@ struct ts_plan;
 
 /* What a plan has to know of a kind of accelerators. */
 typedef struct ts_accel_kind {
-    ts_isa isa; /* of its kernel sets: CPU code that a fake runs; else TS_ISA_REF */
+    const char *name; /* of its kernels, in lower case: "cuda" */
+    ts_isa isa;       /* of its kernel sets: CPU code that a fake runs; else TS_ISA_REF */
     /* What a weight of this type is computed by: its prep is the format of activations. No kernel
      * set here packs. */
     const ts_kset *(*kset)(ts_type type);
