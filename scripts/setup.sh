@@ -62,6 +62,7 @@ ts_missing_packages()
         case $what in
         tests)
             have valgrind || echo valgrind
+            have g++ || echo g++ # the stand-in for CUDA
             # valgrind reads the C library's symbols to understand its string functions.
             [ -e /usr/lib/debug/.build-id ] || echo libc6-dbg
             [ -n "$(ts_clang_format)" ] || echo clang-format-14
