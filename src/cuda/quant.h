@@ -24,11 +24,15 @@ extern "C" {
 /* Activations for products with quantised weights: 15 bits, the codes and rules of cpu/prep.h.
  *
  * 32 elements are x = d * q with d = max|x| / 16256 and q = 128 h + l, h and l in a signed byte
- * each, -64 <= l < 64. A warp reads a row's blocks side by side, one a lane, so a token is five
- * arrays of 16 bytes a block:
+ * each, -64 <= l < 64. The lanes of a warp read blocks side by side, so a chunk of 1024 elements is
+ * five arrays of 16 bytes for each block:
  *
- *     [m][5][k / 32][16]    h of elements 0..15 | h of 16..31 | l of 0..15 | l of 16..31 | ts_act
- */
+ *     [m][k / 1024, rounded up][5][32][16]
+ *         h of elements 0..15 | h of 16..31 | l of 0..15 | l of 16..31 | ts_cuda_act
+ *
+ * Blocks that fill up the last chunk are undefined. */
+enum { TS_CUDA_ACT_K = 1024, TS_CUDA_ACT_BYTES = 5 * 32 * 16 };
+
 typedef struct ts_cuda_act {
     float d;
     int32_t sum[2]; /* of q: elements 0..15 and 16..31 */
@@ -37,7 +41,7 @@ typedef struct ts_cuda_act {
 
 static inline size_t ts_cuda_act_bytes(int64_t m, int64_t k)
 {
-    return (size_t)m * (size_t)(k / 32) * 80;
+    return (size_t)m * (size_t)((k + TS_CUDA_ACT_K - 1) / TS_CUDA_ACT_K) * TS_CUDA_ACT_BYTES;
 }
 
 /* act = x[m][k], row stride ldx; k and ldx are multiples of 32 and 4, x and norm 16-byte aligned,
