@@ -95,6 +95,8 @@ static __global__ void __launch_bounds__(PREP_THREADS)
 extern "C" int ts_cuda_prep(void *act, const float *x, int64_t ldx, const float *norm, float eps,
                             int64_t m, int64_t k, void *stream)
 {
+    if (m <= 0)
+        return 0;
     dim3 grid((unsigned)m, (unsigned)((k + PREP_RUN - 1) / PREP_RUN));
     TS_LAUNCH(prep, grid, dim3(PREP_THREADS), 0, stream, (uint8_t *)act, x, ldx, norm, eps, k);
     return ts_launch_error();
@@ -246,6 +248,8 @@ extern "C" int ts_cuda_dequant(void *dst, bool bf16, uint32_t type, const void *
 extern "C" int ts_cuda_embed(float *dst, int64_t ldd, uint32_t type, const void *w,
                              const int32_t *token, int64_t m, int64_t k, float scale, void *stream)
 {
+    if (m <= 0)
+        return 0;
     switch (type) {
 #define RUN(L)                                                                                     \
     TS_LAUNCH(embed<L>, row_grid(m, k), dim3(ROW_THREADS), 0, stream, dst, ldd,                    \

@@ -5,11 +5,11 @@
  * row: kernels read whole 16-byte pieces. Types are those of gguf/type.h; k is a multiple of the
  * type's block, and of anything for F32, F16 and BF16.
  *
- * All pointers are device pointers. A function queues kernels on a stream (a cudaStream_t) and
- * returns 0 or the error of the launch (a cudaError_t); cudaErrorInvalidValue stands for a type it
- * doesn't know. Decode is m = 1; more tokens than 8 are taken 8 at a time, and each time reads the
- * weights again: from some dozen tokens on, ts_cuda_dequant and a matrix product of halves are
- * faster. */
+ * All pointers are device pointers, and no n or k is zero. A function queues kernels on a stream (a
+ * cudaStream_t) and returns 0 or the error of the launch (a cudaError_t); cudaErrorInvalidValue
+ * stands for a type it doesn't know. Decode is m = 1; more tokens than 8 are taken 8 at a time, and
+ * each time reads the weights again: from some dozen tokens on, ts_cuda_dequant and a matrix
+ * product of halves are faster. */
 #ifndef TS_CUDA_QUANT_H
 #define TS_CUDA_QUANT_H
 

@@ -256,11 +256,13 @@ inline unsigned __vadd4(unsigned a, unsigned b)
 
 template <class T> inline T __ldg(const T *p)
 {
+    if ((uintptr_t)p % alignof(T))
+        ts_sim_stop("a misaligned load");
     return *p;
 }
 template <class T> inline T __ldcs(const T *p)
 {
-    return *p;
+    return __ldg(p);
 }
 template <class T> inline T atomicAdd(T *p, T v)
 {

@@ -22,10 +22,11 @@
  *     error of ts_launch_error.
  *
  * What it can't show: races and the memory model (a thread sees what others wrote at once, and
- * nothing is torn), misaligned vector loads unless UBSan is on, accesses of device memory by the
- * host, streams (everything is done when the launch returns), the rounding of approximate
- * functions (__expf is expf), the order in which tensor cores add, and speed. Plain `__shared__`
- * compiles, but is neither poisoned nor checked. One launch at a time; not for ThreadSanitizer.
+ * nothing is torn), misaligned vector loads but __ldg's unless UBSan is on, accesses of device
+ * memory by the host, streams (everything is done when the launch returns), the rounding of
+ * approximate functions (__expf is expf), the order in which tensor cores add, and speed. Plain
+ * `__shared__` compiles, but is neither poisoned nor checked. One launch at a time; not for
+ * ThreadSanitizer.
  *
  * Both worlds offer
  *
