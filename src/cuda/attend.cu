@@ -208,14 +208,14 @@ __global__ void __launch_bounds__(JOIN) join(task a)
         return;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int first = first_seen(a, pos0, 0) / SPLIT, n = (pos0 + m - 1) / SPLIT + 1;
-    const int64_t row = (int64_t)blockIdx.y * a.rows + r, stride = (int64_t)a.n_head_kv * a.rows;
+    const int64_t row = (int64_t)blockIdx.y * a.rows + r, pitch = (int64_t)a.n_head_kv * a.rows;
     float top = -INFINITY;
     for (int s = first + threadIdx.x; s < n; s += JOIN)
-        top = fmaxf(top, a.ml[2 * (s * stride + row)]);
+        top = fmaxf(top, a.ml[2 * (s * pitch + row)]);
     top = join_max(top);
     float o[TS_CUDA_MAX_HEAD / 32] = {0}, l = 0;
     for (int s = first + (warp - first % 8 + 8) % 8; s < n; s += JOIN / 32) {
-        const float *ml = a.ml + 2 * (s * stride + row), *part = a.part + (s * stride + row) * a.hd;
+        const float *ml = a.ml + 2 * (s * pitch + row), *part = a.part + (s * pitch + row) * a.hd;
         const float f = top == -INFINITY ? 0 : ts_exp2(ml[0] - top);
         l += f * ml[1];
 #pragma unroll
@@ -254,16 +254,16 @@ template <int HD> struct shared_tiles {
 /* Begins to copy positions p .. p + KEYS to rows of shared memory; zeros for positions that lie
  * outside from .. end, which may hold anything, and for dimensions past hd. */
 template <int HD>
-__device__ __forceinline__ void copy_tile(uint16_t *to, int stride, const uint16_t *x, int hd,
-                                          int p, int from, int end)
+__device__ __forceinline__ void copy_tile(uint16_t *to, int ld, const uint16_t *x, int hd, int p,
+                                          int from, int end)
 {
     constexpr int CHUNKS = HD / 8;
     for (int i = threadIdx.x; i < shared_tiles<HD>::KEYS * CHUNKS; i += THREADS) {
         const int row = i / CHUNKS, d = i % CHUNKS * 8, pos = p + row;
         if (pos >= from && pos < end && d < hd)
-            ts_copy16(to + row * stride + d, x + (int64_t)pos * hd + d);
+            ts_copy16(to + row * ld + d, x + (int64_t)pos * hd + d);
         else
-            *reinterpret_cast<uint4 *>(to + row * stride + d) = make_uint4(0, 0, 0, 0);
+            *reinterpret_cast<uint4 *>(to + row * ld + d) = make_uint4(0, 0, 0, 0);
     }
     ts_copy_commit();
 }

@@ -379,8 +379,11 @@ struct ts_iq4_xs {
 /* Every quantised type, once. */
 #define TS_QUANT_TYPES(F)                                                                          \
     F(ts_q4_0)                                                                                     \
-    F(ts_q4_1) F(ts_q5_0) F(ts_q5_1) F(ts_q8_0) F(ts_iq4_nl) F(ts_mxfp4) F(ts_q2_k) F(ts_q3_k)     \
-        F(ts_q4_k) F(ts_q5_k) F(ts_q6_k) F(ts_iq4_xs)
+    F(ts_q4_1)                                                                                     \
+    F(ts_q5_0)                                                                                     \
+    F(ts_q5_1)                                                                                     \
+    F(ts_q8_0)                                                                                     \
+    F(ts_iq4_nl) F(ts_mxfp4) F(ts_q2_k) F(ts_q3_k) F(ts_q4_k) F(ts_q5_k) F(ts_q6_k) F(ts_iq4_xs)
 
 /* --- floats ----------------------------------------------------------------------------------- */
 

@@ -18,16 +18,16 @@ typedef struct lane_x {
     int sum[2];
 } lane_x;
 
-TS_DEVICE void load_x(lane_x *x, const uint8_t *act, int64_t groups, int64_t token, int64_t group)
+TS_DEVICE void load_x(lane_x *x, const uint8_t *from)
 {
-    const int4 *from = (const int4 *)act + token * 5 * groups + group;
 #pragma unroll
     for (int i = 0; i < 2; i++) {
-        int4 h = __ldg(from + i * groups), l = __ldg(from + (2 + i) * groups);
+        int4 h = __ldg((const int4 *)(from + 512 * i));
+        int4 l = __ldg((const int4 *)(from + 512 * (2 + i)));
         x->h[4 * i] = h.x, x->h[4 * i + 1] = h.y, x->h[4 * i + 2] = h.z, x->h[4 * i + 3] = h.w;
         x->l[4 * i] = l.x, x->l[4 * i + 1] = l.y, x->l[4 * i + 2] = l.z, x->l[4 * i + 3] = l.w;
     }
-    int4 rest = __ldg(from + 4 * groups);
+    int4 rest = __ldg((const int4 *)(from + 512 * 4));
     x->d = __int_as_float(rest.x);
     x->sum[0] = rest.y;
     x->sum[1] = rest.z;
@@ -65,59 +65,63 @@ template <class T> TS_DEVICE float dot32(const uint32_t *q, const ts_scales &s, 
 
 template <class T> struct chunk {
     enum {
-        LANES = T::BLOCK / 32,               /* that share a block */
-        BYTES = 32 / LANES * T::BYTES,       /* of a whole chunk   */
-        PITCH = (BYTES + 15 + 15) / 16 * 16, /* from a border on   */
-        COPIES = (PITCH / 16 + 31) / 32,     /* of a lane, at most */
+        LANES = T::BLOCK / 32,                     /* that share a block                          */
+        BYTES = 32 / LANES * T::BYTES,             /* of a whole chunk                            */
+        ODD = BYTES % 16,                          /* 0, or 8: what a chunk's begin may be off by */
+        PITCH = (BYTES + 15 + ODD + 15) / 16 * 16, /* from the 16-byte border before it on        */
+        COPIES = (PITCH / 16 + 31) / 32,           /* of a lane, at most                          */
     };
 };
 
-/* Begins to copy what chunk c has of a row. */
-template <class T>
-TS_DEVICE void fetch(uint8_t *to, const uint8_t *row, int64_t row_bytes, int64_t c, int lane)
+/* A row of weights: where a lane copies from, and what of it is the row. */
+typedef struct row_at {
+    const uint8_t *from; /* the border before the row, and 16 bytes for every lane before this   */
+    int off, end;        /* where the row begins and ends behind that border                     */
+} row_at;
+
+TS_DEVICE row_at row_of(const uint8_t *row, int64_t row_bytes, int lane)
 {
-    const uint8_t *from = row + c * chunk<T>::BYTES;
-    int64_t left = row_bytes - c * chunk<T>::BYTES;
-    int off = (int)((uintptr_t)from & 15);
-    int end = off + (left < chunk<T>::BYTES ? (int)left : (int)chunk<T>::BYTES);
-#pragma unroll
-    for (int i = 0; i < chunk<T>::COPIES; i++) {
-        int at = 16 * (lane + 32 * i);
-        if (at < end)
-            ts_copy16(to + at, from - off + at);
-    }
+    int off = (int)((uintptr_t)row & 15);
+    return {row - off + 16 * lane, off, off + (int)row_bytes};
 }
 
-template <class T, int R>
-TS_DEVICE void fetch_rows(uint8_t *to, const uint8_t *const *row, const ts_mul_args &a, int64_t c,
-                          int lane)
+/* Begins to copy chunk c of R rows. A copy that is wanted has at least a byte of the row, or else
+ * of the chunk after: nothing behind the row's last 16 bytes is read. */
+template <class T, int R> TS_DEVICE void fetch(ts_shared_at to, const row_at *row, int c, int lane)
 {
+    int border = c * chunk<T>::BYTES / 16 * 16;
 #pragma unroll
     for (int r = 0; r < R; r++)
-        fetch<T>(to + r * chunk<T>::PITCH, row[r], a.row_bytes, c, lane);
+#pragma unroll
+        for (int i = 0; i < chunk<T>::COPIES; i++) {
+            int at = 16 * lane + 512 * i;
+            bool mine = 512 * (i + 1) <= chunk<T>::PITCH || at < chunk<T>::PITCH;
+            ts_copy16_if(mine && border + at < row[r].end, to + r * chunk<T>::PITCH + at,
+                         row[r].from + border + 512 * i);
+        }
 }
 
-/* sum[R][M] += a lane's 32 elements of chunk c. x is the first token's part. */
+/* sum[R][M] += a lane's 32 elements of chunk c; x is the first token's part, others' lie `token`
+ * bytes apart behind at. */
 template <class T, int M, int R>
-TS_DEVICE void multiply(float *sum, const uint8_t *buffer, const uint8_t *const *row,
-                        const ts_mul_args &a, int64_t c, int lane, lane_x x)
+TS_DEVICE void multiply(float *sum, const uint8_t *buffer, const row_at *row, int c, int lane,
+                        lane_x x, const uint8_t *at, int64_t token, int m)
 {
     uint32_t q[R][8];
     ts_scales s[R];
-    int64_t groups = a.k / 32;
+    buffer += lane / chunk<T>::LANES * T::BYTES + (c & 1) * chunk<T>::ODD;
 #pragma unroll
     for (int r = 0; r < R; r++) {
-        int off = (int)((uintptr_t)(row[r] + c * chunk<T>::BYTES) & 15);
-        const uint8_t *b = buffer + r * chunk<T>::PITCH + off + lane / chunk<T>::LANES * T::BYTES;
+        const uint8_t *b = buffer + r * chunk<T>::PITCH + row[r].off;
         T::template codes<8>(b, lane % chunk<T>::LANES, 0, q[r]);
         s[r] = T::scales(b, lane % chunk<T>::LANES);
     }
 #pragma unroll
     for (int t = 0; t < M; t++) {
         if (t > 0) {
-            if (t >= a.m)
+            if (t >= m)
                 break;
-            load_x(&x, a.x, groups, t, c * 32 + lane);
+            load_x(&x, at + t * token);
         }
 #pragma unroll
         for (int r = 0; r < R; r++)
@@ -127,40 +131,47 @@ TS_DEVICE void multiply(float *sum, const uint8_t *buffer, const uint8_t *const 
 
 /* --- the kernel ------------------------------------------------------------------------------- */
 
+/* At least so many blocks share a multiprocessor: registers enough for each, or nvcc spills some
+ * for the sake of one block more. */
 template <class T, int M, int R, int STAGES, bool JOIN>
-static __global__ void __launch_bounds__(32 * TS_MUL_WARPS) mul(const ts_mul_args a)
+static __global__ void __launch_bounds__(32 * TS_MUL_WARPS, M == 1   ? 6
+                                                            : M == 2 ? 5
+                                                                     : 3) mul(const ts_mul_args a)
 {
     TS_SHARED(uint8_t, shared);
     constexpr int stage = R * chunk<T>::PITCH;
     int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
+    int groups = (int)(a.k / 32), chunks = (groups + 31) / 32, ahead = warp % a.split;
+    int64_t first = ts_mul_first(a, JOIN ? R / 2 : R), token = (int64_t)chunks * TS_CUDA_ACT_BYTES;
+    const uint8_t *x_at = a.x + ahead * TS_CUDA_ACT_BYTES + 16 * lane, *start[R];
     uint8_t *buffer = shared + warp * STAGES * stage;
-    int64_t first = ts_mul_first(a, JOIN ? R / 2 : R), groups = a.k / 32;
-    int64_t chunks = (groups + 31) / 32, ahead = warp % a.split;
-    const uint8_t *row[R];
-    ts_mul_rows<R, JOIN>(a, first, row);
+    ts_shared_at place = ts_shared_place(buffer);
+    row_at row[R];
     float sum[R * M] = {};
+    ts_mul_rows<R, JOIN>(a, first, start);
+    for (int r = 0; r < R; r++)
+        row[r] = row_of(start[r], a.row_bytes, lane);
 
-#pragma unroll
     for (int i = 0; i < STAGES - 1; i++, ahead += a.split) {
         if (ahead < chunks)
-            fetch_rows<T, R>(buffer + i * stage, row, a, ahead, lane);
+            fetch<T, R>(place + i * stage, row, ahead, lane);
         ts_copy_commit();
     }
-    int now = 0, next = STAGES - 1;
-    for (int64_t c = warp % a.split; c < chunks; c += a.split, ahead += a.split) {
+    int now = 0, next = (STAGES - 1) * stage;
+    for (int c = warp % a.split; c < chunks; c += a.split, ahead += a.split) {
         if (ahead < chunks)
-            fetch_rows<T, R>(buffer + next * stage, row, a, ahead, lane);
+            fetch<T, R>(place + next, row, ahead, lane);
         ts_copy_commit();
-        bool mine = c * 32 + lane < groups;
         lane_x x;
-        load_x(&x, a.x, groups, 0, mine ? c * 32 + lane : 0);
+        load_x(&x, x_at);
         ts_copy_wait<STAGES - 1>();
         __syncwarp(); /* what other lanes have copied */
-        if (mine)
-            multiply<T, M, R>(sum, buffer + now * stage, row, a, c, lane, x);
+        if (c * 32 + lane < groups)
+            multiply<T, M, R>(sum, buffer + now, row, c, lane, x, x_at, token, a.m);
         __syncwarp(); /* before it is overwritten */
-        now = now + 1 == STAGES ? 0 : now + 1;
-        next = next + 1 == STAGES ? 0 : next + 1;
+        now = now == (STAGES - 1) * stage ? 0 : now + stage;
+        next = next == (STAGES - 1) * stage ? 0 : next + stage;
+        x_at += a.split * TS_CUDA_ACT_BYTES;
     }
     ts_mul_finish<R, M, JOIN>(a, first, sum);
 }

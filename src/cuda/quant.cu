@@ -83,17 +83,20 @@ static __global__ void __launch_bounds__(PREP_THREADS)
     int sum1 = __shfl_down_sync(~0u, sum, 4);
     if (i >= k)
         return;
-    int64_t groups = k / 32;
-    uint8_t *to = act + (token * 5 * groups + i / 32) * 16;
-    *(uint32_t *)(to + i % 32 / 16 * groups * 16 + i % 16) = high;
-    *(uint32_t *)(to + (2 + i % 32 / 16) * groups * 16 + i % 16) = low;
+    int64_t chunks = (k + TS_CUDA_ACT_K - 1) / TS_CUDA_ACT_K, block = i / 32;
+    uint8_t *to = act + (token * chunks + block / 32) * TS_CUDA_ACT_BYTES + block % 32 * 16;
+    int part = (int)(i % 32) / 16 * 512;
+    *(uint32_t *)(to + part + i % 16) = high;
+    *(uint32_t *)(to + part + 2 * 512 + i % 16) = low;
     if (lane % 8 == 0)
-        *(int4 *)(to + 4 * groups * 16) = make_int4(__float_as_int(d), sum, sum1, 0);
+        *(int4 *)(to + 4 * 512) = make_int4(__float_as_int(d), sum, sum1, 0);
 }
 
 extern "C" int ts_cuda_prep(void *act, const float *x, int64_t ldx, const float *norm, float eps,
                             int64_t m, int64_t k, void *stream)
 {
+    if (m <= 0)
+        return 0;
     dim3 grid((unsigned)m, (unsigned)((k + PREP_RUN - 1) / PREP_RUN));
     TS_LAUNCH(prep, grid, dim3(PREP_THREADS), 0, stream, (uint8_t *)act, x, ldx, norm, eps, k);
     return ts_launch_error();
@@ -245,6 +248,8 @@ extern "C" int ts_cuda_dequant(void *dst, bool bf16, uint32_t type, const void *
 extern "C" int ts_cuda_embed(float *dst, int64_t ldd, uint32_t type, const void *w,
                              const int32_t *token, int64_t m, int64_t k, float scale, void *stream)
 {
+    if (m <= 0)
+        return 0;
     switch (type) {
 #define RUN(L)                                                                                     \
     TS_LAUNCH(embed<L>, row_grid(m, k), dim3(ROW_THREADS), 0, stream, dst, ldd,                    \

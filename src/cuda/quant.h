@@ -5,11 +5,11 @@
  * row: kernels read whole 16-byte pieces. Types are those of gguf/type.h; k is a multiple of the
  * type's block, and of anything for F32, F16 and BF16.
  *
- * All pointers are device pointers. A function queues kernels on a stream (a cudaStream_t) and
- * returns 0 or the error of the launch (a cudaError_t); cudaErrorInvalidValue stands for a type it
- * doesn't know. Decode is m = 1; more tokens than 8 are taken 8 at a time, and each time reads the
- * weights again: from some dozen tokens on, ts_cuda_dequant and a matrix product of halves are
- * faster. */
+ * All pointers are device pointers, and no n or k is zero. A function queues kernels on a stream (a
+ * cudaStream_t) and returns 0 or the error of the launch (a cudaError_t); cudaErrorInvalidValue
+ * stands for a type it doesn't know. Decode is m = 1; more tokens than 8 are taken 8 at a time, and
+ * each time reads the weights again: from some dozen tokens on, ts_cuda_dequant and a matrix
+ * product of halves are faster. */
 #ifndef TS_CUDA_QUANT_H
 #define TS_CUDA_QUANT_H
 
@@ -24,11 +24,15 @@ extern "C" {
 /* Activations for products with quantised weights: 15 bits, the codes and rules of cpu/prep.h.
  *
  * 32 elements are x = d * q with d = max|x| / 16256 and q = 128 h + l, h and l in a signed byte
- * each, -64 <= l < 64. A warp reads a row's blocks side by side, one a lane, so a token is five
- * arrays of 16 bytes a block:
+ * each, -64 <= l < 64. The lanes of a warp read blocks side by side, so a chunk of 1024 elements is
+ * five arrays of 16 bytes for each block:
  *
- *     [m][5][k / 32][16]    h of elements 0..15 | h of 16..31 | l of 0..15 | l of 16..31 | ts_act
- */
+ *     [m][k / 1024, rounded up][5][32][16]
+ *         h of elements 0..15 | h of 16..31 | l of 0..15 | l of 16..31 | ts_cuda_act
+ *
+ * Blocks that fill up the last chunk are undefined. */
+enum { TS_CUDA_ACT_K = 1024, TS_CUDA_ACT_BYTES = 5 * 32 * 16 };
+
 typedef struct ts_cuda_act {
     float d;
     int32_t sum[2]; /* of q: elements 0..15 and 16..31 */
@@ -37,7 +41,7 @@ typedef struct ts_cuda_act {
 
 static inline size_t ts_cuda_act_bytes(int64_t m, int64_t k)
 {
-    return (size_t)m * (size_t)(k / 32) * 80;
+    return (size_t)m * (size_t)((k + TS_CUDA_ACT_K - 1) / TS_CUDA_ACT_K) * TS_CUDA_ACT_BYTES;
 }
 
 /* act = x[m][k], row stride ldx; k and ldx are multiples of 32 and 4, x and norm 16-byte aligned,

@@ -256,11 +256,13 @@ inline unsigned __vadd4(unsigned a, unsigned b)
 
 template <class T> inline T __ldg(const T *p)
 {
+    if ((uintptr_t)p % alignof(T))
+        ts_sim_stop("a misaligned load");
     return *p;
 }
 template <class T> inline T __ldcs(const T *p)
 {
-    return *p;
+    return __ldg(p);
 }
 template <class T> inline T atomicAdd(T *p, T v)
 {
@@ -275,17 +277,29 @@ template <class T> inline T atomicMax(T *p, T v)
     return old;
 }
 
-inline void ts_copy16(void *shared, const void *global)
+typedef char *ts_shared_at;
+
+inline ts_shared_at ts_shared_place(void *p)
 {
+    return (char *)p;
+}
+inline void ts_copy16_if(bool wanted, ts_shared_at shared, const void *global)
+{
+    if (!wanted)
+        return;
     ts_sim_thread *c = ts_sim.cur;
     if (((uintptr_t)shared | (uintptr_t)global) % 16)
-        ts_sim_stop("ts_copy16 of what isn't 16-byte aligned");
+        ts_sim_stop("a copy of what isn't 16-byte aligned");
     if (c->copies == TS_SIM_COPIES)
         ts_sim_stop("too many copies are under way");
     memset(shared, 0xff, 16);
     c->copy[c->copies].to = shared;
     c->copy[c->copies].from = global;
     c->copy[c->copies++].group = c->group;
+}
+inline void ts_copy16(void *shared, const void *global)
+{
+    ts_copy16_if(true, (char *)shared, global);
 }
 inline void ts_copy_commit(void)
 {

@@ -22,10 +22,11 @@
  *     error of ts_launch_error.
  *
  * What it can't show: races and the memory model (a thread sees what others wrote at once, and
- * nothing is torn), misaligned vector loads unless UBSan is on, accesses of device memory by the
- * host, streams (everything is done when the launch returns), the rounding of approximate
- * functions (__expf is expf), the order in which tensor cores add, and speed. Plain `__shared__`
- * compiles, but is neither poisoned nor checked. One launch at a time; not for ThreadSanitizer.
+ * nothing is torn), misaligned vector loads but __ldg's unless UBSan is on, accesses of device
+ * memory by the host, streams (everything is done when the launch returns), the rounding of
+ * approximate functions (__expf is expf), the order in which tensor cores add, and speed. Plain
+ * `__shared__` compiles, but is neither poisoned nor checked. One launch at a time; not for
+ * ThreadSanitizer.
  *
  * Both worlds offer
  *
@@ -41,6 +42,9 @@
  *     ts_floats_to_half2(a, b)            two halves in a uint32_t, a the lower
  *     ts_mma_16816(d, a, b)               d[16x8] += a[16x16] * b[16x8]; halves, sums in float
  *     ts_copy16(shared, global)           begins to copy 16 bytes, both 16-byte aligned (cp.async)
+ *     ts_copy16_if(wanted, place, global) or not, without a branch
+ *     ts_shared_place(p)                  the place of shared memory p: a ts_shared_at, which one
+ *                                         can add bytes to
  *     ts_copy_commit(), ts_copy_wait<N>() what a thread began since the last commit is a group;
  *                                         waits until all but its N latest groups are there. Until
  *                                         then the stand-in shows poison at the destination
@@ -147,12 +151,28 @@ TS_DEVICE void ts_mma_16816(float d[4], const uint32_t a[4], const uint32_t b[2]
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
+typedef uint32_t ts_shared_at;
+
+TS_DEVICE ts_shared_at ts_shared_place(void *p)
+{
+    return (uint32_t)__cvta_generic_to_shared(p);
+}
+
+TS_DEVICE void ts_copy16_if(bool wanted, ts_shared_at to, const void *from)
+{
+    asm volatile("{\n"
+                 ".reg .pred wanted;\n"
+                 "setp.ne.u32 wanted, %2, 0;\n"
+                 "@wanted cp.async.cg.shared.global [%0], [%1], 16;\n"
+                 "}\n"
+                 :
+                 : "r"(to), "l"(from), "r"((uint32_t)wanted)
+                 : "memory");
+}
+
 TS_DEVICE void ts_copy16(void *shared, const void *global)
 {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;\n"
-                 :
-                 : "r"((unsigned)__cvta_generic_to_shared(shared)), "l"(global)
-                 : "memory");
+    ts_copy16_if(true, ts_shared_place(shared), global);
 }
 
 TS_DEVICE void ts_copy_commit(void)
