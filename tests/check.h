@@ -40,6 +40,18 @@ static inline int check_done(const char *name)
     return check_failed ? 1 : 0;
 }
 
+/* Sanitizers make everything ten times slower: shorter runs of the same checks. */
+#if defined(__SANITIZE_ADDRESS__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#ifndef SANITIZED
+#define SANITIZED 0
+#endif
+
 /* splitmix64: the same stream on every machine for a seed. */
 static inline uint64_t rnd_u64(uint64_t *s)
 {

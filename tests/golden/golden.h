@@ -16,18 +16,6 @@
 #include "check.h"
 #include "tessera.h"
 
-#if defined(__SANITIZE_ADDRESS__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#ifndef SANITIZED
-#define SANITIZED                                                                                  \
-    0 /* sanitizers make everything ten times slower: shorter runs of the same checks */
-#endif
-
 /* Stops only if this condition fails, so that one failed comparison doesn't hide the next. */
 #define MUST(cond)                                                                                 \
     do {                                                                                           \
