@@ -438,7 +438,8 @@ static void test_join(ts_type type, int64_t m, int64_t n, int64_t k, ts_cuda_joi
         g.energy[i] *= u.energy[i];
     }
     double e = error(y, g.y, g.energy);
-    CHECK_MSG(e <= 1e-9, CASE " join %d", CASE_OF(p, e), join);
+    /* Floats alone are right to some 1e-14: closer than it takes to see a digit lost of gelu. */
+    CHECK_MSG(e <= 1e-12, CASE " join %d", CASE_OF(p, e), join);
     CHECK_MSG(y.intact(), CASE " join %d", CASE_OF(p, 0.0), join);
 }
 
