@@ -105,10 +105,21 @@ function(ts_cuda_plugin nvcc)
         endif()
     endforeach()
 
+    # The host's part is C; what it needs of the library it has in itself.
+    get_filename_component(home ${nvcc} REALPATH)
+    get_filename_component(home ${home} DIRECTORY)
+    add_library(ts_cuda_host OBJECT ${PROJECT_SOURCE_DIR}/src/cuda/device.c ${PROJECT_SOURCE_DIR}/src/cuda/kind.c
+        ${PROJECT_SOURCE_DIR}/src/cuda/plugin.c ${PROJECT_SOURCE_DIR}/src/cuda/rt_cuda.c)
+    target_include_directories(ts_cuda_host SYSTEM PRIVATE ${home}/../include)
+    target_link_libraries(ts_cuda_host PRIVATE ts_flags)
+    set_target_properties(ts_cuda_host PROPERTIES POSITION_INDEPENDENT_CODE ON C_VISIBILITY_PRESET hidden)
+
     set(library ${PROJECT_BINARY_DIR}/libtessera_cuda.so)
-    add_custom_command(OUTPUT ${library} DEPENDS ${objects} VERBATIM
-        COMMENT "Linking libtessera_cuda.so"
-        COMMAND ${nvcc} -shared -cudart=static -Xcompiler=-static-libstdc++,-static-libgcc ${objects} -o ${library})
+    add_custom_command(OUTPUT ${library} DEPENDS ${objects} $<TARGET_OBJECTS:ts_cuda_host> ts_internal VERBATIM
+        COMMENT "Linking libtessera_cuda.so" COMMAND_EXPAND_LISTS
+        COMMAND ${nvcc} -shared -cudart=static -Xcompiler=-static-libstdc++,-static-libgcc
+                -Xlinker=--exclude-libs=ALL ${objects} $<TARGET_OBJECTS:ts_cuda_host> $<TARGET_FILE:ts_internal>
+                -lpcre2-8 -o ${library})
     add_custom_target(tessera_cuda ALL DEPENDS ${library})
 
     if(NOT TS_BUILD_TESTS OR TS_SANITIZE)

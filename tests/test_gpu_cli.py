@@ -42,6 +42,11 @@ def splits(model):
         r = text(model, "-ngl", "2", env=env)
         check(r.out == want and r.err.count("no GPU is used: ") == 1, env, "->", r)
     check("no GPU" not in text(model, env=NONE).err)
+    # the real library on a machine without a GPU: it loads, and says what is missing
+    real = os.path.join(os.environ.get("TS_BUILD_DIR", ""), "libtessera_cuda.so")
+    if os.path.exists(real) and not os.path.exists("/dev/nvidiactl"):
+        r = text(model, "-ngl", "2", env={"TESSERA_CUDA_LIBRARY": real})
+        check(r.out == want and "no GPU is used: there is no" in r.err, r)
 
 
 def plans(model):

@@ -13,6 +13,12 @@ enum { CUBLAS = 100000 };
 int ts_rt_count(const char **why)
 {
     int n = 0;
+    void *driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
+    if (!driver) {
+        *why = "there is no NVIDIA driver (libcuda.so.1)";
+        return 0;
+    }
+    dlclose(driver);
     cudaError_t e = cudaGetDeviceCount(&n);
     *why = e == cudaSuccess ? "there is no GPU" : cudaGetErrorString(e);
     cudaGetLastError();
