@@ -1,6 +1,7 @@
 /* test_cuda_device.c - the CUDA device with the stand-in for CUDA: tiny models of every
  * architecture, split between CPU and GPU in every way, against the CPU's `ref`; failures of every
  * call of the driver. Kernels run on the CPU here, so this shows what is computed, not how fast. */
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -102,6 +103,45 @@ static void test_layers(const char *arch, const char *type, const char *path, in
     }
 }
 
+/* Two sessions at once share the GPU's stream and its pieces: each gets what it would alone. */
+typedef struct caller {
+    ts_engine *e;
+    const ts_token *t;
+    float got[10 * 600];
+    size_t n;
+} caller;
+
+static void *call(void *arg)
+{
+    caller *c = arg;
+    c->n = timeline(c->e, few, 4, c->t, c->got);
+    return NULL;
+}
+
+static void test_two_sessions(const char *path, const ts_token *t)
+{
+    static caller alone, both[2];
+    ts_error err = {0};
+    ts_engine *e = NULL;
+    ts_engine_split split = layers(1);
+    REQUIRE(open_engine(&e, path, &split, &err) == TS_OK);
+    alone = (caller){.e = e, .t = t};
+    call(&alone);
+    for (int round = 0; round < 4; round++) {
+        pthread_t thread[2];
+        for (int i = 0; i < 2; i++) {
+            both[i] = (caller){.e = e, .t = t};
+            REQUIRE(pthread_create(&thread[i], NULL, call, &both[i]) == 0);
+        }
+        for (int i = 0; i < 2; i++) {
+            pthread_join(thread[i], NULL);
+            CHECK(both[i].n == alone.n &&
+                  memcmp(both[i].got, alone.got, alone.n * sizeof(float)) == 0);
+        }
+    }
+    ts_engine_close(e);
+}
+
 /* Every call of the driver fails once. */
 static void test_failures(const char *path, const ts_token *t)
 {
@@ -163,8 +203,10 @@ int main(void)
         ts_error err = {0};
         REQUIRE(ts_synth_tiny(path, arch, types[i], false, &err) == TS_OK);
         test_layers(arch, types[i], path, i % 4 == 3 ? 4 : 2, t);
-        if (i == 0)
+        if (i == 0) {
+            test_two_sessions(path, t);
             test_failures(path, t);
+        }
     }
     unlink(path);
     return check_done("cuda_device");

@@ -2,6 +2,7 @@
  * one stream. */
 #include "cuda/device.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -26,6 +27,9 @@ struct ts_device {
     void *piece[PIECES]; /* pinned */
     const float **vec;   /* [n_steps] a step's vector on the GPU */
     ts_rt_gemm *gemm;    /* NULL: own kernels serve */
+    /* Sessions share the stream, the pieces and the strip. What one has queued comes before what
+     * the next one does, so a call at a time is enough. */
+    pthread_mutex_t lock;
 };
 
 struct ts_state {
@@ -66,6 +70,7 @@ static void cuda_close(ts_device *d)
         ts_rt_free_host(d->piece[i]);
     ts_rt_stream_close(d->stream);
     free(d->vec);
+    pthread_mutex_destroy(&d->lock);
     free(d);
 }
 
@@ -75,7 +80,11 @@ static ts_status cuda_open(ts_device **out, const ts_plan *plan, int index, cons
     ts_device *d = ts_calloc(1, sizeof *d);
     if (!d)
         return ts_fail(err, TS_NO_MEMORY, "no memory for %s", plan->dev[index].name);
-    *d = (ts_device){.plan = plan, .at = &plan->dev[index], .m = m, .index = index};
+    *d = (ts_device){.plan = plan,
+                     .at = &plan->dev[index],
+                     .m = m,
+                     .index = index,
+                     .lock = PTHREAD_MUTEX_INITIALIZER};
     d->vec = ts_calloc(plan->steps.n, sizeof *d->vec);
     if (!d->vec) {
         cuda_close(d);
@@ -270,6 +279,7 @@ static ts_status cuda_put(ts_state *s, ts_buf buf, int64_t r, int64_t rows, cons
     uint8_t *dst = (uint8_t *)row(s, buf, r);
     const uint8_t *from = (const uint8_t *)src;
     size_t left = (size_t)(rows * d->plan->steps.bufs[buf].width) * sizeof *src;
+    pthread_mutex_lock(&d->lock);
     int e = ts_rt_use(d->at->ordinal);
     for (int i = 0; left && !e; i++) {
         const size_t n = left < PIECE ? left : PIECE;
@@ -283,6 +293,7 @@ static ts_status cuda_put(ts_state *s, ts_buf buf, int64_t r, int64_t rows, cons
         from += n;
         left -= n;
     }
+    pthread_mutex_unlock(&d->lock);
     return e ? failed(d, e, "a copy to it", err) : TS_OK;
 }
 
@@ -293,6 +304,7 @@ static ts_status cuda_get(ts_state *s, ts_buf buf, int64_t r, int64_t rows, floa
     const uint8_t *src = (const uint8_t *)row(s, buf, r);
     uint8_t *to = (uint8_t *)dst;
     size_t left = (size_t)(rows * d->plan->steps.bufs[buf].width) * sizeof *dst;
+    pthread_mutex_lock(&d->lock);
     int e = ts_rt_use(d->at->ordinal);
     while (left && !e) {
         const size_t n = left < PIECE ? left : PIECE;
@@ -303,6 +315,7 @@ static ts_status cuda_get(ts_state *s, ts_buf buf, int64_t r, int64_t rows, floa
         src += n;
         left -= n;
     }
+    pthread_mutex_unlock(&d->lock);
     return e ? failed(d, e, "a copy from it", err) : TS_OK;
 }
 
@@ -493,6 +506,7 @@ static double now(void)
 static ts_status cuda_run(ts_state *s, const ts_batch *b, size_t first, size_t end, ts_error *err)
 {
     ts_device *d = s->d;
+    pthread_mutex_lock(&d->lock);
     int e = ts_rt_use(d->at->ordinal);
     if (!e)
         e = ts_cuda_set_batch(s->batch, (int32_t)b->m, (int32_t)b->m_out, (int32_t)b->pos0,
@@ -518,6 +532,7 @@ static ts_status cuda_run(ts_state *s, const ts_batch *b, size_t first, size_t e
         s->rows[i] += m;
         t0 = t1;
     }
+    pthread_mutex_unlock(&d->lock);
     return e ? failed(d, e, i > first ? ts_op_name(d->plan->steps.v[i - 1].op) : "a batch", err)
              : TS_OK;
 }

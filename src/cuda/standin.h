@@ -13,11 +13,10 @@
  *   - __syncthreads, __syncwarp, shuffles, votes and ts_mma_16816 (by the fragment layout of the
  *     PTX manual), each for the lanes of its mask;
  *   - fills shared memory with 0xff (NaN, -1) before every block, both what TS_SHARED names and
- * what TS_SHARED_ARRAY declares; each is an allocation of its own, so that a sanitizer sees its
- * end;
+ *     what TS_SHARED_ARRAY declares; each is an allocation of its own, whose end a sanitizer sees;
  *   - stops the program with a sentence when threads wait for each other at different barriers or
  *     for a thread that has ended, or shuffles name a lane that has: stricter than GPUs, which
- * count out threads that have ended;
+ *     count out threads that have ended;
  *   - refuses a launch that no GPU takes (block or shared memory too large, an empty grid), as an
  *     error of ts_launch_error.
  *
