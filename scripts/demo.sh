@@ -9,7 +9,7 @@ cd "$ts_root"
 ts_install
 say "building build/release"
 cmake --preset release >/dev/null
-cmake --build --preset release -- --quiet
+cmake --build --preset release --target tessera -- --quiet
 
 model=$(ts_default_model)
 question=${1:-What is the capital of France, and why do people like to visit it?}
