@@ -64,7 +64,7 @@ layout()
 {
     local format
     format=$(ts_clang_format)
-    git ls-files -z '*.c' '*.h' | xargs -0 "$format" --dry-run -Werror
+    git ls-files -z '*.c' '*.h' '*.cu' '*.cpp' | xargs -0 "$format" --dry-run -Werror
 }
 
 build() # PRESET
