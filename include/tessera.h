@@ -193,7 +193,8 @@ TS_API void ts_session_close(ts_session *s);
 /* Appends tokens[n] to the timeline and computes the logits of the last
  * `n_logits` of them (1 <= n_logits <= min(n, options.n_logits)).
  * TS_FULL when pos + n > n_ctx (nothing is evaluated), TS_BAD_ARG for an id outside the vocabulary
- * or n < 1, TS_CANCELLED: the timeline then ends at a micro-batch boundary (ts_session_pos). */
+ * or n < 1. TS_CANCELLED, and TS_IO where a GPU failed: the timeline then ends at a micro-batch
+ * boundary (ts_session_pos). */
 TS_API ts_status ts_session_eval(ts_session *s, const ts_token *tokens, size_t n, size_t n_logits,
                                  ts_error *err);
 

@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/cpu.h"
 #include "base/mem.h"
 
@@ -20,13 +20,6 @@ const char *ts_version(void)
 void ts_engine_options_init(ts_engine_options *opt)
 {
     *opt = (ts_engine_options){.size = sizeof *opt};
-}
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
 static void free_overrides(ts_engine *e)
@@ -200,7 +193,7 @@ ts_status ts_engine_open_split(ts_engine **out, const char *path, const ts_engin
         memcpy(&o, opt, opt->size < sizeof o ? opt->size : sizeof o);
     if (!path || !*path)
         return ts_fail(err, TS_BAD_ARG, "no model file was named");
-    double t0 = now();
+    double t0 = ts_now();
     ts_engine *e = calloc(1, sizeof *e);
     if (!e)
         return ts_fail(err, TS_NO_MEMORY, "no memory for the engine");
@@ -211,7 +204,7 @@ ts_status ts_engine_open_split(ts_engine **out, const char *path, const ts_engin
         ts_engine_close(e);
         return s;
     }
-    e->load_seconds = now() - t0;
+    e->load_seconds = ts_now() - t0;
     *out = e;
     return TS_OK;
 }

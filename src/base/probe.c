@@ -5,8 +5,8 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/cpu.h"
 #include "base/mem.h"
 #include "base/pool.h"
@@ -145,14 +145,6 @@ static void job(void *arg, int tid, int n_threads)
     atomic_fetch_add_explicit(&j->sink, v, memory_order_relaxed);
 }
 
-static double now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 /* Operations a second in the fastest of several runs of n operations a thread. */
 static double best_rate(ts_prober *p, job_kind what, double n)
 {
@@ -162,9 +154,9 @@ static double best_rate(ts_prober *p, job_kind what, double n)
     for (int i = 0; i < RUNS; i++) {
         for (int t = 0; t < ts_pool_size(p->pool); t++)
             atomic_store_explicit(&p->taken[t], 0, memory_order_relaxed);
-        double start = now();
+        double start = ts_now();
         ts_pool_run(p->pool, job, p);
-        double t = now() - start;
+        double t = ts_now() - start;
         if (t < best)
             best = t;
     }
@@ -193,12 +185,12 @@ void ts_prober_run(ts_prober *p, ts_probe *best)
 static void fill(ts_prober *p)
 {
     size_t piece = p->stride / 16 / 4096 * 4096, least = LEAST / (size_t)ts_pool_size(p->pool);
-    double start = now();
+    double start = ts_now();
 
     if (!piece)
         piece = p->stride;
     p->what = JOB_FILL;
-    while (p->filled < p->stride && (p->filled < least || now() - start < 1)) {
+    while (p->filled < p->stride && (p->filled < least || ts_now() - start < 1)) {
         p->slice = piece < p->stride - p->filled ? piece : p->stride - p->filled;
         ts_pool_run(p->pool, job, p);
         p->filled += p->slice;

@@ -5,15 +5,16 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
+#include "base/mem.h"
 #include "cuda/attend.h"
 #include "cuda/impl.h"
 #include "cuda/quant.h"
 #include "cuda/rt.h"
-#include "base/mem.h"
 
-/* Bytes that cross at once: two pieces of an upload are under way while a third is filled. */
+/* Bytes that cross at once. A piece is filled while those before it cross; when all are on their
+ * way they are waited for. */
 #define PIECE  ((size_t)8 << 20)
 #define PIECES 3
 
@@ -24,6 +25,7 @@ struct ts_device {
     int index;
     void *stream;
     void *arena, *vectors, *strip;
+    size_t strip_bytes;
     void *piece[PIECES]; /* pinned */
     const float **vec;   /* [n_steps] a step's vector on the GPU */
     ts_rt_gemm *gemm;    /* NULL: own kernels serve */
@@ -188,14 +190,14 @@ static ts_status cuda_load(ts_device *d, ts_model *m, const ts_load_options *opt
 {
     const size_t vectors = ts_cuda_vector_bytes(d->plan, d->index);
     upload u = {.d = d, .opt = opt, .all = d->at->packed + vectors};
+    d->strip_bytes = ts_cuda_strip_bytes(d->plan, d->index);
     ts_status s;
     int e = ts_rt_use(d->at->ordinal);
     if (e)
         return failed(d, e, "loading", err);
     if ((s = allocate(d, &d->arena, d->at->packed, "weights", err)) ||
         (s = allocate(d, &d->vectors, vectors, "norms", err)) ||
-        (s = allocate(d, &d->strip, ts_cuda_strip_bytes(d->plan, d->index), "dequantised rows",
-                      err)))
+        (s = allocate(d, &d->strip, d->strip_bytes, "dequantised rows", err)))
         return s;
     for (int i = 0; i < PIECES; i++)
         if ((e = ts_rt_alloc_host(&d->piece[i], PIECE)))
@@ -359,8 +361,7 @@ static int prep(ts_state *s, const ts_step *st, int64_t m)
 static int gemm(ts_state *s, const ts_weight *w, ts_buf x, ts_cuda_rows y, bool add, int64_t m)
 {
     ts_device *d = s->d;
-    const int64_t strip =
-        (int64_t)(ts_cuda_strip_bytes(d->plan, d->index) / ((size_t)w->k * sizeof(uint16_t)));
+    const int64_t strip = (int64_t)(d->strip_bytes / ((size_t)w->k * sizeof(uint16_t)));
     int e = 0;
     for (int64_t n0 = 0; n0 < w->n && !e; n0 += strip) {
         const int64_t n1 = n0 + strip < w->n ? n0 + strip : w->n;
@@ -496,13 +497,6 @@ static int step(ts_state *s, size_t i, const ts_batch *b, int64_t m)
     return 0;
 }
 
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static ts_status cuda_run(ts_state *s, const ts_batch *b, size_t first, size_t end, ts_error *err)
 {
     ts_device *d = s->d;
@@ -514,7 +508,7 @@ static ts_status cuda_run(ts_state *s, const ts_batch *b, size_t first, size_t e
     double t0 = 0;
     if (s->stats && !e) {
         e = ts_rt_wait(d->stream);
-        t0 = now();
+        t0 = ts_now();
     }
     size_t i = first;
     for (; i < end && !e; i++) {
@@ -526,7 +520,7 @@ static ts_status cuda_run(ts_state *s, const ts_batch *b, size_t first, size_t e
         if (!s->stats || e)
             continue;
         e = ts_rt_wait(d->stream);
-        const double t1 = now();
+        const double t1 = ts_now();
         s->seconds[i] += t1 - t0;
         s->calls[i]++;
         s->rows[i] += m;

@@ -58,19 +58,14 @@ static size_t kv_bytes(const ts_plan *p, int device, const ts_model *m)
     return 2 * (size_t)p->dev[device].n_layers * ts_cuda_kv_elements(p, m) * sizeof(uint16_t);
 }
 
-/* Float vectors of a device's steps: each once a step that uses it, which are few that share. */
-static size_t vector_bytes(const ts_plan *p, int device)
+/* Of a device's steps: a vector that two steps read is there twice, which is rare and small. */
+size_t ts_cuda_vector_bytes(const ts_plan *p, int device)
 {
     size_t n = 0;
     for (size_t i = 0; i < p->steps.n; i++)
         if (p->steps.v[i].device == device)
             n += ts_cuda_aligned((size_t)ts_cuda_vector_floats(&p->steps.v[i]) * sizeof(float));
     return n;
-}
-
-size_t ts_cuda_vector_bytes(const ts_plan *p, int device)
-{
-    return vector_bytes(p, device);
 }
 
 /* The strip holds whole rows of the widest weight. */
@@ -101,7 +96,7 @@ static size_t work_bytes(ts_plan *p, int device, const ts_model *m)
         buffers += p->steps.bufs[i].devices >> device & 1 ? TS_CUDA_ALIGN : 0;
     p->dev[device].scratch = ts_cuda_attend_work(p, m);
     return buffers + ts_cuda_aligned(p->dev[device].scratch) +
-           ts_cuda_aligned(sizeof(ts_cuda_batch)) + vector_bytes(p, device) +
+           ts_cuda_aligned(sizeof(ts_cuda_batch)) + ts_cuda_vector_bytes(p, device) +
            ts_cuda_strip_bytes(p, device) + TS_CUDA_BLAS;
 }
 

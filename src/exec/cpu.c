@@ -3,8 +3,8 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/cpu.h"
 #include "cpu/tiles.h"
 
@@ -104,13 +104,6 @@ static ts_status cpu_state_open(ts_state **out, ts_device *d, ts_error *err)
     return TS_OK;
 }
 
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static bool is_product(const ts_step *st)
 {
     return st->op == TS_OP_MATMUL || st->op == TS_OP_GLU;
@@ -133,7 +126,7 @@ static void walk_steps(ts_state *s, int tid, int n)
     ts_ahead ahead[2];
     size_t product = SIZE_MAX; /* that `ahead` is for */
     bool timed = s->stats && tid == 0;
-    double t0 = timed ? now() : 0;
+    double t0 = timed ? ts_now() : 0;
     for (size_t i = s->first; i < s->end; i++) {
         const ts_step *st = &steps->v[i];
         int64_t rows = st->domain == TS_ALL_ROWS ? s->batch->m : s->batch->m_out;
@@ -148,7 +141,7 @@ static void walk_steps(ts_state *s, int tid, int n)
         }
         ts_cpu_step(s, i, tid, n);
         if (timed) {
-            double t1 = now();
+            double t1 = ts_now();
             s->seconds[i] += t1 - t0;
             s->calls[i]++;
             s->rows[i] += rows;

@@ -2,7 +2,8 @@
 #include "exec/run.h"
 
 #include <string.h>
-#include <time.h>
+
+#include "base/clock.h"
 
 /* --- devices ---------------------------------------------------------------- */
 
@@ -87,24 +88,17 @@ ts_status ts_run_open(ts_run *out, const ts_devices *d, ts_error *err)
     return TS_OK;
 }
 
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static ts_status copy(ts_run *r, const ts_step *st, const ts_batch *b, int64_t rows, ts_error *err)
 {
     const ts_devices *d = r->d;
-    const double t0 = r->stats ? now() : 0;
+    const double t0 = r->stats ? ts_now() : 0;
     const int64_t r0 = st->dst == d->plan->steps.logits ? b->logits_row : 0;
     float *cpu = d->be[0]->row(r->state[0], st->dst, r0);
     ts_status s = st->device
                       ? d->be[st->device]->put(r->state[st->device], st->dst, r0, rows, cpu, err)
                       : d->be[st->from]->get(r->state[st->from], st->dst, r0, rows, cpu, err);
     if (r->stats) {
-        r->copies.seconds += now() - t0;
+        r->copies.seconds += ts_now() - t0;
         r->copies.calls++;
         r->copies.bytes += (double)rows * (double)st->d * sizeof(float);
     }
