@@ -46,7 +46,7 @@ static void prepared(const ts_kset *s, const ts_prep *prep)
         for (int i = 0; i < 2; i++) {
             int m2 = i == 0 ? m : (m + 15) / 16 * 16;
             int k2 = i == 1 ? k : m < prep->group_from ? (k + 31) / 32 * 32 : filled;
-            if (bytes != prep->bytes(m2, k2) || (i == 1 && m < TS_TILES_MIN))
+            if (bytes != prep->bytes(m2, k2) || (i == 1 && m < prep->group_from))
                 continue;
             act = poisoned(bytes);
             prep->run(act, zeros, filled, m2, k2, 0, m2, 0, k2);

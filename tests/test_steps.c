@@ -31,6 +31,8 @@ static touched of_step(const ts_step *s)
     const uint64_t a = s->a == TS_NO_BUF ? 0 : (uint64_t)1 << s->a;
     const uint64_t b = s->b == TS_NO_BUF ? 0 : (uint64_t)1 << s->b;
     t.read = s->op == TS_OP_GLU ? a : a | b;
+    if (s->like != TS_NO_BUF && s->op != TS_OP_PREP)
+        t.read |= (uint64_t)1 << s->like;
     t.written = s->dst == TS_NO_BUF ? 0 : (uint64_t)1 << s->dst;
     switch (s->op) {
     case TS_OP_GLU:
@@ -157,7 +159,7 @@ static void *prepare(ts_state *s, size_t i, int n, size_t bytes)
     return act;
 }
 
-extern const ts_kset ts_kset_Q8_0_amx_standin;
+extern const ts_kset ts_kset_Q8_0_amx_standin, ts_kset_Q3_K_amx_standin;
 
 /* Each PREP of the plan, for the plan's kernel sets (NULL) or another, with activations of 8 bits
  * or exact ones. Another gets rows of three k blocks of int8 tiles, the last of them short. */
@@ -190,7 +192,7 @@ static void shares(ts_engine *e, const ts_kset *kset, bool int8, const char *wha
             ts_batch batch = {.m = m, .m_out = m};
             s->batch = &batch;
             /* spare codes are shared out by a look at all rows */
-            const bool all = eight && kset == &ts_kset_Q8_0_amx_standin;
+            const bool all = eight && st->kset->isa == TS_ISA_AMX && m >= 17;
             CHECK_MSG(ts_cpu_meet(s, i, m) == (st->barrier || all), "%s, step %zu, m=%d: %s", what,
                       i, m, all ? "threads don't wait for all rows" : "they wait for nothing");
             float *x = malloc((size_t)(m * ldx) * sizeof *x);
@@ -221,6 +223,68 @@ static void shares(ts_engine *e, const ts_kset *kset, bool int8, const char *wha
     }
     e->devices.be[0]->state_close(s);
     e->plan.int8_prefill = false;
+}
+
+static int step_of(const ts_steps *s, ts_op op, const ts_weight *w, int from)
+{
+    for (int i = from; i < (int)s->n; i++)
+        if (s->v[i].op == op && (op == TS_OP_PREP || s->v[i].w == w))
+            return i;
+    return -1;
+}
+
+/* Q and V whose tiles begin at different numbers of tokens, `late` at the larger: each has
+ * activations of its own, but where both want the same those of the first serve. */
+static void two_formats(ts_engine *e, bool late_first)
+{
+    static const int ms[] = {1, 4, 5, 8, 9, 40};
+    ts_model *m = e->m;
+    ts_error err = {0};
+    ts_layer *l = &m->layers[0];
+    ts_weight *w[3] = {l->wq, l->wk, l->wv};
+    const ts_kset *own[3];
+    for (int i = 0; i < 3; i++) {
+        own[i] = w[i]->kset;
+        w[i]->kset = (i == 2) != late_first ? &ts_kset_Q3_K_amx_standin : &ts_kset_Q8_0_amx_standin;
+    }
+    ts_steps mixed, kept = e->plan.steps;
+    REQUIRE(ts_steps_make(&mixed, m, &err) == TS_OK);
+    barriers_suffice(&mixed, "two formats");
+    const int q = step_of(&mixed, TS_OP_MATMUL, w[0], 0);
+    const int k = step_of(&mixed, TS_OP_MATMUL, w[1], 0);
+    const int v = step_of(&mixed, TS_OP_MATMUL, w[2], 0);
+    REQUIRE(q > 0 && k > q && v > k);
+    const ts_step *sq = &mixed.v[q], *sv = &mixed.v[v];
+    CHECK(sq->like == TS_NO_BUF && mixed.v[k].a == sq->a && mixed.v[k].like == TS_NO_BUF);
+    CHECK(sv->a != sq->a && sv->like == sq->a);
+    const int p = step_of(&mixed, TS_OP_PREP, NULL, k); /* of V */
+    REQUIRE(p > 0 && p < v && mixed.v[p].dst == sv->a);
+    CHECK(mixed.v[p].like == sq->a && mixed.v[p].a == mixed.v[q - 1].a);
+
+    /* V's are made where they differ from Q's, and only there */
+    e->plan.steps = mixed;
+    ts_state *s = NULL;
+    REQUIRE(e->devices.be[0]->state_open(&s, e->devices.dev[0], &err) == TS_OK);
+    for (size_t i = 0; i < sizeof ms / sizeof *ms; i++) {
+        ts_batch batch = {.m = ms[i], .m_out = ms[i]};
+        const size_t bytes = sv->kset->prep->bytes(ms[i], mixed.v[p].d);
+        uint8_t *to = s->bufs[sv->a], *act = poisoned(bytes);
+        s->batch = &batch;
+        s->bufs[sv->a] = act;
+        ts_cpu_step(s, (size_t)p, 0, 1);
+        bool made = false;
+        for (size_t j = 0; j < bytes; j++)
+            made = made || act[j] != 0xff;
+        CHECK_MSG(made == (ms[i] >= 5 && ms[i] < 9), "m = %d, %s first", ms[i],
+                  late_first ? "the later" : "the earlier");
+        s->bufs[sv->a] = to;
+        free(act);
+    }
+    e->devices.be[0]->state_close(s);
+    e->plan.steps = kept;
+    for (int i = 0; i < 3; i++)
+        w[i]->kset = own[i];
+    ts_steps_free(&mixed);
 }
 
 /* Chunks hold every row once, begin at whole groups and never grow, so that the last are the
@@ -282,6 +346,8 @@ static void one_arch(const char *path, const char *arch, ts_isa isa)
         shares(e, NULL, int8, arch);
         if (isa == TS_ISA_REF) /* by tiles of tokens */
             shares(e, &ts_kset_Q8_0_amx_standin, int8, arch);
+        if (isa == TS_ISA_REF)
+            two_formats(e, int8);
     }
     residuals(&e->plan.steps, m, norms, false, arch);
     CHECK_MSG(barriers(&e->plan.steps) == BARRIERS, "%s: %d barriers in a block", arch,

@@ -56,7 +56,17 @@ typedef struct ts_prep {
                 int64_t m1, int64_t k0, int64_t k1);
     int64_t group_from; /* m_group is for this many tokens or more; fewer go one by one */
     int64_t all_from;   /* from this many tokens on a part depends on all of x; 0: never */
+    /* Formats of one family have one format below group_from and one from it on, and differ in
+     * nothing but group_from. 0: a family of its own. */
+    int family;
 } ts_prep;
+
+/* Do both make the same of m tokens? */
+static inline bool ts_prep_agree(const ts_prep *a, const ts_prep *b, int64_t m)
+{
+    return a == b ||
+           (a->family && a->family == b->family && (m < a->group_from) == (m < b->group_from));
+}
 
 typedef struct ts_kset {
     ts_type type;

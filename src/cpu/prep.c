@@ -55,6 +55,7 @@ static void q8_256_run(void *dst, const float *x, int64_t ldx, int64_t m, int64_
     q8_run(dst, x, ldx, k, m0, m1, k0, k1, 256);
 }
 
-const ts_prep ts_prep_f32_ref = {TS_ACT_F32, TS_ISA_REF, 1, 1, 1, bytes, f32_run, 0, 0};
-const ts_prep ts_prep_q8_32_ref = {TS_ACT_Q8_32, TS_ISA_REF, 1, 1, 32, bytes, q8_32_run, 0, 0};
-const ts_prep ts_prep_q8_256_ref = {TS_ACT_Q8_256, TS_ISA_REF, 1, 1, 256, bytes, q8_256_run, 0, 0};
+const ts_prep ts_prep_f32_ref = {TS_ACT_F32, TS_ISA_REF, 1, 1, 1, bytes, f32_run, 0, 0, 0};
+const ts_prep ts_prep_q8_32_ref = {TS_ACT_Q8_32, TS_ISA_REF, 1, 1, 32, bytes, q8_32_run, 0, 0, 0};
+const ts_prep ts_prep_q8_256_ref = {TS_ACT_Q8_256, TS_ISA_REF, 1, 1, 256,
+                                    bytes,         q8_256_run, 0, 0, 0};

@@ -51,7 +51,10 @@ extern const ts_prep ts_prep_q15_32_avx2, ts_prep_q15_256_avx2;
 
 extern const ts_prep TS_SYM(ts_prep_q15_avx512), TS_SYM(ts_prep_q8_32_avx512);
 extern const ts_prep TS_SYM(ts_prep_q8_256_avx512), TS_SYM(ts_prep_f32_avx512);
-extern const ts_prep TS_SYM(ts_prep_quant_amx), TS_SYM(ts_prep_float_amx);
+/* By the number of tokens from which tiles serve. */
+extern const ts_prep TS_SYM(ts_prep_quant5_amx), TS_SYM(ts_prep_quant6_amx);
+extern const ts_prep TS_SYM(ts_prep_quant9_amx);
+extern const ts_prep TS_SYM(ts_prep_float5_amx), TS_SYM(ts_prep_float9_amx);
 extern const ts_prep TS_SYM(ts_prep_int8_amx);
 
 #endif

@@ -1,5 +1,5 @@
-/* prep_amx.c - activations for the amx kernel sets: BF16 tiles from TS_TILES_MIN tokens on, int8
- * tiles from TS_TILES8_MIN on, below them what the avx512 kernels read. */
+/* prep_amx.c - activations for the amx kernel sets: BF16 tiles from 5 tokens on (of some types
+ * later), int8 tiles from TS_TILES8_MIN on, below them what the avx512 kernels read. */
 #include "cpu/prep.h"
 #include "cpu/prep_x16.h"
 
@@ -340,7 +340,7 @@ static size_t tiles8_bytes(int64_t m, int64_t k)
 /* --- formats ------------------------------------------------------------------------ */
 
 /* `few` below `from` tokens, else tiles. */
-#define PREP(name, few, tiles, from, act, limbs, k_group, all_from)                                \
+#define PREP(name, few, tiles, from, act, limbs, k_group, all_from, family)                        \
     static size_t name##_bytes(int64_t m, int64_t k)                                               \
     {                                                                                              \
         size_t a = few.bytes(m < from ? m : from - 1, k), b = tiles##_bytes(m, k);                 \
@@ -354,8 +354,9 @@ static size_t tiles8_bytes(int64_t m, int64_t k)
         else                                                                                       \
             tiles##_run(dst, x, ldx, m, k, m0, m1, k0, k1);                                        \
     }                                                                                              \
-    const ts_prep TS_SYM(ts_prep_##name##_amx) = {                                                 \
-        act, TS_ISA_AMX, limbs, TOKENS, k_group, name##_bytes, name##_run, from, all_from};
+    const ts_prep TS_SYM(ts_prep_##name##_amx) = {act,      TS_ISA_AMX,   limbs,      TOKENS,      \
+                                                  k_group,  name##_bytes, name##_run, from,        \
+                                                  all_from, family};
 
 /* A session's buffer has the bytes of the exact format and holds either: with k = 32 the other one
  * is larger. */
@@ -366,9 +367,14 @@ static size_t quant_tiles_bytes(int64_t m, int64_t k)
 }
 #define quant_tiles_run tiles_run
 
-PREP(quant, TS_SYM(ts_prep_q15_avx512), quant_tiles, TS_TILES_MIN, TS_ACT_Q8_32, 2, 32, 0)
-PREP(float, TS_SYM(ts_prep_f32_avx512), tiles, TS_TILES_MIN, TS_ACT_F32, 1, 32, 0)
+enum { QUANT = 1, FLOATS };
+
+PREP(quant5, TS_SYM(ts_prep_q15_avx512), quant_tiles, 5, TS_ACT_Q8_32, 2, 32, 0, QUANT)
+PREP(quant6, TS_SYM(ts_prep_q15_avx512), quant_tiles, 6, TS_ACT_Q8_32, 2, 32, 0, QUANT)
+PREP(quant9, TS_SYM(ts_prep_q15_avx512), quant_tiles, 9, TS_ACT_Q8_32, 2, 32, 0, QUANT)
+PREP(float5, TS_SYM(ts_prep_f32_avx512), tiles, 5, TS_ACT_F32, 1, 32, 0, FLOATS)
+PREP(float9, TS_SYM(ts_prep_f32_avx512), tiles, 9, TS_ACT_F32, 1, 32, 0, FLOATS)
 
 /* One format for all quantised types, so that their products share it. */
 PREP(int8, TS_SYM(ts_prep_q8_32_avx512), tiles8, TS_TILES8_MIN, TS_ACT_Q8_32, 1, BLOCK,
-     TS_TILES8_MIN)
+     TS_TILES8_MIN, 0)

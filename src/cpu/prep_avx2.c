@@ -225,12 +225,12 @@ static void q15_256_run(void *dst, const float *x, int64_t ldx, int64_t m, int64
     }
 }
 
-const ts_prep ts_prep_f32_avx2 = {TS_ACT_F32, TS_ISA_AVX2, 1, 1, 1, f32_bytes, f32_run, 0, 0};
+const ts_prep ts_prep_f32_avx2 = {TS_ACT_F32, TS_ISA_AVX2, 1, 1, 1, f32_bytes, f32_run, 0, 0, 0};
 const ts_prep ts_prep_q8_32_avx2 = {TS_ACT_Q8_32, TS_ISA_AVX2, 1, 1, 32,
-                                    q8_32_bytes,  q8_32_run,   0, 0};
+                                    q8_32_bytes,  q8_32_run,   0, 0, 0};
 const ts_prep ts_prep_q8_256_avx2 = {TS_ACT_Q8_256, TS_ISA_AVX2, 1, 1, 256,
-                                     q8_256_bytes,  q8_256_run,  0, 0};
+                                     q8_256_bytes,  q8_256_run,  0, 0, 0};
 const ts_prep ts_prep_q15_32_avx2 = {TS_ACT_Q8_32, TS_ISA_AVX2, 2, 1, 32,
-                                     q15_32_bytes, q15_32_run,  0, 0};
+                                     q15_32_bytes, q15_32_run,  0, 0, 0};
 const ts_prep ts_prep_q15_256_avx2 = {TS_ACT_Q8_256, TS_ISA_AVX2, 2, 1, 256,
-                                      q15_256_bytes, q15_256_run, 0, 0};
+                                      q15_256_bytes, q15_256_run, 0, 0, 0};

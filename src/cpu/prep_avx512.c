@@ -80,7 +80,7 @@ TS_INLINE void run(void *dst, const float *x, int64_t ldx, int64_t k, int64_t m0
         run(dst, x, ldx, k, m0, m1, k0, k1, limbs, unit);                                          \
     }                                                                                              \
     const ts_prep TS_SYM(ts_prep_##name##_avx512) = {act,          TS_ISA_AVX512, limbs, 1, unit,  \
-                                                     name##_bytes, name##_run,    0,     0};
+                                                     name##_bytes, name##_run,    0,     0, 0};
 
 /* Exact activations have a scale for each 32 whatever the type, so that products with weights of
  * several types share them. */
@@ -108,4 +108,4 @@ static void f32_run(void *dst, const float *x, int64_t ldx, int64_t m, int64_t k
 }
 
 const ts_prep TS_SYM(ts_prep_f32_avx512) = {TS_ACT_F32, TS_ISA_AVX512, 1, 1, 1,
-                                            f32_bytes,  f32_run,       0, 0};
+                                            f32_bytes,  f32_run,       0, 0, 0};

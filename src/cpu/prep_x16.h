@@ -105,11 +105,8 @@ static inline size_t ts_tile8_place(int64_t t, int64_t m_tiles, int64_t k, int64
            (size_t)t * ts_tile8_bytes(ts_tile8_steps(k, k_tiles));
 }
 
-/* From this many tokens on the amx kernel sets compute with tiles: below, making BF16 of the
- * weights costs more than VNNI takes for the product (docs/BENCHMARKS.md). */
-#define TS_TILES_MIN 5
-
-/* The same with 8-bit activations: they are for prefill, and have no path of their own for few. */
+/* With 8-bit activations the amx kernel sets compute with tiles from this many tokens on: they are
+ * for prefill, and have no path of their own for few. Exact ones: r16_amx.c, by the type. */
 #define TS_TILES8_MIN 17
 
 #endif

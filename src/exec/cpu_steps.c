@@ -105,10 +105,19 @@ static bool of_all_rows(const ts_prep *p, int64_t m)
     return p->all_from > 0 && m >= p->all_from;
 }
 
+/* Is what the step makes or reads the same as `like` has? */
+static bool shared(const ts_state *s, const ts_step *st, int64_t m)
+{
+    const ts_buffer *b = s->d->plan->steps.bufs;
+    return st->like != TS_NO_BUF &&
+           ts_prep_agree(b[st->op == TS_OP_PREP ? st->dst : st->a].prep, b[st->like].prep, m);
+}
+
 bool ts_cpu_meet(const ts_state *s, size_t i, int64_t m)
 {
     const ts_step *st = &s->d->plan->steps.v[i];
-    return st->barrier || (st->op == TS_OP_PREP && of_all_rows(prep_of(s, st, m), m));
+    return st->barrier ||
+           (st->op == TS_OP_PREP && !shared(s, st, m) && of_all_rows(prep_of(s, st, m), m));
 }
 
 static void prep(ts_state *s, const ts_step *st, int64_t m, rows r)
@@ -203,11 +212,12 @@ void ts_cpu_first_weights(const ts_state *s, size_t i, int tid, int n, ts_ahead 
 static void matmul(ts_state *s, size_t i, int tid, int n)
 {
     const ts_step *st = &s->d->plan->steps.v[i];
+    const int64_t m = product_rows(s, st);
     bool logits = st->dst == s->d->plan->steps.logits;
     ts_mul mul = {.w = st->w->data,
-                  .x = s->bufs[st->a],
+                  .x = s->bufs[shared(s, st, m) ? st->like : st->a],
                   .y = row(s, st->dst, logits ? s->batch->logits_row : 0),
-                  .m = product_rows(s, st),
+                  .m = m,
                   .n = st->w->n,
                   .k = st->w->k,
                   .ldy = s->d->plan->steps.bufs[st->dst].width,
@@ -376,6 +386,8 @@ void ts_cpu_step(ts_state *s, size_t i, int tid, int n)
         norm(s, st, r);
         break;
     case TS_OP_PREP:
+        if (shared(s, st, m))
+            break;
         if (st->by_row)
             prep(s, st, m, r);
         else

@@ -19,6 +19,7 @@ struct ts_builder {
      * version then. A version counts a buffer's writes. */
     ts_buf prep_of[MAX_BUFS];
     int prep_version[MAX_BUFS];
+    ts_buf like[MAX_BUFS]; /* ... and the buffer that serves instead where formats agree */
     int version[MAX_BUFS];
     bool by_row[MAX_BUFS];    /* how the buffer was last written */
     uint32_t valid[MAX_BUFS]; /* bit i: device i has what was last written */
@@ -53,7 +54,7 @@ static ts_buf new_buf(ts_builder *b, ts_buffer buf)
         return 0;
     }
     s->bufs[s->n_bufs] = buf;
-    b->prep_of[s->n_bufs] = TS_NO_BUF;
+    b->prep_of[s->n_bufs] = b->like[s->n_bufs] = TS_NO_BUF;
     return (ts_buf)s->n_bufs++;
 }
 
@@ -66,7 +67,8 @@ ts_buf ts_build_buf(ts_builder *b, const char *name, int64_t width)
 static bool reads(const ts_step *s, ts_buf x)
 {
     return s->a == x || (s->b == x && s->op != TS_OP_GLU) ||
-           (x == MAX_BUFS && s->op == TS_OP_ATTEND) || (s->op == TS_OP_ROPE && s->dst == x);
+           (s->like == x && s->op != TS_OP_PREP) || (x == MAX_BUFS && s->op == TS_OP_ATTEND) ||
+           (s->op == TS_OP_ROPE && s->dst == x);
 }
 
 static bool writes(const ts_step *s, ts_buf x)
@@ -115,6 +117,7 @@ static void bring(ts_builder *b, ts_buf x, int to)
                         .dst = x,
                         .a = x,
                         .b = TS_NO_BUF,
+                        .like = TS_NO_BUF,
                         .d = buf->width});
     buf->devices |= 1u << to;
     b->valid[x] |= 1u << to;
@@ -131,6 +134,8 @@ static void push_on(ts_builder *b, int device, ts_step step)
     step.layer = b->layer;
     step.domain = b->domain;
     step.device = device;
+    if (step.op != TS_OP_PREP && step.op != TS_OP_MATMUL && step.op != TS_OP_GLU)
+        step.like = TS_NO_BUF;
     for (ts_buf x = 0; x < (ts_buf)s->n_bufs; x++)
         if (reads(&step, x))
             bring(b, x, device);
@@ -203,6 +208,12 @@ void ts_build_head_norm(ts_builder *b, ts_buf x, int64_t n_heads, const float *v
                       .vec = vec});
 }
 
+/* Does x hold activations made of what `a` has now? */
+static bool prepared(const ts_builder *b, ts_buf x, ts_buf a, int device)
+{
+    return b->prep_of[x] == a && b->prep_version[x] == b->version[a] && b->valid[x] >> device & 1;
+}
+
 /* The activations of `a` as w's kernels read them: made once for all products that share them. By
  * row after a step by row, which it need not wait for. Else the threads meet anyway, and then rows
  * may be cut: of few rows every thread gets a part. */
@@ -211,23 +222,33 @@ static ts_buf prepare(ts_builder *b, ts_buf a, const ts_weight *w)
     const ts_prep *p = w->kset->prep;
     ts_buf dst =
         new_buf(b, (ts_buffer){.name = "activations", .domain = b->domain, .prep = p, .k = w->k});
-    if (b->failed || (b->prep_of[dst] == a && b->prep_version[dst] == b->version[a] &&
-                      b->valid[dst] >> w->device & 1))
+    if (b->failed || (prepared(b, dst, a, w->device) &&
+                      (b->like[dst] == TS_NO_BUF || prepared(b, b->like[dst], a, w->device))))
         return dst;
     bring(b, a, w->device);
+    ts_steps *s = b->s;
+    b->like[dst] = TS_NO_BUF;
+    for (ts_buf i = 0; i < (ts_buf)s->n_bufs; i++) {
+        const ts_buffer *o = &s->bufs[i];
+        if (i != dst && o->prep && p->family && o->prep->family == p->family &&
+            o->domain == b->domain && b->like[i] == TS_NO_BUF && prepared(b, i, a, w->device))
+            b->like[dst] = i;
+    }
     push_on(b, w->device,
             (ts_step){.op = TS_OP_PREP,
                       .by_row = b->by_row[a],
                       .dst = dst,
                       .a = a,
                       .b = TS_NO_BUF,
+                      .like = b->like[dst],
                       .d = w->k,
                       .kset = w->kset});
     b->prep_of[dst] = a;
     b->prep_version[dst] = b->version[a];
-    if (p->m_group > b->s->row_group) {
-        b->s->row_group = p->m_group;
-        b->s->group_from = p->group_from;
+    if (p->m_group > s->row_group ||
+        (p->m_group > 1 && p->m_group == s->row_group && p->group_from < s->group_from)) {
+        s->row_group = p->m_group;
+        s->group_from = p->group_from;
     }
     return dst;
 }
@@ -240,6 +261,7 @@ static void product(ts_builder *b, ts_buf dst, ts_buf a, const ts_weight *w, ts_
                       .dst = dst,
                       .a = act,
                       .b = add,
+                      .like = b->failed ? TS_NO_BUF : b->like[act],
                       .d = w->n,
                       .w = w,
                       .kset = w->kset});
@@ -345,6 +367,7 @@ void ts_build_glu(ts_builder *b, ts_op act, ts_buf dst, ts_buf second, ts_buf a,
                       .dst = dst,
                       .a = x,
                       .b = second,
+                      .like = b->failed ? TS_NO_BUF : b->like[x],
                       .d = gate->n,
                       .w = gate,
                       .w2 = up,

@@ -67,6 +67,9 @@ typedef struct ts_step {
     int device;   /* that does it          */
     int from;     /* COPY                  */
     ts_buf dst, a, b;
+    /* PREP, MATMUL, GLU: another buffer of the same activations, which serves instead (of PREP's
+     * dst, of a product's a) at numbers of tokens for which both have one format. */
+    ts_buf like;
     int64_t d;               /* width of a row that is worked on */
     int64_t n_heads;         /* NORM, ROPE */
     const ts_weight *w, *w2; /* w2: GLU */

@@ -413,32 +413,58 @@ static void tiles_mul(const amx_type *f, size_t group_bytes, const ts_mul *p)
 
 R16_TYPES(R16_INT8_MUL)
 
-static bool quant_on_tiles(bool int8, int64_t m)
-{
-    return m >= (int8 ? TS_TILES8_MIN : TS_TILES_MIN);
-}
+/* Tokens from which tiles are faster than VNNI, weights coming from memory and 16 threads
+ * (docs/KERNELS.md has the figures): panels of Q2_K, Q3_K and F16 are the dearest for their bytes.
+ */
+#define FROM_Q4_0   5
+#define FROM_Q4_1   5
+#define FROM_Q5_0   5
+#define FROM_Q5_1   5
+#define FROM_Q8_0   5
+#define FROM_IQ4_NL 5
+#define FROM_MXFP4  5
+#define FROM_Q2_K   6
+#define FROM_Q3_K   9
+#define FROM_Q4_K   5
+#define FROM_Q5_K   5
+#define FROM_Q6_K   5
+#define FROM_IQ4_XS 5
+#define FROM_F16    9
+#define FROM_BF16   5
 
-static bool float_on_tiles(bool int8, int64_t m)
-{
-    (void)int8; /* activations stay floats */
-    return m >= TS_TILES_MIN;
-}
+/* ts_prep_quant5_amx and the like, for a type. */
+#define EXACT(kind, T)      EXACT_(kind, FROM_##T)
+#define EXACT_(kind, from)  EXACT__(kind, from)
+#define EXACT__(kind, from) TS_SYM(ts_prep_##kind##from##_amx)
+#define INT8                TS_SYM(ts_prep_int8_amx)
 
-#define KSET(T, name, exact, int8, tiles)                                                          \
+#define QUANT_ON_TILES(T)                                                                          \
+    static bool on_tiles_##T(bool int8, int64_t m)                                                 \
+    {                                                                                              \
+        return m >= (int8 ? TS_TILES8_MIN : FROM_##T);                                             \
+    }
+#define FLOAT_ON_TILES(T)                                                                          \
+    static bool on_tiles_##T(bool int8, int64_t m)                                                 \
+    {                                                                                              \
+        (void)int8; /* activations stay floats */                                                  \
+        return m >= FROM_##T;                                                                      \
+    }
+
+#define KSET(T, name, exact, int8)                                                                 \
     TS_R16_PACKING(T)                                                                              \
     extern const ts_kset TS_SYM(ts_kset_##T##_amx);                                                \
     const ts_kset TS_SYM(ts_kset_##T##_amx) = {                                                    \
         .type = TS_TYPE_##T,                                                                       \
         .isa = TS_ISA_AMX,                                                                         \
         .layout = #name ".r16",                                                                    \
-        .prep = &TS_SYM(exact),                                                                    \
-        .prep_int8 = &TS_SYM(int8),                                                                \
+        .prep = &exact,                                                                            \
+        .prep_int8 = &int8,                                                                        \
         .group = ROWS,                                                                             \
         .packed_bytes = bytes_##T,                                                                 \
         .pack = pack_##T,                                                                          \
         .unpack = unpack_##T,                                                                      \
         .mul = mul_##T,                                                                            \
-        .on_tiles = tiles,                                                                         \
+        .on_tiles = on_tiles_##T,                                                                  \
     };
 
 #define QUANT(T, name, act)                                                                        \
@@ -457,16 +483,17 @@ static bool float_on_tiles(bool int8, int64_t m)
             narrow_quant(TS_TYPE_##T, 1, j, n);                                                    \
     }                                                                                              \
     static const amx_type amx_##T = {panel_##T, narrow_##T};                                       \
+    QUANT_ON_TILES(T)                                                                              \
     static void mul_##T(const ts_mul *p)                                                           \
     {                                                                                              \
-        if (!quant_on_tiles(p->limbs == 1, p->m))                                                  \
+        if (!on_tiles_##T(p->limbs == 1, p->m))                                                    \
             TS_SYM(ts_kset_##T##_avx512).mul(p);                                                   \
         else if (p->limbs == 1)                                                                    \
             TS_SYM(ts_r16_int8_mul_##T)(p);                                                        \
         else                                                                                       \
             tiles_mul(&amx_##T, ts_r16_bytes(TS_TYPE_##T, ROWS, p->k), p);                         \
     }                                                                                              \
-    KSET(T, name, ts_prep_quant_amx, ts_prep_int8_amx, quant_on_tiles)
+    KSET(T, name, EXACT(quant, T), INT8)
 R16_TYPES(QUANT)
 
 #define FLOAT(T, name)                                                                             \
@@ -476,13 +503,14 @@ R16_TYPES(QUANT)
         float_panel(TS_TYPE_##T, dst, w, k0, steps);                                               \
     }                                                                                              \
     static const amx_type amx_##T = {panel_##T, NULL};                                             \
+    FLOAT_ON_TILES(T)                                                                              \
     static void mul_##T(const ts_mul *p)                                                           \
     {                                                                                              \
-        if (!float_on_tiles(false, p->m))                                                          \
+        if (!on_tiles_##T(false, p->m))                                                            \
             TS_SYM(ts_kset_##T##_avx512).mul(p);                                                   \
         else                                                                                       \
             tiles_mul(&amx_##T, ts_r16_bytes(TS_TYPE_##T, ROWS, p->k), p);                         \
     }                                                                                              \
-    KSET(T, name, ts_prep_float_amx, ts_prep_float_amx, float_on_tiles)
+    KSET(T, name, EXACT(float, T), EXACT(float, T))
 FLOAT(F16, f16)
 FLOAT(BF16, bf16)
