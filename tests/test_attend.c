@@ -104,9 +104,21 @@ static void test_store(const table *t, int64_t n, int64_t hd)
                           "%s: %s[%d][%d] of %d x %d is %04x", kv->name, v ? "V" : "K", (int)pos,
                           (int)d, (int)n, (int)hd, mem[v][at]);
             }
+    float *row[2] = {floats((size_t)hd, 1), floats((size_t)hd, 1)};
+    for (int64_t pos = 0; pos < n; pos++) {
+        if (!stored[pos])
+            continue;
+        kv->load(mem[0], mem[1], pos, row[0], row[1], hd);
+        for (int v = 0; v < 2; v++)
+            for (int64_t d = 0; d < hd; d++)
+                CHECK_MSG(row[v][d] == widened(kv, mem[v][element(kv, v, pos, d, hd)]),
+                          "%s: loaded %s[%d][%d] of %d x %d", kv->name, v ? "V" : "K", (int)pos,
+                          (int)d, (int)n, (int)hd);
+    }
     for (int v = 0; v < 2; v++) {
         free(mem[v]);
         free(x[v]);
+        free(row[v]);
     }
     free(stored);
 }

@@ -206,9 +206,21 @@ static void store(void *k, void *v, int64_t pos, const float *k_row, const float
     to_f16((uint16_t *)v + pos * ((head_dim + 15) & ~(int64_t)15), v_row, head_dim);
 }
 
+static void load(const void *k, const void *v, int64_t pos, float *k_row, float *v_row,
+                 int64_t head_dim)
+{
+    const uint16_t *kd = (const uint16_t *)k + pos / 16 * 16 * head_dim + pos % 16;
+    const uint16_t *vd = (const uint16_t *)v + pos * ((head_dim + 15) & ~(int64_t)15);
+    for (int64_t i = 0; i < head_dim; i++) {
+        k_row[i] = _cvtsh_ss(kd[i * 16]);
+        v_row[i] = _cvtsh_ss(vd[i]);
+    }
+}
+
 const ts_kv_layout ts_kv_avx2 = {
     .name = "f16.k16",
     .type = TS_TYPE_F16,
     .bytes = ts_kv_k16_bytes,
     .store = store,
+    .load = load,
 };

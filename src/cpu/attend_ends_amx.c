@@ -201,9 +201,25 @@ static void tiles_store(void *k, void *v, int64_t pos, const float *k_row, const
     }
 }
 
+static void tiles_load(const void *k, const void *v, int64_t pos, float *k_row, float *v_row,
+                       int64_t head_dim)
+{
+    const int64_t chunks = round_up(head_dim, 32) / 32;
+    const uint16_t *kd = (const uint16_t *)k + pos / 16 * chunks * TILE + pos % 16 * 32;
+    for (int64_t i = 0; i < chunks; i++) {
+        const uint16_t *vd =
+            (const uint16_t *)v + v_offset(pos / GROUP * GROUP, i, chunks) + pos % GROUP;
+        for (int64_t j = 0; j < 32 && i * 32 + j < head_dim; j++) {
+            k_row[i * 32 + j] = ts_bf16_to_f32(kd[i * TILE + j]);
+            v_row[i * 32 + j] = ts_bf16_to_f32(vd[j * GROUP]);
+        }
+    }
+}
+
 const ts_kv_layout ts_kv_amx = {
     .name = "bf16.tiles",
     .type = TS_TYPE_BF16,
     .bytes = tiles_bytes,
     .store = tiles_store,
+    .load = tiles_load,
 };

@@ -73,9 +73,21 @@ static void rows_store(void *k, void *v, int64_t pos, const float *k_row, const 
     }
 }
 
+static void rows_load(const void *k, const void *v, int64_t pos, float *k_row, float *v_row,
+                      int64_t head_dim)
+{
+    const uint16_t *kd = (const uint16_t *)k + pos * head_dim;
+    const uint16_t *vd = (const uint16_t *)v + pos * head_dim;
+    for (int64_t i = 0; i < head_dim; i++) {
+        k_row[i] = ts_f16_to_f32(kd[i]);
+        v_row[i] = ts_f16_to_f32(vd[i]);
+    }
+}
+
 const ts_kv_layout ts_kv_ref = {
     .name = "f16.rows",
     .type = TS_TYPE_F16,
     .bytes = rows_bytes,
     .store = rows_store,
+    .load = rows_load,
 };

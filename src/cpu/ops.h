@@ -18,6 +18,9 @@ typedef struct ts_kv_layout {
      * needs to be written before: a position not stored may hold anything. */
     void (*store)(void *k, void *v, int64_t pos, const float *k_row, const float *v_row,
                   int64_t head_dim);
+    /* Reads position pos, which was stored, as it was rounded. */
+    void (*load)(const void *k, const void *v, int64_t pos, float *k_row, float *v_row,
+                 int64_t head_dim);
 } ts_kv_layout;
 
 /* One attention task: the query heads that share one KV head, for a run of consecutive tokens, over

@@ -78,7 +78,9 @@ static void rope(ts_state *s, const ts_step *st, rows r)
 static uint8_t *kv_head(const ts_state *s, bool v, int layer, int64_t head)
 {
     const ts_hparams *hp = &s->d->m->hp;
-    int64_t at = (v ? s->d->at->n_layers : 0) + s->d->m->layers[layer].kv_index;
+    const ts_plan *p = s->d->plan;
+    int64_t at = ts_plan_kv_index(p, s->d->index, &s->d->m->layers[layer]);
+    at += v ? ts_plan_kv_layers(p, s->d->index) : 0;
     return s->kv + (size_t)(at * hp->n_head_kv + head) * s->kv_head_bytes;
 }
 

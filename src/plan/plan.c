@@ -92,7 +92,8 @@ size_t ts_plan_cpu_kv(const ts_plan *p, int device, const ts_model *m)
 {
     const ts_plan_device *d = &p->dev[device];
     size_t head = ts_ops_get(d->isa)->kv->bytes(p->n_ctx, m->hp.head_dim);
-    return sat_mul(sat_mul(sat_mul(2, (size_t)d->n_layers), (size_t)m->hp.n_head_kv), head);
+    const size_t layers = (size_t)ts_plan_kv_layers(p, device);
+    return sat_mul(sat_mul(sat_mul(2, layers), (size_t)m->hp.n_head_kv), head);
 }
 
 size_t ts_plan_cpu_work(ts_plan *p, int device, const ts_model *m)
@@ -115,11 +116,20 @@ static const ts_accel_kind cpu_kind = {
     .work_bytes = ts_plan_cpu_work,
 };
 
+static void count_layers(ts_plan *p, const ts_model *m)
+{
+    for (int64_t i = 0; i < m->hp.n_layer; i++)
+        p->dev[m->layers[i].device].n_layers++;
+}
+
+static size_t stream_bytes(const ts_stream *t)
+{
+    return sat_add(sat_mul((size_t)t->slots, t->slot), t->source);
+}
+
 static void size_session(ts_plan *p, int device, const ts_model *m)
 {
     ts_plan_device *d = &p->dev[device];
-    for (int64_t i = 0; i < m->hp.n_layer; i++)
-        d->n_layers += m->layers[i].device == device;
     for (size_t i = 0; i < p->steps.n_bufs; i++)
         if (p->steps.bufs[i].devices >> device & 1)
             d->buffers = sat_add(d->buffers, ts_plan_buffer_bytes(p, (ts_buf)i));
@@ -135,7 +145,7 @@ static double gib(size_t n)
 
 static size_t needs(const ts_plan_device *d)
 {
-    return sat_add(sat_add(d->packed, d->kv), d->buffers);
+    return sat_add(sat_add(sat_add(d->packed, d->stream), d->kv), d->buffers);
 }
 
 static ts_status check_memory(const ts_plan *p, ts_error *err)
@@ -217,8 +227,10 @@ static bool any_accel(const ts_steps *s)
 }
 
 /* The plan with the last n layers on accelerators; `p` has the options. */
-static ts_status split_at(ts_plan *p, int64_t n, ts_model *m, const ts_split *split, ts_error *err)
+static ts_status split_at(ts_plan *p, int64_t n, ts_stream_mode stream, ts_model *m,
+                          const ts_split *split, ts_error *err)
 {
+    p->stream = (ts_stream){.mode = stream};
     p->n_gpu_layers = n;
     p->n_devices = 1 + split->n_accels;
     p->dev[0] = (ts_plan_device){.name = "CPU", .isa = p->isa, .n_threads = p->n_threads};
@@ -235,11 +247,32 @@ static ts_status split_at(ts_plan *p, int64_t n, ts_model *m, const ts_split *sp
     s = ts_steps_make(&p->steps, m, err);
     if (s)
         return s;
-    if (!any_accel(&p->steps))
+    if (!any_accel(&p->steps) && stream != TS_STREAM_ON)
         p->n_devices = 1;
+    count_layers(p, m);
+    if (stream != TS_STREAM_OFF && (s = ts_plan_stream(p, m, err))) {
+        ts_plan_free(p);
+        return s;
+    }
     for (int i = 0; i < p->n_devices; i++)
         size_session(p, i, m);
+    if (p->stream.device)
+        p->dev[p->stream.device].stream = stream_bytes(&p->stream);
     return TS_OK;
+}
+
+/* More layers on their way at once where there is room: the first ones can then come while the CPU
+ * still computes. */
+static void add_slots(ts_plan *p, const ts_split *split)
+{
+    ts_stream *t = &p->stream;
+    if (!t->device)
+        return;
+    ts_plan_device *d = &p->dev[t->device];
+    const size_t room = split->accels[t->device - 1].memory - needs(d);
+    const size_t more = room / (t->slot ? t->slot : 1);
+    t->slots = more + 2 < (size_t)t->n_layers ? (int64_t)more + 2 : t->n_layers;
+    d->stream = stream_bytes(t);
 }
 
 static ts_status refuse(const ts_plan *p, const ts_split *split, int device, ts_error *err)
@@ -253,7 +286,8 @@ static ts_status refuse(const ts_plan *p, const ts_split *split, int device, ts_
 }
 
 /* As many layers on accelerators as asked for, or as fit. */
-static ts_status split_model(ts_plan *p, ts_model *m, const ts_split *split, ts_error *err)
+static ts_status split_model(ts_plan *p, ts_model *m, const ts_split *split, ts_stream_mode stream,
+                             ts_error *err)
 {
     const bool automatic = split->n_gpu_layers == TS_GPU_LAYERS_AUTO;
     int64_t n = m->hp.n_layer + 1;
@@ -262,12 +296,20 @@ static ts_status split_model(ts_plan *p, ts_model *m, const ts_split *split, ts_
     else if (!automatic && split->n_gpu_layers < n)
         n = split->n_gpu_layers;
     for (;; n--) {
-        ts_status s = split_at(p, n, m, split, err);
+        ts_status s = split_at(p, n, stream, m, split, err);
         if (s)
             return s;
         const int full = overfull(p, split);
-        if (!full)
+        if (!full) {
+            add_slots(p, split);
             return TS_OK;
+        }
+        if (p->stream.device && stream == TS_STREAM_AUTO && !automatic) { /* what was asked fits so? */
+            ts_plan_free(p);
+            stream = TS_STREAM_OFF;
+            n++;
+            continue;
+        }
         if (!automatic || n == 0) {
             s = refuse(p, split, full, err);
             ts_plan_free(p);
@@ -284,7 +326,7 @@ ts_status ts_plan_make(ts_plan *out, ts_model *m, const ts_plan_options *opt, co
     ts_status s = take_options(&p, m, opt, err);
     if (s)
         return s;
-    s = split_model(&p, m, &opt->split, err);
+    s = split_model(&p, m, &opt->split, opt->stream, err);
     if (s)
         return s;
     s = check_memory(&p, err);

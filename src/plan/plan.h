@@ -26,6 +26,8 @@ typedef struct ts_plan_device {
     ts_isa isa;                /* the widest of its kernel sets                     */
     int n_threads;
     int64_t n_layers;    /* whose K and V it holds                                  */
+    int64_t n_streamed;  /* layers of the CPU whose K and V it holds too, to stream them */
+    size_t stream;       /* where streamed weights come to and are unpacked, one an engine */
     size_t packed;       /* its arena of weights, one an engine                     */
     size_t source;       /* weights that are read in the mapped file                */
     size_t kv;           /* KV cache of a session                                   */
@@ -34,6 +36,23 @@ typedef struct ts_plan_device {
     size_t scratch;      /* of them: of one thread, for attention and tile products */
     size_t step_weights; /* read from its memory by one decode step                 */
 } ts_plan_device;
+
+typedef enum ts_stream_mode { TS_STREAM_AUTO, TS_STREAM_OFF, TS_STREAM_ON } ts_stream_mode;
+
+/* Streaming: micro-batches of many tokens run the second list of steps, for which weights of the
+ * CPU's layers are copied to an accelerator as they lie, packed, a layer at a time, and unpacked
+ * there. While one layer computes the next ones are on their way, into as many slots as there is
+ * room for. The accelerator keeps K and V of these layers as well: those of a streamed micro-batch
+ * go to the CPU's cache behind it. */
+typedef struct ts_stream {
+    ts_stream_mode mode;
+    int device;        /* 0: nothing is streamed                                          */
+    int64_t n_layers;  /* streamed ones                                                   */
+    int64_t n_leading; /* layers from 0 on that are the CPU's: of these the first can be left to it */
+    size_t slot;       /* bytes of the largest layer, packed: every weight at a multiple of 256 */
+    size_t source;     /* the same of its source                                          */
+    int64_t slots;
+} ts_stream;
 
 typedef struct ts_plan {
     ts_isa isa; /* of the CPU, as dev[0] has it */
@@ -44,6 +63,7 @@ typedef struct ts_plan {
     int64_t n_ctx;                      /* positions of a session's KV cache          */
     int64_t n_ubatch;                   /* tokens computed together                   */
     int64_t n_logits;                   /* rows of logits one eval can return         */
+    ts_stream stream;
     bool int8_prefill; /* micro-batches of TS_PREFILL_ROWS or more use 8-bit activations */
     ts_steps steps;
 } ts_plan;
@@ -60,12 +80,35 @@ typedef struct ts_plan_options {
     bool int8_prefill;
     int64_t n_ctx, n_ubatch, n_logits; /* 0 = the default */
     ts_split split;
+    ts_stream_mode stream;
 } ts_plan_options;
 
 /* Places m's weights. TS_BAD_ARG, TS_NO_MEMORY (the sentence gives the sizes). */
 ts_status ts_plan_make(ts_plan *out, ts_model *m, const ts_plan_options *opt, const ts_log *log,
                        ts_error *err);
 void ts_plan_free(ts_plan *p);
+
+/* Of the layers whose K and V a device holds: how many there are, and which one a layer is. */
+static inline int64_t ts_plan_kv_layers(const ts_plan *p, int device)
+{
+    return p->dev[device].n_layers + p->dev[device].n_streamed;
+}
+
+static inline int64_t ts_plan_kv_index(const ts_plan *p, int device, const ts_layer *l)
+{
+    return l->device == device ? l->kv_index : p->dev[device].n_layers + l->stream_index;
+}
+
+/* Is w, of this layer, brought to the plan's stream device? */
+bool ts_plan_streams(const ts_plan *p, const ts_model *m, int64_t layer, const ts_weight *w);
+
+/* The weights of a layer: writes at most TS_LAYER_WEIGHTS, returns how many. */
+#define TS_LAYER_WEIGHTS 8
+int ts_layer_weights(const ts_layer *l, ts_weight *out[TS_LAYER_WEIGHTS]);
+
+/* Finds what can be streamed, appends the second list of steps and writes p->stream, with two
+ * slots. Where nothing can p->stream.device stays 0. TS_NO_MEMORY. */
+ts_status ts_plan_stream(ts_plan *p, ts_model *m, ts_error *err);
 
 /* K and V of a device's layers in the layout of the CPU's attention. */
 size_t ts_plan_cpu_kv(const ts_plan *p, int device, const ts_model *m);

@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "plan/plan.h"
+
 /* Whose the i-th of n layers on accelerators is: they follow each other in order, each with its
  * share. */
 static int accel_of(const ts_split *s, int64_t i, int64_t n)
@@ -23,14 +25,25 @@ static int accel_of(const ts_split *s, int64_t i, int64_t n)
     return s->n_accels;
 }
 
+int ts_layer_weights(const ts_layer *l, ts_weight *out[TS_LAYER_WEIGHTS])
+{
+    ts_weight *const w[] = {l->wq, l->wk, l->wv, l->wo, l->gate, l->up, l->down};
+    int n = 0;
+    for (size_t i = 0; i < sizeof w / sizeof *w; i++)
+        if (w[i])
+            out[n++] = w[i];
+    return n;
+}
+
 /* Every weight of a layer is where the layer is. */
 static void place_layer(ts_layer *l, int device)
 {
-    ts_weight *const w[] = {l->wq, l->wk, l->wv, l->wo, l->gate, l->up, l->down};
+    ts_weight *w[TS_LAYER_WEIGHTS];
+    const int n = ts_layer_weights(l, w);
     l->device = device;
-    for (size_t i = 0; i < sizeof w / sizeof *w; i++)
-        if (w[i])
-            w[i]->device = device;
+    l->stream_index = -1;
+    for (int i = 0; i < n; i++)
+        w[i]->device = device;
 }
 
 static ts_status override(const ts_override *o, ts_model *m, ts_error *err)

@@ -421,7 +421,8 @@ size_t ts_steps_segment(const ts_steps *s, size_t i)
     if (s->v[i].op == TS_OP_COPY)
         return i + 1;
     int device = s->v[i].device;
-    while (i < s->n && s->v[i].op != TS_OP_COPY && s->v[i].device == device)
+    const size_t end = i < s->n_main ? s->n_main : s->n;
+    while (i < end && s->v[i].op != TS_OP_COPY && s->v[i].device == device)
         i++;
     return i;
 }
@@ -456,7 +457,20 @@ ts_status ts_steps_make(ts_steps *out, const ts_model *m, ts_error *err)
         ts_steps_free(out);
         return ts_fail(err, TS_NO_MEMORY, "no memory for the step list");
     }
+    out->n_main = out->n;
     find_barriers(out);
+    return TS_OK;
+}
+
+ts_status ts_steps_stream(ts_steps *s, const ts_model *m, ts_error *err)
+{
+    ts_builder b = {.m = m, .s = s, .layer = -1};
+    for (size_t i = 0; i < MAX_BUFS; i++)
+        b.prep_of[i] = b.like[i] = TS_NO_BUF;
+    m->arch->build(&b, m);
+    if (b.failed)
+        return ts_fail(err, TS_NO_MEMORY, "no memory for the step list");
+    find_barriers(s);
     return TS_OK;
 }
 

@@ -15,7 +15,11 @@
  * V are. A buffer is there once on each device that touches it. Which of them holds what was
  * written last is known while the list is made, so where a step needs what another device wrote, a
  * COPY stands before it. Steps of one device without a copy between them are a SEGMENT, which the
- * device runs as a whole. */
+ * device runs as a whole.
+ *
+ * A plan that streams has a second list behind the first, for micro-batches whose products are
+ * worth bringing their weights to an accelerator: the same forward pass, with what the CPU has of
+ * the layers done there. Both share the buffers. */
 #ifndef TS_STEP_H
 #define TS_STEP_H
 
@@ -84,6 +88,7 @@ typedef struct ts_step {
 typedef struct ts_steps {
     ts_step *v;
     size_t n, cap;
+    size_t n_main; /* steps of the first list; those of the second follow, if there is one */
     ts_buffer *bufs;
     size_t n_bufs;
     int64_t row_group;  /* rows are shared out in groups of this many (the widest prep's) ... */
@@ -94,9 +99,12 @@ typedef struct ts_steps {
 /* Runs the model's build function and finds the barriers. Every weight and layer must have been
  * placed. TS_NO_MEMORY. */
 ts_status ts_steps_make(ts_steps *out, const ts_model *m, ts_error *err);
+/* Appends the second list: weights and layers are now placed as it has them. */
+ts_status ts_steps_stream(ts_steps *s, const ts_model *m, ts_error *err);
 void ts_steps_free(ts_steps *s);
 
-/* The end of the segment that begins with step i: a copy is one by itself. */
+/* The end of the segment that begins with step i: a copy is one by itself. No segment has steps of
+ * both lists. */
 size_t ts_steps_segment(const ts_steps *s, size_t i);
 
 /* --- for the architectures ------------------------------------------------ */
