@@ -434,6 +434,7 @@ static bool float_on_tiles(bool int8, int64_t m)
         .prep = &TS_SYM(exact),                                                                    \
         .prep_int8 = &TS_SYM(int8),                                                                \
         .group = ROWS,                                                                             \
+        .packing = &ts_r16_packing[TS_TYPE_##T],                                                   \
         .packed_bytes = bytes_##T,                                                                 \
         .pack = pack_##T,                                                                          \
         .unpack = unpack_##T,                                                                      \
