@@ -4,7 +4,8 @@
  *
  * For every type and shape, in a captured graph as decode runs it, over as many matrices as no
  * cache holds: microseconds of one product and the gigabytes a second of weights it read, for m =
- * 1, 2, 4 and 8 tokens; then dequantising (weights read and halves written). Weights are bytes that
+ * 1, 2, 4 and 8 tokens; then dequantising (weights read and halves written); and for a shape of
+ * each layout that a CPU's kernel sets have, unpacking (read and written). Weights are bytes that
  * make finite numbers; nothing is checked here. */
 #include <stdio.h>
 #include <string.h>
@@ -14,9 +15,11 @@
 
 #include "cuda/quant.h"
 #include "cuda/standin.h"
+#include "cuda/unpack.h"
 
 extern "C" {
-#include "gguf/type.h"
+#include "base/cpu.h"
+#include "cpu/kset.h"
 }
 
 enum { RUNS = 5 };
@@ -105,6 +108,28 @@ static void bench_type(const device &d, ts_type type, int64_t n, int64_t k)
            ((double)bytes + 2 * (double)n * (double)k) / us * 1e-3);
 }
 
+/* Each layout once: the sets that share it share its description. */
+static void bench_unpack(const device &d, ts_type type)
+{
+    const int64_t n = 14336, k = 4096;
+    const ts_packing *done = NULL;
+    for (size_t i = 0; i < ts_kset_count(); i++) {
+        const ts_kset *s = ts_kset_at(i);
+        if (s->type != type || !s->packing || s->packing == done)
+            continue;
+        done = s->packing;
+        const size_t bytes = s->packed_bytes(n, k), step = (bytes + 255) / 256 * 256;
+        const int count = (int)(arena / 2 / step) < 20 ? (int)(arena / 2 / step) : 20;
+        double us = time_graph(count, [&](int j, cudaStream_t stream) {
+            must(ts_cuda_unpack(d.w + arena / 2 + (size_t)j * step, d.w + (size_t)j * step,
+                                s->packing, n, k, 0, n, stream));
+        });
+        printf("%-7s %6lld x %-6lld | unpack %s, %s %6.1f us %5.0f GB/s\n", ts_type_get(type)->name,
+               (long long)n, (long long)k, s->layout, ts_isa_name(s->isa), us,
+               2 * (double)bytes / us * 1e-3);
+    }
+}
+
 int main(int argc, char **argv)
 {
     static const int64_t shapes[][2] = {{1024, 4096}, {4096, 4096}, {14336, 4096}, {4096, 14336}};
@@ -132,6 +157,8 @@ int main(int argc, char **argv)
             wanted = wanted || strcasecmp(argv[i], info->name) == 0;
         for (size_t i = 0; info && wanted && i < sizeof shapes / sizeof *shapes; i++)
             bench_type(d, (ts_type)type, shapes[i][0], shapes[i][1]);
+        if (info && wanted)
+            bench_unpack(d, (ts_type)type);
     }
     return 0;
 }

@@ -44,8 +44,8 @@ function(ts_cuda_standin)
         add_executable(${file} ${source})
         target_include_directories(${file} PRIVATE ${PROJECT_SOURCE_DIR}/tests)
         # The file alone: flags that come with the target are for C.
-        target_link_libraries(${file} PRIVATE ts_cuda_standin $<TARGET_FILE:ts_internal> m)
-        add_dependencies(${file} ts_internal)
+        target_link_libraries(${file} PRIVATE ts_cuda_standin $<TARGET_FILE:ts_standin> $<TARGET_FILE:ts_internal> m)
+        add_dependencies(${file} ts_standin ts_internal)
         set_target_properties(${file} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
         add_test(NAME ${name} COMMAND ${file})
         set_tests_properties(${name} PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 900)
@@ -133,9 +133,9 @@ function(ts_cuda_plugin nvcc)
         endif()
         set(program ${PROJECT_BINARY_DIR}/cuda/${target})
         add_custom_command(OUTPUT ${program} VERBATIM COMMENT "Linking ${target}"
-            DEPENDS ${objects} ${PROJECT_BINARY_DIR}/cuda/${file}.o ts_internal
+            DEPENDS ${objects} ${PROJECT_BINARY_DIR}/cuda/${file}.o ts_standin ts_internal
             COMMAND ${nvcc} -cudart=static ${PROJECT_BINARY_DIR}/cuda/${file}.o ${objects}
-                    $<TARGET_FILE:ts_internal> -o ${program})
+                    $<TARGET_FILE:ts_standin> $<TARGET_FILE:ts_internal> -o ${program})
         add_custom_target(${target} ALL DEPENDS ${program})
         if(source IN_LIST ts_cuda_tests AND EXISTS /dev/nvidiactl)
             string(REGEX REPLACE "^test_" "" name ${target})

@@ -12,6 +12,7 @@
 #ifndef TS_KSET_H
 #define TS_KSET_H
 
+#include "cpu/packing.h"
 #include "gguf/type.h"
 
 /* One product y[m][n0..n1] = add[m][n0..n1] + act(x)[m][k] * W[n][k]^T.
@@ -75,6 +76,7 @@ typedef struct ts_kset {
     const ts_prep *prep; /* exact                                                    */
     const ts_prep *prep_int8; /* 8 bits; the same where activations stay floats          */
     int group; /* rows of W that are packed together; work is split at multiples of it */
+    const ts_packing *packing; /* the layout, for other devices; NULL: there is no packing */
     /* Bytes of a packed n x k matrix. NULL: there is no packing, mul reads the source. */
     size_t (*packed_bytes)(int64_t n, int64_t k);
     /* Packs rows n0..n1 (n0 a multiple of group; n1 too, or n) from the source of the whole matrix

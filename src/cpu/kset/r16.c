@@ -1,4 +1,5 @@
-/* r16.c - packing 16 rows together and taking them apart again (the layout is told in r16.h).
+/* r16.c - packing 16 rows together and taking them apart again (the layout is told in
+ * cpu/packing.h).
  *
  * Plain C: with all threads at it, packing waits for the page cache. */
 #include "cpu/kset/r16.h"
@@ -7,58 +8,72 @@
 
 enum { ROWS = TS_R16_ROWS, MAX_BLOCK = 256 }; /* bytes, more than the largest source block */
 
-static const ts_r16_layout layouts[TS_TYPE_COUNT] = {
-    [TS_TYPE_Q4_0] = {32, 18, {{0, TS_R16_HALF, 1}, {2, TS_R16_NIBBLES, 1}}},
-    [TS_TYPE_Q4_1] = {32, 20, {{0, TS_R16_HALF, 1}, {2, TS_R16_HALF, 1}, {4, TS_R16_NIBBLES, 1}}},
-    [TS_TYPE_Q5_0] = {32, 22, {{0, TS_R16_HALF, 1}, {2, TS_R16_BITS, 1}, {6, TS_R16_NIBBLES, 1}}},
-    [TS_TYPE_Q5_1] =
-        {32,
-         24,
-         {{0, TS_R16_HALF, 1}, {2, TS_R16_HALF, 1}, {4, TS_R16_BITS, 1}, {8, TS_R16_NIBBLES, 1}}},
-    [TS_TYPE_Q8_0] = {32, 34, {{0, TS_R16_HALF, 1}, {2, TS_R16_PAIRS, 1}}},
-    [TS_TYPE_IQ4_NL] = {32, 18, {{0, TS_R16_HALF, 1}, {2, TS_R16_NIBBLES, 1}}},
-    [TS_TYPE_MXFP4] = {32, 17, {{0, TS_R16_BYTE, 1}, {1, TS_R16_NIBBLES, 1}}},
-    [TS_TYPE_Q2_K] =
-        {256,
-         84,
-         {{80, TS_R16_HALF, 1}, {82, TS_R16_HALF, 1}, {0, TS_R16_DWORD, 4}, {16, TS_R16_PAIRS, 2}}},
-    [TS_TYPE_Q3_K] = {256,
+const ts_packing ts_r16_packing[TS_TYPE_COUNT] = {
+    [TS_TYPE_Q4_0] = {ROWS, 32, 18, {{0, TS_PACK_HALF, 1}, {2, TS_PACK_NIBBLES, 1}}},
+    [TS_TYPE_Q4_1] = {ROWS,
+                      32,
+                      20,
+                      {{0, TS_PACK_HALF, 1}, {2, TS_PACK_HALF, 1}, {4, TS_PACK_NIBBLES, 1}}},
+    [TS_TYPE_Q5_0] = {ROWS,
+                      32,
+                      22,
+                      {{0, TS_PACK_HALF, 1}, {2, TS_PACK_BITS, 1}, {6, TS_PACK_NIBBLES, 1}}},
+    [TS_TYPE_Q5_1] = {ROWS,
+                      32,
+                      24,
+                      {{0, TS_PACK_HALF, 1},
+                       {2, TS_PACK_HALF, 1},
+                       {4, TS_PACK_BITS, 1},
+                       {8, TS_PACK_NIBBLES, 1}}},
+    [TS_TYPE_Q8_0] = {ROWS, 32, 34, {{0, TS_PACK_HALF, 1}, {2, TS_PACK_PAIRS, 1}}},
+    [TS_TYPE_IQ4_NL] = {ROWS, 32, 18, {{0, TS_PACK_HALF, 1}, {2, TS_PACK_NIBBLES, 1}}},
+    [TS_TYPE_MXFP4] = {ROWS, 32, 17, {{0, TS_PACK_BYTE, 1}, {1, TS_PACK_NIBBLES, 1}}},
+    [TS_TYPE_Q2_K] = {ROWS,
+                      256,
+                      84,
+                      {{80, TS_PACK_HALF, 1},
+                       {82, TS_PACK_HALF, 1},
+                       {0, TS_PACK_DWORD, 4},
+                       {16, TS_PACK_PAIRS, 2}}},
+    [TS_TYPE_Q3_K] = {ROWS,
+                      256,
                       110,
-                      {{108, TS_R16_HALF, 1},
-                       {96, TS_R16_DWORD, 3},
-                       {0, TS_R16_PAIRS, 1},
-                       {32, TS_R16_PAIRS, 2}}},
-    [TS_TYPE_Q4_K] =
-        {256,
-         144,
-         {{0, TS_R16_HALF, 1}, {2, TS_R16_HALF, 1}, {4, TS_R16_DWORD, 3}, {16, TS_R16_PAIRS, 4}}},
-    [TS_TYPE_Q5_K] = {256,
+                      {{108, TS_PACK_HALF, 1},
+                       {96, TS_PACK_DWORD, 3},
+                       {0, TS_PACK_PAIRS, 1},
+                       {32, TS_PACK_PAIRS, 2}}},
+    [TS_TYPE_Q4_K] = {ROWS,
+                      256,
+                      144,
+                      {{0, TS_PACK_HALF, 1},
+                       {2, TS_PACK_HALF, 1},
+                       {4, TS_PACK_DWORD, 3},
+                       {16, TS_PACK_PAIRS, 4}}},
+    [TS_TYPE_Q5_K] = {ROWS,
+                      256,
                       176,
-                      {{0, TS_R16_HALF, 1},
-                       {2, TS_R16_HALF, 1},
-                       {4, TS_R16_DWORD, 3},
-                       {16, TS_R16_PAIRS, 1},
-                       {48, TS_R16_PAIRS, 4}}},
-    [TS_TYPE_Q6_K] = {256,
+                      {{0, TS_PACK_HALF, 1},
+                       {2, TS_PACK_HALF, 1},
+                       {4, TS_PACK_DWORD, 3},
+                       {16, TS_PACK_PAIRS, 1},
+                       {48, TS_PACK_PAIRS, 4}}},
+    [TS_TYPE_Q6_K] = {ROWS,
+                      256,
                       210,
-                      {{208, TS_R16_HALF, 1},
-                       {192, TS_R16_DWORD, 4},
-                       {128, TS_R16_PAIRS, 2},
-                       {0, TS_R16_PAIRS, 4}}},
-    [TS_TYPE_IQ4_XS] =
-        {256,
-         136,
-         {{0, TS_R16_HALF, 1}, {2, TS_R16_HALF, 1}, {4, TS_R16_DWORD, 1}, {8, TS_R16_NIBBLES, 8}}},
+                      {{208, TS_PACK_HALF, 1},
+                       {192, TS_PACK_DWORD, 4},
+                       {128, TS_PACK_PAIRS, 2},
+                       {0, TS_PACK_PAIRS, 4}}},
+    [TS_TYPE_IQ4_XS] = {ROWS,
+                        256,
+                        136,
+                        {{0, TS_PACK_HALF, 1},
+                         {2, TS_PACK_HALF, 1},
+                         {4, TS_PACK_DWORD, 1},
+                         {8, TS_PACK_NIBBLES, 8}}},
+    [TS_TYPE_F16] = {ROWS, 32, 64, {{0, TS_PACK_FLOATS, 1}}},
+    [TS_TYPE_BF16] = {ROWS, 32, 64, {{0, TS_PACK_FLOATS, 1}}},
 };
-
-const ts_r16_layout *ts_r16_layout_of(ts_type type)
-{
-    return layouts[type].block ? &layouts[type] : NULL;
-}
-
-/* Bytes of a unit of one row. */
-static const uint8_t unit_bytes[] = {[TS_R16_BYTE] = 1, [TS_R16_HALF] = 2,   [TS_R16_DWORD] = 4,
-                                     [TS_R16_BITS] = 4, [TS_R16_PAIRS] = 32, [TS_R16_NIBBLES] = 16};
 
 /* Where row r's units of `bytes` stand among those of 16 rows, by pairs. */
 static int by_pairs(int r, int bytes)
@@ -89,27 +104,27 @@ static void part_nibbles(uint8_t *a, uint8_t *c, const uint8_t *from)
 static void pack_unit(int kind, uint8_t *dst, const uint8_t *const row[ROWS], size_t at)
 {
     switch (kind) {
-    case TS_R16_BYTE:
+    case TS_PACK_BYTE:
         for (int r = 0; r < ROWS; r++)
             dst[r] = row[r][at];
         break;
-    case TS_R16_HALF:
+    case TS_PACK_HALF:
         for (int r = 0; r < ROWS; r++)
             memcpy(dst + 2 * r, row[r] + at, 2);
         break;
-    case TS_R16_DWORD:
+    case TS_PACK_DWORD:
         for (int r = 0; r < ROWS; r++)
             memcpy(dst + 4 * r, row[r] + at, 4);
         break;
-    case TS_R16_BITS:
+    case TS_PACK_BITS:
         for (int r = 0; r < ROWS; r++)
             memcpy(dst + by_pairs(r, 4), row[r] + at, 4);
         break;
-    case TS_R16_PAIRS:
+    case TS_PACK_PAIRS:
         for (int r = 0; r < ROWS; r++)
             memcpy(dst + by_pairs(r, 32), row[r] + at, 32);
         break;
-    case TS_R16_NIBBLES:
+    case TS_PACK_NIBBLES:
         for (int r = 0; r < 8; r++)
             join_nibbles(dst + 64 * (r % 4) + 32 * (r / 4), row[r] + at, row[r + 8] + at);
         break;
@@ -119,45 +134,45 @@ static void pack_unit(int kind, uint8_t *dst, const uint8_t *const row[ROWS], si
 static void unpack_unit(int kind, uint8_t *const row[ROWS], size_t at, const uint8_t *src)
 {
     switch (kind) {
-    case TS_R16_BYTE:
+    case TS_PACK_BYTE:
         for (int r = 0; r < ROWS; r++)
             row[r][at] = src[r];
         break;
-    case TS_R16_HALF:
+    case TS_PACK_HALF:
         for (int r = 0; r < ROWS; r++)
             memcpy(row[r] + at, src + 2 * r, 2);
         break;
-    case TS_R16_DWORD:
+    case TS_PACK_DWORD:
         for (int r = 0; r < ROWS; r++)
             memcpy(row[r] + at, src + 4 * r, 4);
         break;
-    case TS_R16_BITS:
+    case TS_PACK_BITS:
         for (int r = 0; r < ROWS; r++)
             memcpy(row[r] + at, src + by_pairs(r, 4), 4);
         break;
-    case TS_R16_PAIRS:
+    case TS_PACK_PAIRS:
         for (int r = 0; r < ROWS; r++)
             memcpy(row[r] + at, src + by_pairs(r, 32), 32);
         break;
-    case TS_R16_NIBBLES:
+    case TS_PACK_NIBBLES:
         for (int r = 0; r < 8; r++)
             part_nibbles(row[r] + at, row[r + 8] + at, src + 64 * (r % 4) + 32 * (r / 4));
         break;
     }
 }
 
-static void pack_block(const ts_r16_layout *l, uint8_t *dst, const uint8_t *const row[ROWS])
+static void pack_block(const ts_packing *l, uint8_t *dst, const uint8_t *const row[ROWS])
 {
-    for (const ts_r16_field *f = l->field; f < l->field + TS_R16_FIELDS && f->count; f++)
-        for (int i = 0; i < f->count; i++, dst += ROWS * unit_bytes[f->kind])
-            pack_unit(f->kind, dst, row, f->at + (size_t)(i * unit_bytes[f->kind]));
+    for (const ts_pack_field *f = l->field; f < l->field + TS_PACK_FIELDS && f->count; f++)
+        for (int i = 0; i < f->count; i++, dst += ROWS * ts_pack_unit(f->kind))
+            pack_unit(f->kind, dst, row, f->at + (size_t)(i * ts_pack_unit(f->kind)));
 }
 
-static void unpack_block(const ts_r16_layout *l, uint8_t *const row[ROWS], const uint8_t *src)
+static void unpack_block(const ts_packing *l, uint8_t *const row[ROWS], const uint8_t *src)
 {
-    for (const ts_r16_field *f = l->field; f < l->field + TS_R16_FIELDS && f->count; f++)
-        for (int i = 0; i < f->count; i++, src += ROWS * unit_bytes[f->kind])
-            unpack_unit(f->kind, row, f->at + (size_t)(i * unit_bytes[f->kind]), src);
+    for (const ts_pack_field *f = l->field; f < l->field + TS_PACK_FIELDS && f->count; f++)
+        for (int i = 0; i < f->count; i++, src += ROWS * ts_pack_unit(f->kind))
+            unpack_unit(f->kind, row, f->at + (size_t)(i * ts_pack_unit(f->kind)), src);
 }
 
 /* --- 16-bit floats ---------------------------------------------------------------- */
@@ -203,10 +218,15 @@ static void unpack_halves(uint16_t *dst, const uint16_t *src, int64_t n, int64_t
 
 /* ----------------------------------------------------------------------------------- */
 
+static bool is_float(ts_type type)
+{
+    return ts_r16_packing[type].field[0].kind == TS_PACK_FLOATS;
+}
+
 size_t ts_r16_bytes(ts_type type, int64_t n, int64_t k)
 {
-    const ts_r16_layout *l = ts_r16_layout_of(type);
-    if (!l)
+    const ts_packing *l = &ts_r16_packing[type];
+    if (is_float(type))
         return (size_t)padded(n, ROWS) * (size_t)padded(k, 32) * 2;
     return (size_t)padded(n, ROWS) * (size_t)(k / l->block) * (size_t)l->bytes;
 }
@@ -215,8 +235,8 @@ void ts_r16_pack(ts_type type, void *packed, const void *src, int64_t n, int64_t
                  int64_t n1)
 {
     static const uint8_t zeros[MAX_BLOCK];
-    const ts_r16_layout *l = ts_r16_layout_of(type);
-    if (!l) {
+    const ts_packing *l = &ts_r16_packing[type];
+    if (is_float(type)) {
         pack_halves(packed, src, n, k, n0, n1);
         return;
     }
@@ -238,8 +258,8 @@ void ts_r16_unpack(ts_type type, void *src, const void *packed, int64_t n, int64
                    int64_t n1)
 {
     uint8_t beyond[MAX_BLOCK]; /* rows past n */
-    const ts_r16_layout *l = ts_r16_layout_of(type);
-    if (!l) {
+    const ts_packing *l = &ts_r16_packing[type];
+    if (is_float(type)) {
         unpack_halves(src, packed, n, k, n0, n1);
         return;
     }

@@ -460,6 +460,7 @@ R16_TYPES(R16_INT8_MUL)
         .prep = &exact,                                                                            \
         .prep_int8 = &int8,                                                                        \
         .group = ROWS,                                                                             \
+        .packing = &ts_r16_packing[TS_TYPE_##T],                                                   \
         .packed_bytes = bytes_##T,                                                                 \
         .pack = pack_##T,                                                                          \
         .unpack = unpack_##T,                                                                      \

@@ -336,7 +336,7 @@ static void group(const r16_kernels *f, const ts_mul *p, const uint8_t *w, int64
  * same for any number of tokens, so a token's result has the same bits in any company. */
 static void mul(const r16_kernels *f, const ts_mul *p)
 {
-    const ts_r16_layout *l = ts_r16_layout_of(f->type);
+    const ts_packing *l = &ts_r16_packing[f->type];
     const int64_t units = p->k / 32, step = CHUNK / 32, per = l->block / 32;
     const size_t row_bytes = (size_t)(p->k / l->block) * (size_t)l->bytes;
     for (int64_t m0 = 0; m0 < p->m; m0 += BLOCK_TOKENS)
@@ -424,6 +424,7 @@ static void float_mul(r16_tile *const tile[TILE], const ts_mul *p)
         .prep = &TS_SYM(R16_EXACT_##act),                                                          \
         .prep_int8 = &TS_SYM(R16_INT8_##act),                                                      \
         .group = ROWS,                                                                             \
+        .packing = &ts_r16_packing[TS_TYPE_##T],                                                   \
         .packed_bytes = bytes_##T,                                                                 \
         .pack = pack_##T,                                                                          \
         .unpack = unpack_##T,                                                                      \

@@ -166,7 +166,8 @@ TS_INLINE void unpack(ts_type type, uint8_t *src, const uint8_t *packed, int64_t
         tile1_##T, tile2_##T, tile3_##T, tile4_##T, tile5_##T, tile6_##T                           \
     }
 
-#define FLOAT(T, name, element, panel_fn)                                                          \
+#define FLOAT(T, name, element, kind, panel_fn)                                                    \
+    static const ts_packing packing_##T = {ROWS, 1, element, {{0, kind, 1}}};                      \
     static const ts_r8_kernels kernels_##T = {                                                     \
         .rows = ROWS,                                                                              \
         .block = 1,                                                                                \
@@ -209,6 +210,6 @@ static void panel_BF16(uint8_t *dst, const uint8_t *w, int64_t k)
     make_panel(TS_TYPE_BF16, dst, w, k);
 }
 
-FLOAT(F32, "f32.r16", 4, NULL)
-FLOAT(F16, "f16.r16", 2, panel_F16)
-FLOAT(BF16, "bf16.r16", 2, panel_BF16)
+FLOAT(F32, "f32.r16", 4, TS_PACK_DWORD, NULL)
+FLOAT(F16, "f16.r16", 2, TS_PACK_HALF, panel_F16)
+FLOAT(BF16, "bf16.r16", 2, TS_PACK_HALF, panel_BF16)

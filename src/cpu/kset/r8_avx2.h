@@ -118,7 +118,7 @@ TS_INLINE void ts_r8_store(const ts_r8_out *out, int tokens, int r, const __m256
 #define TS_EXACT_q8_32  &ts_prep_q15_32_avx2
 #define TS_EXACT_q8_256 &ts_prep_q15_256_avx2
 
-/* The ts_kset of a type, from its bytes_T, pack_T, unpack_T and kernels_T. */
+/* The ts_kset of a type, from its packing_T, bytes_T, pack_T, unpack_T and kernels_T. */
 #define TS_KSET_AVX2(T, name, rows_, act)                                                          \
     static void mul_##T(const ts_mul *p)                                                           \
     {                                                                                              \
@@ -132,6 +132,7 @@ TS_INLINE void ts_r8_store(const ts_r8_out *out, int tokens, int r, const __m256
         .prep = TS_EXACT_##act,                                                                    \
         .prep_int8 = &ts_prep_##act##_avx2,                                                        \
         .group = rows_,                                                                            \
+        .packing = &packing_##T,                                                                   \
         .packed_bytes = bytes_##T,                                                                 \
         .pack = pack_##T,                                                                          \
         .unpack = unpack_##T,                                                                      \
@@ -139,7 +140,7 @@ TS_INLINE void ts_r8_store(const ts_r8_out *out, int tokens, int r, const __m256
     };
 
 /* The same for a quantised type whose blocks are block_ elements and source_bytes bytes, of the
- * fields that follow (ts_r8_field). The file's panel_bytes, make_panel, direct and tile take the
+ * fields that follow (ts_pack_field). The file's panel_bytes, make_panel, direct and tile take the
  * type first: inlined, its branches are gone. */
 #define TS_R8_TILE(T, form, tokens)                                                                \
     static void form##tokens##_##T(const uint8_t *w, const uint8_t *x, size_t ldx, int64_t nb,     \
@@ -153,7 +154,7 @@ TS_INLINE void ts_r8_store(const ts_r8_out *out, int tokens, int r, const __m256
     TS_R8_TILE(T, form, 3)                                                                         \
     TS_R8_TILE(T, form, 4)
 #define TS_R8_KSET(T, name, block_, source_bytes, ...)                                             \
-    static const ts_r8_layout layout_##T = {block_, source_bytes, {__VA_ARGS__}};                  \
+    static const ts_packing packing_##T = {TS_R8_ROWS, block_, source_bytes, {__VA_ARGS__}};       \
     TS_R8_TILES(T, direct)                                                                         \
     TS_R8_TILES(T, tile)                                                                           \
     static size_t panel_bytes_##T(void)                                                            \
@@ -177,17 +178,17 @@ TS_INLINE void ts_r8_store(const ts_r8_out *out, int tokens, int r, const __m256
     };                                                                                             \
     static size_t bytes_##T(int64_t n, int64_t k)                                                  \
     {                                                                                              \
-        return ts_r8_bytes(&layout_##T, n, k);                                                     \
+        return ts_r8_bytes(&packing_##T, n, k);                                                    \
     }                                                                                              \
     static void pack_##T(void *packed, const void *src, int64_t n, int64_t k, int64_t n0,          \
                          int64_t n1)                                                               \
     {                                                                                              \
-        ts_r8_pack(&layout_##T, packed, src, n, k, n0, n1);                                        \
+        ts_r8_pack(&packing_##T, packed, src, n, k, n0, n1);                                       \
     }                                                                                              \
     static void unpack_##T(void *src, const void *packed, int64_t n, int64_t k, int64_t n0,        \
                            int64_t n1)                                                             \
     {                                                                                              \
-        ts_r8_unpack(&layout_##T, src, packed, n, k, n0, n1);                                      \
+        ts_r8_unpack(&packing_##T, src, packed, n, k, n0, n1);                                     \
     }                                                                                              \
     TS_KSET_AVX2(T, name, TS_R8_ROWS, q8_##block_)
 

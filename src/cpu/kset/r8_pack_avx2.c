@@ -1,5 +1,5 @@
 /* r8_pack_avx2.c - packing 8 rows together and taking them apart again (the layout is told in
- * r8.h). */
+ * cpu/packing.h). */
 #include "cpu/kset/r8_avx2.h"
 
 #include <string.h>
@@ -34,7 +34,7 @@ static inline __m256i bits_from_planes(__m256i v)
     return swap_places(v, 14, 0x0000cccc);
 }
 
-static inline void pack_dwords(uint8_t *dst, const uint8_t *const row[8], const ts_r8_field *f)
+static inline void pack_dwords(uint8_t *dst, const uint8_t *const row[8], const ts_pack_field *f)
 {
     int i = 0;
     for (; i + 4 <= f->count; i += 4) {
@@ -49,16 +49,16 @@ static inline void pack_dwords(uint8_t *dst, const uint8_t *const row[8], const 
     for (; i < f->count; i++)
         for (int r = 0; r < 8; r++)
             memcpy(dst + (size_t)i * 32 + 4 * r, row[r] + f->at + 4 * i, 4);
-    if (f->planes) {
+    if (f->kind == TS_PACK_PLANES) {
         __m256i v = _mm256_loadu_si256((const __m256i *)dst);
         _mm256_storeu_si256((__m256i *)dst, planes_from_bits(v));
     }
 }
 
-static inline void unpack_dwords(uint8_t *const row[8], const uint8_t *src, const ts_r8_field *f)
+static inline void unpack_dwords(uint8_t *const row[8], const uint8_t *src, const ts_pack_field *f)
 {
     uint8_t bits[32];
-    if (f->planes) {
+    if (f->kind == TS_PACK_PLANES) {
         __m256i v = _mm256_loadu_si256((const __m256i *)src);
         _mm256_storeu_si256((__m256i *)bits, bits_from_planes(v));
         src = bits;
@@ -78,44 +78,44 @@ static inline void unpack_dwords(uint8_t *const row[8], const uint8_t *src, cons
             memcpy(row[r] + f->at + 4 * i, src + (size_t)i * 32 + 4 * r, 4);
 }
 
-static void pack_block(const ts_r8_layout *l, uint8_t *dst, const uint8_t *const row[8])
+static void pack_block(const ts_packing *l, uint8_t *dst, const uint8_t *const row[8])
 {
-    for (const ts_r8_field *f = l->field; f < l->field + TS_R8_FIELDS && f->count; f++) {
-        if (f->unit == 4) {
+    for (const ts_pack_field *f = l->field; f < l->field + TS_PACK_FIELDS && f->count; f++) {
+        if (f->kind == TS_PACK_DWORD || f->kind == TS_PACK_PLANES) {
             pack_dwords(dst, row, f);
-        } else if (f->unit == 2) {
+        } else if (f->kind == TS_PACK_HALF) {
             for (int r = 0; r < 8; r++)
                 memcpy(dst + 2 * r, row[r] + f->at, 2);
         } else {
             for (int r = 0; r < 8; r++)
                 dst[r] = row[r][f->at];
         }
-        dst += 8 * f->unit * f->count;
+        dst += 8 * ts_pack_unit(f->kind) * f->count;
     }
 }
 
-static void unpack_block(const ts_r8_layout *l, uint8_t *const row[8], const uint8_t *src)
+static void unpack_block(const ts_packing *l, uint8_t *const row[8], const uint8_t *src)
 {
-    for (const ts_r8_field *f = l->field; f < l->field + TS_R8_FIELDS && f->count; f++) {
-        if (f->unit == 4) {
+    for (const ts_pack_field *f = l->field; f < l->field + TS_PACK_FIELDS && f->count; f++) {
+        if (f->kind == TS_PACK_DWORD || f->kind == TS_PACK_PLANES) {
             unpack_dwords(row, src, f);
-        } else if (f->unit == 2) {
+        } else if (f->kind == TS_PACK_HALF) {
             for (int r = 0; r < 8; r++)
                 memcpy(row[r] + f->at, src + 2 * r, 2);
         } else {
             for (int r = 0; r < 8; r++)
                 row[r][f->at] = src[r];
         }
-        src += 8 * f->unit * f->count;
+        src += 8 * ts_pack_unit(f->kind) * f->count;
     }
 }
 
-size_t ts_r8_bytes(const ts_r8_layout *l, int64_t n, int64_t k)
+size_t ts_r8_bytes(const ts_packing *l, int64_t n, int64_t k)
 {
     return (size_t)((n + 7) / 8) * 8 * (size_t)(k / l->block) * (size_t)l->bytes;
 }
 
-void ts_r8_pack(const ts_r8_layout *l, void *packed, const void *src, int64_t n, int64_t k,
+void ts_r8_pack(const ts_packing *l, void *packed, const void *src, int64_t n, int64_t k,
                 int64_t n0, int64_t n1)
 {
     static const uint8_t zeros[MAX_BLOCK];
@@ -133,7 +133,7 @@ void ts_r8_pack(const ts_r8_layout *l, void *packed, const void *src, int64_t n,
     }
 }
 
-void ts_r8_unpack(const ts_r8_layout *l, void *src, const void *packed, int64_t n, int64_t k,
+void ts_r8_unpack(const ts_packing *l, void *src, const void *packed, int64_t n, int64_t k,
                   int64_t n0, int64_t n1)
 {
     uint8_t beyond[MAX_BLOCK]; /* rows past n */

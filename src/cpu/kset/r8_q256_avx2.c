@@ -404,16 +404,16 @@ TS_INLINE void make_panel(ts_type type, uint8_t *dst, const uint8_t *w, int64_t 
     }
 }
 
-/*                               block, bytes; offset, unit, count of each field in the source */
-TS_R8_KSET(Q2_K, "q2_k.r8", 256, 84, {80, 2, 1, false}, {82, 2, 1, false}, {0, 4, 4, false},
-           {16, 4, 16, false})
-TS_R8_KSET(Q3_K, "q3_k.r8", 256, 110, {0, 4, 8, false}, {32, 4, 16, false}, {96, 4, 3, false},
-           {108, 2, 1, false})
-TS_R8_KSET(Q4_K, "q4_k.r8", 256, 144, {0, 2, 1, false}, {2, 2, 1, false}, {4, 4, 3, false},
-           {16, 4, 32, false})
-TS_R8_KSET(Q5_K, "q5_k.r8", 256, 176, {0, 2, 1, false}, {2, 2, 1, false}, {4, 4, 3, false},
-           {16, 4, 8, false}, {48, 4, 32, false})
-TS_R8_KSET(Q6_K, "q6_k.r8", 256, 210, {0, 4, 32, false}, {128, 4, 16, false}, {192, 4, 4, false},
-           {208, 2, 1, false})
-TS_R8_KSET(IQ4_XS, "iq4_xs.r8", 256, 136, {0, 2, 1, false}, {2, 2, 1, false}, {4, 4, 1, false},
-           {8, 4, 32, false})
+/*                               block, bytes; offset, kind, count of each field in the source */
+TS_R8_KSET(Q2_K, "q2_k.r8", 256, 84, {80, TS_PACK_HALF, 1}, {82, TS_PACK_HALF, 1},
+           {0, TS_PACK_DWORD, 4}, {16, TS_PACK_DWORD, 16})
+TS_R8_KSET(Q3_K, "q3_k.r8", 256, 110, {0, TS_PACK_DWORD, 8}, {32, TS_PACK_DWORD, 16},
+           {96, TS_PACK_DWORD, 3}, {108, TS_PACK_HALF, 1})
+TS_R8_KSET(Q4_K, "q4_k.r8", 256, 144, {0, TS_PACK_HALF, 1}, {2, TS_PACK_HALF, 1},
+           {4, TS_PACK_DWORD, 3}, {16, TS_PACK_DWORD, 32})
+TS_R8_KSET(Q5_K, "q5_k.r8", 256, 176, {0, TS_PACK_HALF, 1}, {2, TS_PACK_HALF, 1},
+           {4, TS_PACK_DWORD, 3}, {16, TS_PACK_DWORD, 8}, {48, TS_PACK_DWORD, 32})
+TS_R8_KSET(Q6_K, "q6_k.r8", 256, 210, {0, TS_PACK_DWORD, 32}, {128, TS_PACK_DWORD, 16},
+           {192, TS_PACK_DWORD, 4}, {208, TS_PACK_HALF, 1})
+TS_R8_KSET(IQ4_XS, "iq4_xs.r8", 256, 136, {0, TS_PACK_HALF, 1}, {2, TS_PACK_HALF, 1},
+           {4, TS_PACK_DWORD, 1}, {8, TS_PACK_DWORD, 32})

@@ -230,12 +230,14 @@ TS_INLINE void make_panel(ts_type type, uint8_t *dst, const uint8_t *w, int64_t 
     }
 }
 
-/*                               block, bytes; offset, unit, count of each field in the source */
-TS_R8_KSET(Q4_0, "q4_0.r8", 32, 18, {0, 2, 1, false}, {2, 4, 4, false})
-TS_R8_KSET(Q4_1, "q4_1.r8", 32, 20, {0, 2, 1, false}, {2, 2, 1, false}, {4, 4, 4, false})
-TS_R8_KSET(Q5_0, "q5_0.r8", 32, 22, {0, 2, 1, false}, {2, 4, 1, true}, {6, 4, 4, false})
-TS_R8_KSET(Q5_1, "q5_1.r8", 32, 24, {0, 2, 1, false}, {2, 2, 1, false}, {4, 4, 1, true},
-           {8, 4, 4, false})
-TS_R8_KSET(Q8_0, "q8_0.r8", 32, 34, {0, 2, 1, false}, {2, 4, 8, false})
-TS_R8_KSET(IQ4_NL, "iq4_nl.r8", 32, 18, {0, 2, 1, false}, {2, 4, 4, false})
-TS_R8_KSET(MXFP4, "mxfp4.r8", 32, 17, {0, 1, 1, false}, {1, 4, 4, false})
+/*                               block, bytes; offset, kind, count of each field in the source */
+TS_R8_KSET(Q4_0, "q4_0.r8", 32, 18, {0, TS_PACK_HALF, 1}, {2, TS_PACK_DWORD, 4})
+TS_R8_KSET(Q4_1, "q4_1.r8", 32, 20, {0, TS_PACK_HALF, 1}, {2, TS_PACK_HALF, 1},
+           {4, TS_PACK_DWORD, 4})
+TS_R8_KSET(Q5_0, "q5_0.r8", 32, 22, {0, TS_PACK_HALF, 1}, {2, TS_PACK_PLANES, 1},
+           {6, TS_PACK_DWORD, 4})
+TS_R8_KSET(Q5_1, "q5_1.r8", 32, 24, {0, TS_PACK_HALF, 1}, {2, TS_PACK_HALF, 1},
+           {4, TS_PACK_PLANES, 1}, {8, TS_PACK_DWORD, 4})
+TS_R8_KSET(Q8_0, "q8_0.r8", 32, 34, {0, TS_PACK_HALF, 1}, {2, TS_PACK_DWORD, 8})
+TS_R8_KSET(IQ4_NL, "iq4_nl.r8", 32, 18, {0, TS_PACK_HALF, 1}, {2, TS_PACK_DWORD, 4})
+TS_R8_KSET(MXFP4, "mxfp4.r8", 32, 17, {0, TS_PACK_BYTE, 1}, {1, TS_PACK_DWORD, 4})

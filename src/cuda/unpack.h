@@ -1,0 +1,28 @@
+/* unpack.h - weights as a CPU's kernel set has packed them, back to the rows of the file. */
+#ifndef TS_CUDA_UNPACK_H
+#define TS_CUDA_UNPACK_H
+
+#include <stdint.h>
+
+#include "cpu/packing.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* dst = rows n0..n1 of the n x k matrix that `packed` is the whole of, byte for byte those of the
+ * GGUF file; no byte behind them is written. How it is packed says the kernel set's `packing`, a
+ * pointer to the host's memory. n0 is a multiple of its rows.
+ *
+ * dst and packed are device memory, 256-byte and 16-byte aligned; packed is readable up to the next
+ * multiple of 16 bytes behind its end. Queues a kernel on a stream (a cudaStream_t) and returns 0
+ * or the error of the launch (a cudaError_t): cudaErrorInvalidValue for rows that aren't there, a
+ * cut between rows that are packed together, or a packing that no kernel set has. */
+int ts_cuda_unpack(void *dst, const void *packed, const ts_packing *packing, int64_t n, int64_t k,
+                   int64_t n0, int64_t n1, void *stream);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
