@@ -85,6 +85,8 @@ typedef struct ts_engine ts_engine;
  * why no wider one serves; the environment variable TESSERA_ISA overrides AUTO. */
 typedef enum ts_isa { TS_ISA_AUTO = 0, TS_ISA_REF, TS_ISA_AVX2, TS_ISA_AVX512, TS_ISA_AMX } ts_isa;
 
+typedef enum ts_stream_mode { TS_STREAM_AUTO, TS_STREAM_OFF, TS_STREAM_ON } ts_stream_mode;
+
 typedef struct ts_engine_options {
     size_t size;      /* sizeof, set by the init function                      */
     int n_threads;    /* compute threads; 0 = one for each CPU this process may use */
@@ -121,6 +123,9 @@ typedef struct ts_engine_options {
      * TS_BAD_ARG, and so is a device that isn't there. */
     const char *const *override_tensors;
     size_t n_override_tensors;
+    /* Weights that the CPU keeps, brought to a GPU for micro-batches of many tokens: where that is
+     * faster by what was measured after loading, never, or from 32 tokens on. */
+    ts_stream_mode stream;
 } ts_engine_options;
 
 #define TS_GPU_LAYERS_AUTO (-1)

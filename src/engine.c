@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/cpu.h"
 #include "base/mem.h"
+#include "exec/stream.h"
 
 #define STR2(x) #x
 #define STR(x)  STR2(x)
@@ -135,6 +136,8 @@ static ts_status load_model(ts_engine *e, const ts_engine_options *o, ts_plan_op
         if (s || o->plan_only)
             return s;
         s = ts_devices_open(&e->devices, be, &e->plan, e->m, &lo, err);
+        if (!s)
+            s = ts_stream_measure(&e->devices, &e->log, err);
         if (s != TS_NO_MEMORY || e->plan.n_gpu_layers == 0) {
             if (!s)
                 say_split(e);
@@ -143,6 +146,7 @@ static ts_status load_model(ts_engine *e, const ts_engine_options *o, ts_plan_op
         po->split.n_gpu_layers = e->plan.n_gpu_layers - 1;
         ts_logf(&e->log, TS_LOG_WARN, "%s; trying with %lld layers on GPUs", err->msg,
                 (long long)po->split.n_gpu_layers);
+        ts_devices_close(&e->devices);
         ts_plan_free(&e->plan);
         e->plan = (ts_plan){0};
         *err = (ts_error){0};
@@ -158,7 +162,8 @@ static ts_status open_model(ts_engine *e, const ts_engine_options *o, const ts_e
                           .int8_prefill = o->int8_prefill,
                           .n_ctx = o->n_ctx,
                           .n_ubatch = o->n_ubatch,
-                          .n_logits = o->n_logits};
+                          .n_logits = o->n_logits,
+                          .stream = o->stream};
     ts_engine_split found = {0};
     ts_status s;
     if ((s = ts_isa_resolve(o->isa, o->no_amx, &e->log, &po.isa, err)) ||

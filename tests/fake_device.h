@@ -90,6 +90,9 @@ static void fake_state_close(ts_state *s)
     ts_backend_cpu.state_close(s);
 }
 
+static ts_status fake_run_streamed(ts_state *s, const ts_batch *b, size_t first, size_t end,
+                                   ts_error *err);
+
 static ts_status fake_run(ts_state *s, const ts_batch *b, size_t first, size_t end, ts_error *err)
 {
     ts_status st = fake_call("launch", err);
@@ -99,7 +102,8 @@ static ts_status fake_run(ts_state *s, const ts_batch *b, size_t first, size_t e
     fake_reach(s->d, s, PROT_READ | PROT_WRITE);
     for (size_t i = first; i < end; i++)
         CHECK(s->d->plan->steps.v[i].device == s->d->index);
-    st = ts_backend_cpu.run(s, b, first, end, err);
+    st = first < s->d->plan->steps.n_main ? ts_backend_cpu.run(s, b, first, end, err)
+                                          : fake_run_streamed(s, b, first, end, err);
     fake_reach(s->d, s, PROT_NONE);
     return st;
 }
@@ -147,8 +151,106 @@ static const ts_kset *fake_kset(ts_type type)
     return ts_kset_get(type, TS_ISA_REF);
 }
 
-static const ts_accel_kind fake_kind = {"fake", TS_ISA_REF, fake_kset, ts_plan_cpu_kv,
-                                        ts_plan_cpu_work};
+/* --- streaming: packed weights are taken over and unpacked, a layer at a time --- */
+
+static int64_t fake_streams; /* layers that came */
+static int64_t fake_layer = -1;
+
+static ts_status fake_stream_begin(ts_state *s, int64_t first, ts_error *err)
+{
+    (void)s;
+    fake_layer = first - 1;
+    return fake_call("stream", err);
+}
+
+static void fake_stream_end(ts_state *s)
+{
+    (void)s;
+    fake_layer = -1;
+}
+
+static ts_status fake_stream_time(ts_state *s, double *seconds, ts_error *err)
+{
+    (void)s;
+    *seconds = 1e-6;
+    return fake_call("measure", err);
+}
+
+/* The source of a weight that the CPU has, in memory of its own. */
+static void *fake_unpacked(const ts_weight *w)
+{
+    void *p = NULL;
+    REQUIRE(w->device == 0 && posix_memalign(&p, 64, w->source->size) == 0);
+    if (ts_kset_get(w->source->type, w->kset->isa)->packed_bytes)
+        w->kset->unpack(p, w->data, w->n, w->k, 0, w->n);
+    else
+        memcpy(p, w->source->data, w->source->size);
+    return p;
+}
+
+/* Steps of a streamed layer with its weights there. */
+static ts_status fake_run_streamed(ts_state *s, const ts_batch *b, size_t first, size_t end,
+                                   ts_error *err)
+{
+    ts_status st = TS_OK;
+    for (size_t i = first; i < end && !st; i++) {
+        ts_step *x = &s->d->plan->steps.v[i];
+        ts_weight *w[2] = {(ts_weight *)(uintptr_t)x->w, (ts_weight *)(uintptr_t)x->w2};
+        const void *kept[2] = {0};
+        const bool comes = x->layer > fake_layer && w[0] && w[0]->device == 0;
+        if (comes && (st = fake_call("bring a layer", err)))
+            break;
+        fake_streams += comes;
+        fake_layer = comes ? x->layer : fake_layer;
+        for (int j = 0; j < 2; j++)
+            if (w[j] && w[j]->device == 0) {
+                CHECK(x->layer == fake_layer);
+                kept[j] = w[j]->data;
+                w[j]->data = fake_unpacked(w[j]);
+            }
+        st = ts_backend_cpu.run(s, b, i, i + 1, err);
+        for (int j = 0; j < 2; j++)
+            if (kept[j]) {
+                free((void *)(uintptr_t)w[j]->data);
+                w[j]->data = kept[j];
+            }
+    }
+    return st;
+}
+
+static ts_status fake_kv(ts_state *s, int layer, int64_t pos, int64_t n, float *k, float *v,
+                         bool put, ts_error *err)
+{
+    ts_status st = fake_call("copy K and V", err);
+    if (st)
+        return st;
+    fake_reach(s->d, s, PROT_READ | PROT_WRITE);
+    st = put ? ts_cpu_kv_put(s, layer, pos, n, k, v, err)
+             : ts_cpu_kv_get(s, layer, pos, n, k, v, err);
+    fake_reach(s->d, s, PROT_NONE);
+    return st;
+}
+
+static ts_status fake_kv_get(ts_state *s, int layer, int64_t pos, int64_t n, float *k, float *v,
+                             ts_error *err)
+{
+    return fake_kv(s, layer, pos, n, k, v, false, err);
+}
+
+static ts_status fake_kv_put(ts_state *s, int layer, int64_t pos, int64_t n, const float *k,
+                             const float *v, ts_error *err)
+{
+    return fake_kv(s, layer, pos, n, (float *)(uintptr_t)k, (float *)(uintptr_t)v, true, err);
+}
+
+static bool fake_can_stream(const ts_kset *cpu)
+{
+    (void)cpu;
+    return true;
+}
+
+static const ts_accel_kind fake_kind = {"fake",         TS_ISA_REF,       fake_kset,
+                                        ts_plan_cpu_kv, ts_plan_cpu_work, fake_can_stream};
 
 static const ts_backend fake_backend = {
     .name = "fake",
@@ -160,6 +262,11 @@ static const ts_backend fake_backend = {
     .run = fake_run,
     .put = fake_put,
     .get = fake_get,
+    .kv_get = fake_kv_get,
+    .kv_put = fake_kv_put,
+    .stream_begin = fake_stream_begin,
+    .stream_end = fake_stream_end,
+    .stream_time = fake_stream_time,
     .set_stats = fake_set_stats,
     .stats = fake_stats,
 };

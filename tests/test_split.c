@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "engine.h"
+#include "exec/stream.h"
 #include "fake_device.h"
 #include "gguf/synth.h"
 
@@ -25,6 +26,7 @@ static ts_engine_options options(ts_isa isa)
     o.n_ctx = CTX;
     o.n_ubatch = 40;
     o.n_logits = 3;
+    o.stream = TS_STREAM_OFF;
     return o;
 }
 
@@ -132,7 +134,7 @@ static void compare(reference *r, ts_isa isa, const ts_engine_split *split, cons
 static int copies(const ts_steps *s)
 {
     int n = 0;
-    for (size_t i = 0; i < s->n; i++)
+    for (size_t i = 0; i < s->n_main; i++)
         n += s->v[i].op == TS_OP_COPY;
     return n;
 }
@@ -155,7 +157,7 @@ static void test_layers(reference *r, ts_isa isa, int from_accels)
 /* Copies are segments by themselves, and threads need not meet where one begins. */
 static void segments(const ts_steps *s)
 {
-    for (size_t i = 0, end; i < s->n; i = end) {
+    for (size_t i = 0, end; i < s->n_main; i = end) {
         end = ts_steps_segment(s, i);
         CHECK(end > i && !s->v[i].barrier && (s->v[i].op != TS_OP_COPY || end == i + 1));
         for (size_t j = i; j < end; j++)
@@ -292,6 +294,171 @@ static void test_bad_patterns(const reference *r)
     }
 }
 
+/* --- streaming ---------------------------------------------------------------- */
+
+static const int64_t all = -1;
+
+/* A timeline whose prompts of 40 and 17 tokens are streamed or not, by what streaming costs: `keep`
+ * leading layers are the CPU's (all: nothing is streamed). */
+static void streamed(reference *r, ts_isa isa, int64_t layers, size_t memory, int64_t keep,
+                     bool all_kv)
+{
+    ts_error err = {0};
+    ts_engine *e = NULL;
+    ts_engine_options o = options(isa);
+    ts_engine_split split = accels(1, layers);
+    char what[96];
+    o.stream = keep == 0 ? TS_STREAM_ON : TS_STREAM_AUTO;
+    two[0].memory = memory;
+    const ts_status st = ts_engine_open_split(&e, r->path, &o, &split, &err);
+    two[0].memory = ROOMY;
+    CHECK_MSG(st == TS_OK, "%s: %s", r->arch, err.msg);
+    if (st)
+        return;
+    const ts_stream *t = &e->plan.stream;
+    CHECK(t->device == 1 && t->n_layers == r->n_layer - layers && t->n_leading == t->n_layers);
+    CHECK_MSG(t->all_kv == all_kv, "%s: K and V of all layers: %d", r->arch, t->all_kv);
+    /* a layer of the CPU costs its length, the others as much as makes `keep` the best */
+    ts_stream_rates *q = &e->devices.rates;
+    CHECK(q->known == (o.stream == TS_STREAM_AUTO));
+    *q = (ts_stream_rates){.known = true, .m = {16, 32}, .cpu = {1, 2}, .gpu = {1e-3, 1e-3}};
+    q->unit = keep == all ? 100
+              : keep == 0 ? 1e-3
+                          : 2.5 * (double)keep / (double)(t->n_layers - keep);
+    const int64_t got = ts_stream_keep(t, q, 40);
+    if (keep != 1) /* 1: whatever it is, but some */
+        CHECK_MSG(got == keep, "%s: %d layers kept, not %d", r->arch, (int)got, (int)keep);
+    CHECK(ts_stream_keep(t, q, 1) == all);
+    fake_streams = 0;
+    snprintf(what, sizeof what, "%d layers, %d kept of %d", (int)layers, (int)got,
+             (int)t->n_layers);
+    memset(r->got, 0xff, r->max * sizeof(float));
+    CHECK(timeline(e, r->t, r->got, r->max) == r->n);
+    CHECK_MSG((fake_streams > 0) == (got != all), "%s, %s: %d layers came", r->arch, what,
+              (int)fake_streams);
+    if (isa == TS_ISA_REF)
+        CHECK_MSG(memcmp(r->want, r->got, r->n * sizeof(float)) == 0, "%s, %s: NMSE %g", r->arch,
+                  what, nmse(r->want, r->got, r->n));
+    else
+        CHECK_MSG(nmse(r->want, r->got, r->n) <= (e->plan.isa == TS_ISA_AMX ? 1e-3 : 1e-6),
+                  "%s, %s: NMSE %g", r->arch, what, nmse(r->want, r->got, r->n));
+    ts_engine_close(e);
+}
+
+/* What a micro-batch costs so that of three streamed layers or more the CPU keeps one, or none. */
+static ts_stream_rates costs(bool keep)
+{
+    return (ts_stream_rates){
+        .known = true, .m = {16, 32}, .cpu = {1, 2}, .gpu = {1e-3, 1e-3}, .unit = keep ? 2 : 1e-3};
+}
+
+/* Logits of the last of 120 tokens: 40 others are streamed first, and taken back; of the first 40
+ * the CPU keeps a layer, or not. */
+static void last_logits(ts_engine *e, const ts_token *t, bool keep, float *out)
+{
+    ts_error err = {0};
+    ts_session *s = NULL;
+    REQUIRE(ts_session_open(&s, e, &err) == TS_OK);
+    for (int i = 0; i < 4; i++) {
+        e->devices.rates = costs(keep && i == 1);
+        CHECK((ts_stream_keep(&e->plan.stream, &e->devices.rates, 40) > 0) == (keep && i == 1));
+        CHECK(ts_session_eval(s, t + (i == 0 ? 110 : 40 * (i - 1)), 40, 1, &err) == TS_OK);
+        if (i == 0)
+            CHECK(ts_session_rewind(s, 0, &err) == TS_OK);
+    }
+    memcpy(out, ts_session_logits(s, 0), (size_t)e->m->hp.n_vocab * sizeof *out);
+    ts_session_close(s);
+}
+
+/* The stream device knows which K and V it doesn't have. */
+static void test_turns(reference *r)
+{
+    ts_error err = {0};
+    ts_engine *e = NULL;
+    ts_engine_options o = options(TS_ISA_REF);
+    ts_engine_split split = accels(1, 0);
+    o.stream = TS_STREAM_ON; /* -ngl 0 keeps its device so */
+    REQUIRE(ts_engine_open_split(&e, r->path, &o, &split, &err) == TS_OK);
+    e->plan.stream.mode = TS_STREAM_AUTO;
+    const size_t v = (size_t)e->m->hp.n_vocab;
+    last_logits(e, r->t, false, r->got);
+    if (r->n_layer > 1)
+        last_logits(e, r->t, true, r->got + v);
+    else
+        memcpy(r->got + v, r->got, v * sizeof(float));
+    CHECK(memcmp(r->got, r->got + v, v * sizeof(float)) == 0);
+    ts_engine_close(e);
+}
+
+/* Every call of a streamed eval fails once. */
+static void test_stream_failures(reference *r)
+{
+    ts_error err = {0};
+    ts_engine *e = NULL;
+    ts_session *s = NULL;
+    ts_engine_options o = options(TS_ISA_REF);
+    ts_engine_split split = accels(1, 1);
+    o.stream = TS_STREAM_ON;
+    REQUIRE(ts_engine_open_split(&e, r->path, &o, &split, &err) == TS_OK);
+    REQUIRE(ts_session_open(&s, e, &err) == TS_OK);
+    const size_t v = (size_t)e->m->hp.n_vocab;
+    int64_t at = 0;
+    for (;; at++) {
+        CHECK(ts_session_rewind(s, 0, &err) == TS_OK);
+        CHECK(ts_session_eval(s, r->t, 3, 1, &err) == TS_OK); /* K and V of these are brought */
+        fake_calls = 0;
+        fake_fails_at = at;
+        const ts_status st = ts_session_eval(s, r->t + 3, 40, 1, &err);
+        fake_fails_at = -1;
+        if (st == TS_OK)
+            break;
+        CHECK(strstr(err.msg, "as it was told") && ts_session_pos(s) == 3);
+    }
+    CHECK_MSG(at >= 6, "a streamed eval ended well with %d failures", (int)at);
+    memcpy(r->got, ts_session_logits(s, 0), v * sizeof(float));
+    CHECK(ts_session_rewind(s, 0, &err) == TS_OK);
+    e->plan.stream.mode = TS_STREAM_OFF;
+    CHECK(ts_session_eval(s, r->t, 3, 1, &err) == TS_OK);
+    CHECK(ts_session_eval(s, r->t + 3, 40, 1, &err) == TS_OK);
+    CHECK(memcmp(ts_session_logits(s, 0), r->got, v * sizeof(float)) == 0);
+    ts_session_close(s);
+    ts_engine_close(e);
+}
+
+static void test_streams(reference *r, ts_isa isa)
+{
+    for (int64_t layers = 0; layers < r->n_layer; layers++) {
+        streamed(r, isa, layers, ROOMY, 0, true);
+        if (layers == 0) /* no device without a layer there, unless streaming is asked for */
+            continue;
+        streamed(r, isa, layers, ROOMY, all, true);
+        if (r->n_layer - layers > 1)
+            streamed(r, isa, layers, ROOMY, 1, true);
+    }
+    /* room for K and V of one layer of three */
+    ts_error err = {0};
+    ts_engine *e = NULL;
+    ts_engine_options o = options(isa);
+    ts_engine_split split = accels(1, 0);
+    o.stream = TS_STREAM_ON;
+    REQUIRE(ts_engine_open_split(&e, r->path, &o, &split, &err) == TS_OK);
+    const ts_plan_device *d = &e->plan.dev[1];
+    const size_t one = d->kv / (size_t)d->n_streamed;
+    const size_t least = need(d) + 4 * e->plan.stream.piece + e->plan.stream.source - d->kv + one;
+    ts_engine_close(e);
+    streamed(r, isa, 0, least, 0, r->n_layer == 1);
+    two[0].memory = least - 1;
+    e = NULL;
+    CHECK(ts_engine_open_split(&e, r->path, &o, &split, &err) == TS_NO_MEMORY && !e);
+    o.stream = TS_STREAM_AUTO; /* then nothing is streamed */
+    split = accels(1, 1);
+    two[0].memory = least - 2 * one;
+    REQUIRE(ts_engine_open_split(&e, r->path, &o, &split, &err) == TS_OK);
+    CHECK(e->plan.stream.device == 0 && e->plan.n_gpu_layers == 1);
+    ts_engine_close(e);
+    two[0].memory = ROOMY;
+}
+
 /* --- failures ----------------------------------------------------------------- */
 
 /* Every call of an accelerator fails once: opening ends with its sentence, an eval too, and the
@@ -363,12 +530,16 @@ int main(void)
         test_patterns(&r);
         test_bad_patterns(&r);
         test_failures(&r);
+        test_streams(&r, TS_ISA_REF);
+        test_turns(&r);
+        test_stream_failures(&r);
         close_reference(&r);
         if (SANITIZED && i > 0) /* other kernels of the CPU: once will do */
             continue;
         open_reference(&r, archs[i], path, TS_ISA_AUTO);
         test_layers(&r, TS_ISA_AUTO, 2);
         test_overrides(&r, TS_ISA_AUTO, 3);
+        test_streams(&r, TS_ISA_AUTO);
         close_reference(&r);
     }
     unlink(path);

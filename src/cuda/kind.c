@@ -55,7 +55,7 @@ static const ts_kset *kset(ts_type type)
 
 static size_t kv_bytes(const ts_plan *p, int device, const ts_model *m)
 {
-    return 2 * (size_t)p->dev[device].n_layers * ts_cuda_kv_elements(p, m) * sizeof(uint16_t);
+    return 2 * (size_t)ts_plan_kv_layers(p, device) * ts_cuda_kv_elements(p, m) * sizeof(uint16_t);
 }
 
 /* Of a device's steps: a vector that two steps read is there twice, which is rare and small. */
@@ -100,4 +100,10 @@ static size_t work_bytes(ts_plan *p, int device, const ts_model *m)
            ts_cuda_strip_bytes(p, device) + TS_CUDA_BLAS;
 }
 
-const ts_accel_kind ts_cuda_kind = {"cuda", TS_ISA_REF, kset, kv_bytes, work_bytes};
+/* As it lies, where it isn't packed. */
+static bool streams(const ts_kset *cpu)
+{
+    return !cpu->packed_bytes || cpu->packing;
+}
+
+const ts_accel_kind ts_cuda_kind = {"cuda", TS_ISA_REF, kset, kv_bytes, work_bytes, streams};

@@ -58,6 +58,19 @@ typedef struct ts_backend {
     ts_status (*put)(ts_state *s, ts_buf buf, int64_t r, int64_t rows, const float *src,
                      ts_error *err);
     ts_status (*get)(ts_state *s, ts_buf buf, int64_t r, int64_t rows, float *dst, ts_error *err);
+    /* Positions pos..pos+n-1 of K and V of a layer whose K and V it has, as floats [n][n_head_kv *
+     * head_dim]: what was stored last by what has been queued so far. */
+    ts_status (*kv_get)(ts_state *s, int layer, int64_t pos, int64_t n, float *k, float *v,
+                        ts_error *err);
+    ts_status (*kv_put)(ts_state *s, int layer, int64_t pos, int64_t n, const float *k,
+                        const float *v, ts_error *err);
+    /* The plan's stream device's: weights of the streamed layers from `first` on begin to come, in
+     * their order, and until stream_end run takes those layers' steps of the second list, in order.
+     * Other sessions' streams wait. stream_end follows in any case, when all are queued. */
+    ts_status (*stream_begin)(ts_state *s, int64_t first, ts_error *err);
+    void (*stream_end)(ts_state *s);
+    /* Measures how long a layer's weights take to come, in seconds. */
+    ts_status (*stream_time)(ts_state *s, double *seconds, ts_error *err);
     void (*set_stats)(ts_state *s, bool on);
     size_t (*stats)(const ts_state *s, ts_work out[TS_MAX_WORK]); /* number of entries */
 } ts_backend;

@@ -244,6 +244,8 @@ const ts_backend ts_backend_cpu = {
     .state_close = cpu_state_close,
     .run = cpu_run,
     .row = cpu_row,
+    .kv_get = ts_cpu_kv_get,
+    .kv_put = ts_cpu_kv_put,
     .set_stats = cpu_set_stats,
     .stats = cpu_stats,
 };

@@ -58,6 +58,15 @@ bool ts_cpu_meet(const ts_state *s, size_t i, int64_t m);
 /* Thread tid of n does its share of step i. */
 void ts_cpu_step(ts_state *s, size_t i, int tid, int n);
 
+/* K (or V) of one head of one layer. */
+uint8_t *ts_cpu_kv_head(const ts_state *s, bool v, int layer, int64_t head);
+
+/* ts_backend's. */
+ts_status ts_cpu_kv_get(ts_state *s, int layer, int64_t pos, int64_t n, float *k, float *v,
+                        ts_error *err);
+ts_status ts_cpu_kv_put(ts_state *s, int layer, int64_t pos, int64_t n, const float *k,
+                        const float *v, ts_error *err);
+
 /* What thread tid of n reads first of the weights of product i: two ranges, the second for a gated
  * pair. Both are empty where memory isn't what the product waits for. */
 void ts_cpu_first_weights(const ts_state *s, size_t i, int tid, int n, ts_ahead ahead[2]);

@@ -74,8 +74,7 @@ static void rope(ts_state *s, const ts_step *st, rows r)
                             st->rope->neox);
 }
 
-/* K (or V) of one head of one layer. */
-static uint8_t *kv_head(const ts_state *s, bool v, int layer, int64_t head)
+uint8_t *ts_cpu_kv_head(const ts_state *s, bool v, int layer, int64_t head)
 {
     const ts_hparams *hp = &s->d->m->hp;
     const ts_plan *p = s->d->plan;
@@ -88,7 +87,8 @@ static void store(ts_state *s, const ts_step *st, rows r)
 {
     const ts_hparams *hp = &s->d->m->hp;
     for (int64_t h = 0; h < hp->n_head_kv; h++) {
-        uint8_t *k = kv_head(s, false, st->layer, h), *v = kv_head(s, true, st->layer, h);
+        uint8_t *k = ts_cpu_kv_head(s, false, st->layer, h),
+                *v = ts_cpu_kv_head(s, true, st->layer, h);
         for (int64_t i = r.r0; i < r.r1; i++)
             s->d->ops->kv->store(k, v, s->batch->pos0 + i, row(s, st->a, i) + h * hp->head_dim,
                                  row(s, st->b, i) + h * hp->head_dim, hp->head_dim);
@@ -269,8 +269,8 @@ static ts_attend attend_task(const ts_state *s, const ts_step *st, int64_t head,
     int64_t group = hp->n_head / hp->n_head_kv, at = head * group * hp->head_dim;
     return (ts_attend){.q = row(s, st->a, t0) + at,
                        .o = row(s, st->dst, t0) + at,
-                       .k = kv_head(s, false, st->layer, head),
-                       .v = kv_head(s, true, st->layer, head),
+                       .k = ts_cpu_kv_head(s, false, st->layer, head),
+                       .v = ts_cpu_kv_head(s, true, st->layer, head),
                        .ldq = s->d->plan->steps.bufs[st->a].width,
                        .ldo = s->d->plan->steps.bufs[st->dst].width,
                        .n_tokens = tokens,

@@ -1,9 +1,12 @@
 /* run.c - see run.h. */
 #include "exec/run.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/mem.h"
+#include "exec/stream.h"
 
 /* --- devices ---------------------------------------------------------------- */
 
@@ -50,7 +53,7 @@ static ts_status load(ts_devices *d, ts_model *m, const ts_load_options *opt, ts
 ts_status ts_devices_open(ts_devices *out, const ts_backend *const be[], const ts_plan *plan,
                           ts_model *m, const ts_load_options *opt, ts_error *err)
 {
-    *out = (ts_devices){.plan = plan};
+    *out = (ts_devices){.plan = plan, .m = m};
     ts_status s = TS_OK;
     for (int i = 0; i < plan->n_devices && !s; i++) {
         out->be[i] = be[i];
@@ -71,18 +74,36 @@ void ts_run_close(ts_run *r)
 {
     for (int i = 0; r->d && i < r->d->n; i++)
         r->d->be[i]->state_close(r->state[i]);
+    free(r->on_stream);
+    free(r->k);
+    free(r->v);
     *r = (ts_run){0};
+}
+
+/* What a plan that streams needs of a session besides its devices' states. */
+static ts_status open_stream(ts_run *r, ts_error *err)
+{
+    const ts_plan *p = r->d->plan;
+    const ts_hparams *hp = &r->d->m->hp;
+    if (!p->stream.device)
+        return TS_OK;
+    const size_t n = (size_t)p->n_ubatch * (size_t)(hp->n_head_kv * hp->head_dim);
+    r->on_stream = ts_calloc((size_t)hp->n_layer, sizeof *r->on_stream);
+    r->k = ts_calloc(n, sizeof *r->k);
+    r->v = ts_calloc(n, sizeof *r->v);
+    return r->on_stream && r->k && r->v ? TS_OK
+                                        : ts_fail(err, TS_NO_MEMORY, "no memory for a session");
 }
 
 ts_status ts_run_open(ts_run *out, const ts_devices *d, ts_error *err)
 {
     ts_run r = {.d = d, .copies.name = "copy"};
-    for (int i = 0; i < d->n; i++) {
-        ts_status s = d->be[i]->state_open(&r.state[i], d->dev[i], err);
-        if (s) {
-            ts_run_close(&r);
-            return s;
-        }
+    ts_status s = open_stream(&r, err);
+    for (int i = 0; i < d->n && !s; i++)
+        s = d->be[i]->state_open(&r.state[i], d->dev[i], err);
+    if (s) {
+        ts_run_close(&r);
+        return s;
     }
     *out = r;
     return TS_OK;
@@ -105,16 +126,17 @@ static ts_status copy(ts_run *r, const ts_step *st, const ts_batch *b, int64_t r
     return s;
 }
 
-ts_status ts_run_batch(ts_run *r, const ts_batch *b, ts_error *err)
+ts_status ts_run_steps(ts_run *r, const ts_batch *b, size_t first, size_t stop, ts_error *err)
 {
     const ts_devices *d = r->d;
     const ts_steps *steps = &d->plan->steps;
-    for (size_t i = 0, end; i < steps->n; i = end) {
+    for (size_t i = first, end; i < stop; i = end) {
         const ts_step *st = &steps->v[i];
         const int64_t rows = st->domain == TS_ALL_ROWS ? b->m : b->m_out;
         if (rows == 0) /* nor has what follows: no logits are wanted */
             return TS_OK;
         end = ts_steps_segment(steps, i);
+        end = end < stop ? end : stop;
         ts_status s = st->op == TS_OP_COPY
                           ? copy(r, st, b, rows, err)
                           : d->be[st->device]->run(r->state[st->device], b, i, end, err);
@@ -122,6 +144,15 @@ ts_status ts_run_batch(ts_run *r, const ts_batch *b, ts_error *err)
             return s;
     }
     return TS_OK;
+}
+
+ts_status ts_run_batch(ts_run *r, const ts_batch *b, ts_error *err)
+{
+    const int64_t keep = ts_stream_keep(&r->d->plan->stream, &r->d->rates, b->m);
+    if (keep >= 0)
+        return ts_stream_batch(r, b, keep, err);
+    ts_stream_forget(r, b->pos0);
+    return ts_run_steps(r, b, 0, r->d->plan->steps.n_main, err);
 }
 
 float *ts_run_logits(ts_run *r)

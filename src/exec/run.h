@@ -7,9 +7,20 @@
 
 #include "exec/backend.h"
 
+/* What streaming costs (exec/stream.h). */
+typedef struct ts_stream_rates {
+    bool known;
+    int64_t m[2]; /* numbers of tokens */
+    double cpu[2],
+        gpu[2];  /* seconds of a layer of so many tokens: on the CPU, on the stream device */
+    double unit; /* seconds in which a layer's weights come                               */
+} ts_stream_rates;
+
 /* One an engine. */
 typedef struct ts_devices {
     const ts_plan *plan;
+    const ts_model *m;
+    ts_stream_rates rates;
     int n;
     const ts_backend *be[TS_MAX_DEVICES];
     ts_device *dev[TS_MAX_DEVICES];
@@ -27,6 +38,10 @@ typedef struct ts_run {
     ts_state *state[TS_MAX_DEVICES];
     bool stats;
     ts_work copies;
+    /* Of a plan that streams: how many positions of each layer of the CPU the stream device has,
+     * and rows of K and V on their way. */
+    int64_t *on_stream;
+    float *k, *v;
 } ts_run;
 
 ts_status ts_run_open(ts_run *out, const ts_devices *d, ts_error *err);
@@ -34,6 +49,9 @@ void ts_run_close(ts_run *r);
 
 /* After a failure the session's state is that of before the batch, but for the logits. */
 ts_status ts_run_batch(ts_run *r, const ts_batch *b, ts_error *err);
+
+/* Steps first..stop-1 of the batch, which lie in one of the plan's lists. */
+ts_status ts_run_steps(ts_run *r, const ts_batch *b, size_t first, size_t stop, ts_error *err);
 
 float *ts_run_logits(ts_run *r); /* [n_logits][n_vocab] */
 

@@ -58,7 +58,8 @@ typedef struct ts_layer {
     /* written by the plan */
     int device;       /* that holds its K and V and does what isn't a product  */
     int64_t kv_index; /* among the layers of that device                       */
-    /* Of a layer that can be streamed: among those of the plan's stream device; else -1. */
+    bool streamed; /* weights of it are on the CPU and can be streamed         */
+    /* Of the CPU's layers that can be streamed: number among them; else -1. */
     int64_t stream_index;
 } ts_layer;
 

@@ -124,7 +124,7 @@ static void count_layers(ts_plan *p, const ts_model *m)
 
 static size_t stream_bytes(const ts_stream *t)
 {
-    return sat_add(sat_mul((size_t)t->slots, t->slot), t->source);
+    return sat_add(sat_mul((size_t)t->pieces, t->piece), t->source);
 }
 
 static void size_session(ts_plan *p, int device, const ts_model *m)
@@ -261,17 +261,30 @@ static ts_status split_at(ts_plan *p, int64_t n, ts_stream_mode stream, ts_model
     return TS_OK;
 }
 
-/* More layers on their way at once where there is room: the first ones can then come while the CPU
- * still computes. */
-static void add_slots(ts_plan *p, const ts_split *split)
+/* What is left takes K and V of all streamed layers, if it can, and more pieces. */
+static void use_rest(ts_plan *p, const ts_model *m, const ts_split *split)
 {
     ts_stream *t = &p->stream;
     if (!t->device)
         return;
     ts_plan_device *d = &p->dev[t->device];
-    const size_t room = split->accels[t->device - 1].memory - needs(d);
-    const size_t more = room / (t->slot ? t->slot : 1);
-    t->slots = more + 2 < (size_t)t->n_layers ? (int64_t)more + 2 : t->n_layers;
+    const size_t memory = split->accels[t->device - 1].memory, one = d->kv;
+    int64_t cpu = 0; /* streamed layers whose K and V are the CPU's */
+    for (int64_t i = 0; i < m->hp.n_layer; i++)
+        cpu += m->layers[i].stream_index >= 0;
+    if (cpu > 0) {
+        d->n_streamed = cpu;
+        d->kv = d->kind->kv_bytes(p, t->device, m);
+        t->all_kv = needs(d) <= memory;
+        if (!t->all_kv) {
+            d->n_streamed = 1;
+            d->kv = one;
+        }
+    }
+    const size_t more = (memory - needs(d)) / t->piece;
+    const size_t most = ((size_t)t->n_layers * t->bytes + t->piece - 1) / t->piece + 1;
+    if ((size_t)t->pieces < most)
+        t->pieces = more < most - (size_t)t->pieces ? t->pieces + (int64_t)more : (int64_t)most;
     d->stream = stream_bytes(t);
 }
 
@@ -301,10 +314,11 @@ static ts_status split_model(ts_plan *p, ts_model *m, const ts_split *split, ts_
             return s;
         const int full = overfull(p, split);
         if (!full) {
-            add_slots(p, split);
+            use_rest(p, m, split);
             return TS_OK;
         }
-        if (p->stream.device && stream == TS_STREAM_AUTO && !automatic) { /* what was asked fits so? */
+        if (p->stream.device && stream == TS_STREAM_AUTO &&
+            !automatic) { /* what was asked fits so? */
             ts_plan_free(p);
             stream = TS_STREAM_OFF;
             n++;

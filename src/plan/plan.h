@@ -26,8 +26,8 @@ typedef struct ts_plan_device {
     ts_isa isa;                /* the widest of its kernel sets                     */
     int n_threads;
     int64_t n_layers;    /* whose K and V it holds                                  */
-    int64_t n_streamed;  /* layers of the CPU whose K and V it holds too, to stream them */
-    size_t stream;       /* where streamed weights come to and are unpacked, one an engine */
+    int64_t n_streamed;  /* layers of the CPU whose K and V it has room for, to stream them */
+    size_t stream;       /* the ring and what is unpacked, one an engine            */
     size_t packed;       /* its arena of weights, one an engine                     */
     size_t source;       /* weights that are read in the mapped file                */
     size_t kv;           /* KV cache of a session                                   */
@@ -37,21 +37,23 @@ typedef struct ts_plan_device {
     size_t step_weights; /* read from its memory by one decode step                 */
 } ts_plan_device;
 
-typedef enum ts_stream_mode { TS_STREAM_AUTO, TS_STREAM_OFF, TS_STREAM_ON } ts_stream_mode;
-
 /* Streaming: micro-batches of many tokens run the second list of steps, for which weights of the
- * CPU's layers are copied to an accelerator as they lie, packed, a layer at a time, and unpacked
- * there. While one layer computes the next ones are on their way, into as many slots as there is
- * room for. The accelerator keeps K and V of these layers as well: those of a streamed micro-batch
- * go to the CPU's cache behind it. */
+ * CPU's layers are copied to an accelerator as they lie, packed, and unpacked there. They come in
+ * pieces, in the order in which steps want them, into a ring: while one is computed with, the next
+ * are on their way, and a ring with room for whole layers fills while the CPU still computes those
+ * before. The accelerator has K and V of these layers too: of all of them, if there is room, else
+ * of one at a time, brought from the CPU's cache. What a micro-batch adds goes to the CPU's cache
+ * behind it. */
 typedef struct ts_stream {
     ts_stream_mode mode;
     int device;        /* 0: nothing is streamed                                          */
     int64_t n_layers;  /* streamed ones                                                   */
-    int64_t n_leading; /* layers from 0 on that are the CPU's: of these the first can be left to it */
-    size_t slot;       /* bytes of the largest layer, packed: every weight at a multiple of 256 */
-    size_t source;     /* the same of its source                                          */
-    int64_t slots;
+    int64_t n_leading; /* layers from 0 on that are the CPU's: of these it can keep the first */
+    bool all_kv;       /* K and V of all of them are there                                */
+    size_t bytes;      /* of a layer's weights, packed, on average                        */
+    size_t piece;      /* bytes of a place in the ring: rows of one weight, packed        */
+    size_t source;     /* the most that a piece is when unpacked                          */
+    int64_t pieces;    /* places                                                          */
 } ts_stream;
 
 typedef struct ts_plan {
@@ -96,19 +98,21 @@ static inline int64_t ts_plan_kv_layers(const ts_plan *p, int device)
 
 static inline int64_t ts_plan_kv_index(const ts_plan *p, int device, const ts_layer *l)
 {
-    return l->device == device ? l->kv_index : p->dev[device].n_layers + l->stream_index;
+    if (l->device == device)
+        return l->kv_index;
+    return p->dev[device].n_layers + (p->stream.all_kv ? l->stream_index : 0);
 }
-
-/* Is w, of this layer, brought to the plan's stream device? */
-bool ts_plan_streams(const ts_plan *p, const ts_model *m, int64_t layer, const ts_weight *w);
 
 /* The weights of a layer: writes at most TS_LAYER_WEIGHTS, returns how many. */
 #define TS_LAYER_WEIGHTS 8
 int ts_layer_weights(const ts_layer *l, ts_weight *out[TS_LAYER_WEIGHTS]);
 
-/* Finds what can be streamed, appends the second list of steps and writes p->stream, with two
- * slots. Where nothing can p->stream.device stays 0. TS_NO_MEMORY. */
+/* Finds what can be streamed, appends the second list of steps and writes p->stream, with the least
+ * memory that will do. Where nothing can, p->stream.device stays 0. TS_NO_MEMORY. */
 ts_status ts_plan_stream(ts_plan *p, ts_model *m, ts_error *err);
+
+/* Rows of w in a piece of the stream, a multiple of what its kernel set packs together. */
+int64_t ts_stream_rows(const ts_stream *t, const ts_weight *w);
 
 /* K and V of a device's layers in the layout of the CPU's attention. */
 size_t ts_plan_cpu_kv(const ts_plan *p, int device, const ts_model *m);

@@ -42,6 +42,7 @@ static void place_layer(ts_layer *l, int device)
     const int n = ts_layer_weights(l, w);
     l->device = device;
     l->stream_index = -1;
+    l->streamed = false;
     for (int i = 0; i < n; i++)
         w[i]->device = device;
 }

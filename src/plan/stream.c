@@ -1,13 +1,29 @@
 /* stream.c - which weights of the CPU's layers an accelerator can have for a micro-batch, and the
  * list of steps that uses them there. */
+#include <stdlib.h>
+
 #include "base/mem.h"
 #include "plan/plan.h"
 
-#define ALIGN 256 /* of weights on accelerators */
+/* Bytes of a piece: of a fast link a tenth of a millisecond, many times what starting a copy takes.
+ */
+#define PIECE ((size_t)8 << 20)
+/* A piece that is used, one that is being copied, and some to come. */
+#define LEAST 4
 
-static size_t aligned(size_t n)
+/* Bytes of so many rows, packed (or as the file has them). */
+static size_t packed_rows(const ts_weight *w, int64_t n)
 {
-    return (n + ALIGN - 1) / ALIGN * ALIGN;
+    if (w->kset->packed_bytes)
+        return w->kset->packed_bytes(n, w->k);
+    return w->source->size / (size_t)w->n * (size_t)n;
+}
+
+int64_t ts_stream_rows(const ts_stream *t, const ts_weight *w)
+{
+    const int64_t group = w->kset->group > 0 ? w->kset->group : 1;
+    const int64_t rows = (int64_t)(t->piece / packed_rows(w, group)) * group;
+    return rows < group ? group : rows < w->n ? rows : w->n;
 }
 
 /* Layers of other accelerators stay as they are. */
@@ -28,13 +44,6 @@ static bool may_stream(const ts_plan *p, const ts_layer *l, const ts_accel_kind 
     return any;
 }
 
-bool ts_plan_streams(const ts_plan *p, const ts_model *m, int64_t layer, const ts_weight *w)
-{
-    return p->stream.device && layer >= 0 && w->device == 0 && w->kset &&
-           (m->layers[layer].device == 0 || m->layers[layer].device == p->stream.device) &&
-           may_stream(p, &m->layers[layer], p->dev[p->stream.device].kind);
-}
-
 /* What is changed for the second list, and changed back. */
 typedef struct kept {
     ts_layer *layer;
@@ -51,23 +60,25 @@ static kept take(ts_plan *p, ts_layer *l)
     ts_weight *w[TS_LAYER_WEIGHTS];
     const int n = ts_layer_weights(l, w);
     kept k = {.layer = l, .device = l->device};
-    size_t slot = 0, source = 0;
     for (int i = 0; i < n; i++) {
         if (w[i]->device != 0)
             continue;
         k.w[k.n] = w[i];
         k.kset[k.n++] = w[i]->kset;
-        slot += aligned(w[i]->bytes);
-        source += aligned(w[i]->source->size);
+        const int64_t rows = ts_stream_rows(&p->stream, w[i]);
+        const size_t piece = packed_rows(w[i], rows);
+        const size_t source = w[i]->source->size / (size_t)w[i]->n * (size_t)rows;
+        p->stream.bytes += w[i]->bytes;
+        p->stream.piece = piece > p->stream.piece ? piece : p->stream.piece;
+        p->stream.source = source > p->stream.source ? source : p->stream.source;
         w[i]->device = p->stream.device;
         w[i]->kset = kind->kset(w[i]->source->type);
     }
+    l->streamed = true;
     if (l->device == 0)
-        l->stream_index = p->dev[p->stream.device].n_streamed++;
+        l->stream_index = p->stream.n_layers;
     l->device = p->stream.device;
     p->stream.n_layers++;
-    p->stream.slot = slot > p->stream.slot ? slot : p->stream.slot;
-    p->stream.source = source > p->stream.source ? source : p->stream.source;
     return k;
 }
 
@@ -83,14 +94,13 @@ static void give_back(const kept *k)
 ts_status ts_plan_stream(ts_plan *p, ts_model *m, ts_error *err)
 {
     const int64_t n = m->hp.n_layer;
-    for (int64_t i = 0; i < n; i++)
-        m->layers[i].stream_index = -1;
     if (p->n_devices < 2 || !p->dev[1].kind->streams)
         return TS_OK;
     kept *k = ts_calloc((size_t)n, sizeof *k);
     if (!k)
         return ts_fail(err, TS_NO_MEMORY, "no memory for the step list");
     p->stream.device = 1;
+    p->stream.piece = PIECE;
     int64_t taken = 0;
     bool leading = true;
     for (int64_t i = 0; i < n; i++) {
@@ -105,8 +115,14 @@ ts_status ts_plan_stream(ts_plan *p, ts_model *m, ts_error *err)
     for (int64_t i = 0; i < taken; i++)
         give_back(&k[i]);
     free(k);
-    if (taken == 0)
+    if (taken == 0) {
         p->stream.device = 0;
-    p->stream.slots = 2;
+        return s;
+    }
+    p->stream.bytes /= (size_t)taken;
+    p->stream.pieces = LEAST;
+    for (int64_t i = 0; i < n; i++) /* one place for all of them */
+        if (m->layers[i].stream_index >= 0)
+            p->dev[p->stream.device].n_streamed = 1;
     return s;
 }

@@ -1,0 +1,295 @@
+/* stream.c - see stream.h. */
+#include "exec/stream.h"
+
+#include "base/clock.h"
+
+/* Fewer tokens than this are never streamed when streaming is on: a step of decode would be slower
+ * by far. */
+enum { LEAST = 32 };
+
+/* The CPU waits for the same memory that weights come from. */
+#define CONTENTION 1.15
+
+/* --- what to keep ----------------------------------------------------------- */
+
+/* Between what was measured of two numbers of tokens, and beyond. */
+static double at(const double seconds[2], const int64_t m[2], int64_t x)
+{
+    if (m[0] == m[1])
+        return seconds[0] * (double)x / (double)m[0];
+    const double slope = (seconds[1] - seconds[0]) / (double)(m[1] - m[0]);
+    const double t = seconds[0] + (slope > 0 ? slope : 0) * (double)(x - m[0]);
+    return t > 0 ? t : seconds[0];
+}
+
+double ts_stream_seconds(const ts_stream *t, const ts_stream_rates *r, int64_t m, int64_t keep)
+{
+    enum { RING = 256 };
+    double begun[RING]; /* when a layer was used */
+    /* layers on their way at once: the ring's, and the one that is used piece by piece */
+    const size_t ring = (size_t)t->pieces * t->piece / (t->bytes ? t->bytes : 1);
+    const int64_t slots = 1 + (int64_t)(ring < RING - 1 ? ring : RING - 1);
+    const double gpu = at(r->gpu, r->m, m);
+    double now = (double)keep * at(r->cpu, r->m, m), come = 0;
+    if (keep < t->n_layers)
+        now *= CONTENTION;
+    for (int64_t i = 0; i < t->n_layers - keep; i++) {
+        const double freed = i < slots ? 0 : begun[i % slots];
+        come = (come > freed ? come : freed) + r->unit;
+        const double begin = come > now ? come : now;
+        begun[i % slots] = begin;
+        now = begin + gpu;
+    }
+    return now;
+}
+
+int64_t ts_stream_keep(const ts_stream *t, const ts_stream_rates *r, int64_t m)
+{
+    if (!t->device || t->mode == TS_STREAM_OFF)
+        return -1;
+    if (t->mode == TS_STREAM_ON)
+        return m >= LEAST ? 0 : -1;
+    if (!r->known || m < 2)
+        return -1;
+    int64_t best = -1;
+    double least = (double)t->n_layers * at(r->cpu, r->m, m);
+    for (int64_t keep = 0; keep <= t->n_leading && keep < t->n_layers; keep++) {
+        const double s = ts_stream_seconds(t, r, m, keep);
+        if (s < least) {
+            least = s;
+            best = keep;
+        }
+    }
+    return best;
+}
+
+/* --- a batch ---------------------------------------------------------------- */
+
+/* Has the CPU K and V of this streamed layer? */
+static bool cpu_kv(const ts_run *r, int64_t layer)
+{
+    return r->d->m->layers[layer].stream_index >= 0;
+}
+
+/* The first step from i to end whose layer is `layer` or a later one; end without. */
+static size_t first_of(const ts_steps *s, size_t i, size_t end, int64_t layer)
+{
+    while (i < end && s->v[i].layer < layer)
+        i++;
+    return i;
+}
+
+/* The stream device gets the K and V that the CPU has of layer l before this batch. */
+static ts_status bring_kv(ts_run *r, const ts_batch *b, int64_t l, ts_error *err)
+{
+    const ts_plan *p = r->d->plan;
+    const int sd = p->stream.device;
+    if (!cpu_kv(r, l))
+        return TS_OK;
+    for (int64_t at = p->stream.all_kv ? r->on_stream[l] : 0, n; at < b->pos0; at += n) {
+        n = b->pos0 - at < p->n_ubatch ? b->pos0 - at : p->n_ubatch;
+        ts_status s = r->d->be[0]->kv_get(r->state[0], (int)l, at, n, r->k, r->v, err);
+        if (!s)
+            s = r->d->be[sd]->kv_put(r->state[sd], (int)l, at, n, r->k, r->v, err);
+        if (s)
+            return s;
+    }
+    if (r->on_stream[l] < b->pos0)
+        r->on_stream[l] = b->pos0;
+    return TS_OK;
+}
+
+/* The CPU gets the K and V of this batch. */
+static ts_status fetch_kv(ts_run *r, const ts_batch *b, int64_t l, ts_error *err)
+{
+    const int sd = r->d->plan->stream.device;
+    if (!cpu_kv(r, l))
+        return TS_OK;
+    ts_status s = r->d->be[sd]->kv_get(r->state[sd], (int)l, b->pos0, b->m, r->k, r->v, err);
+    return s ? s : r->d->be[0]->kv_put(r->state[0], (int)l, b->pos0, b->m, r->k, r->v, err);
+}
+
+/* The CPU's layers before `keep` by the first list; then what the second list has before that layer
+ * and later ones need: angles, and the rows. Returns where the second list goes on. */
+static ts_status lead(ts_run *r, const ts_batch *b, int64_t keep, size_t *from, ts_error *err)
+{
+    const ts_steps *st = &r->d->plan->steps;
+    const int sd = r->d->plan->stream.device;
+    *from = st->n_main;
+    if (keep == 0)
+        return TS_OK;
+    ts_status s = ts_run_steps(r, b, 0, first_of(st, 0, st->n_main, keep), err);
+    *from = first_of(st, st->n_main, st->n, keep);
+    bool brought = false;
+    for (size_t i = st->n_main; i < *from && !s; i++) {
+        const ts_step *x = &st->v[i];
+        const bool rows = x->op == TS_OP_COPY && x->device == sd && !brought;
+        if (rows || (x->op == TS_OP_ANGLES && x->device == sd))
+            s = ts_run_steps(r, b, i, i + 1, err);
+        brought = brought || rows;
+    }
+    return s;
+}
+
+/* From the first segment behind the last streamed layer that isn't the stream device's: until there
+ * nobody waits for it. */
+static size_t first_wait(const ts_run *r, size_t from)
+{
+    const ts_steps *st = &r->d->plan->steps;
+    int64_t last = 0;
+    for (int64_t l = 0; l < r->d->m->hp.n_layer; l++)
+        if (r->d->m->layers[l].streamed)
+            last = l;
+    size_t i = first_of(st, from, st->n, last);
+    while (i < st->n && st->v[i].layer >= 0 && st->v[i].layer <= last)
+        i++;
+    while (i < st->n && st->v[i].op != TS_OP_COPY && st->v[i].device == r->d->plan->stream.device)
+        i++;
+    return i;
+}
+
+/* Streamed layers from `keep` on: all at once, or, with one place for K and V, one after the other.
+ * *from becomes the first step that isn't done yet. */
+static ts_status streamed_layers(ts_run *r, const ts_batch *b, int64_t keep, size_t *from,
+                                 ts_error *err)
+{
+    const ts_plan *p = r->d->plan;
+    const size_t end = first_wait(r, *from);
+    ts_status s = TS_OK;
+    for (int64_t l = keep; l < r->d->m->hp.n_layer && !s && !p->stream.all_kv; l++) {
+        const size_t next = first_of(&p->steps, *from, end, l + 1);
+        if ((s = bring_kv(r, b, l, err)) || (s = ts_run_steps(r, b, *from, next, err)) ||
+            (s = fetch_kv(r, b, l, err)))
+            return s;
+        *from = next;
+    }
+    s = ts_run_steps(r, b, *from, end, err);
+    *from = end;
+    return s;
+}
+
+ts_status ts_stream_batch(ts_run *r, const ts_batch *b, int64_t keep, ts_error *err)
+{
+    const ts_plan *p = r->d->plan;
+    const int64_t layers = r->d->m->hp.n_layer;
+    const ts_backend *be = r->d->be[p->stream.device];
+    ts_state *state = r->state[p->stream.device];
+    size_t from = 0;
+    ts_status s = TS_OK;
+    for (int64_t l = keep; l < layers && !s && p->stream.all_kv; l++)
+        s = bring_kv(r, b, l, err);
+    if (s)
+        return s;
+    s = be->stream_begin(state, keep, err);
+    if (!s)
+        s = lead(r, b, keep, &from, err);
+    if (!s)
+        s = streamed_layers(r, b, keep, &from, err);
+    be->stream_end(state);
+    for (int64_t l = keep; l < layers && !s && p->stream.all_kv; l++)
+        s = fetch_kv(r, b, l, err);
+    if (!s)
+        s = ts_run_steps(r, b, from, p->steps.n, err);
+    if (s)
+        return s;
+    ts_stream_forget(r, b->pos0);
+    for (int64_t l = keep; l < layers; l++)
+        if (cpu_kv(r, l))
+            r->on_stream[l] = b->pos0 + b->m;
+    return TS_OK;
+}
+
+void ts_stream_forget(ts_run *r, int64_t pos0)
+{
+    for (int64_t l = 0; r->on_stream && l < r->d->m->hp.n_layer; l++)
+        if (r->on_stream[l] > pos0)
+            r->on_stream[l] = pos0;
+}
+
+/* --- rates ------------------------------------------------------------------ */
+
+/* Seconds of steps first..end-1 the second time, all that they queued included: a row is asked for
+ * from the device that ran them. */
+static ts_status timed(ts_run *r, const ts_batch *b, size_t first, size_t end, double *seconds,
+                       ts_error *err)
+{
+    const int sd = r->d->plan->stream.device;
+    const ts_step *last = &r->d->plan->steps.v[end - 1];
+    const bool asks = last->device == sd && last->op != TS_OP_COPY && last->dst != TS_NO_BUF;
+    for (int i = 0; i < 2; i++) {
+        const double t0 = ts_now();
+        ts_status s = ts_run_steps(r, b, first, end, err);
+        if (!s && asks)
+            s = r->d->be[sd]->get(r->state[sd], last->dst, 0, 1,
+                                  r->d->be[0]->row(r->state[0], last->dst, 0), err);
+        if (s)
+            return s;
+        *seconds = ts_now() - t0;
+    }
+    return TS_OK;
+}
+
+/* A layer that can be streamed, on both sides, with what happens to be in the buffers. */
+static ts_status measure(ts_run *r, ts_stream_rates *out, ts_error *err)
+{
+    const ts_plan *p = r->d->plan;
+    const ts_steps *st = &p->steps;
+    const int sd = p->stream.device;
+    int64_t l = 0;
+    while (!r->d->m->layers[l].streamed)
+        l++;
+    const size_t c0 = first_of(st, 0, st->n_main, l), g0 = first_of(st, st->n_main, st->n, l);
+    size_t c1 = c0, g1 = g0;
+    while (c1 < st->n_main && st->v[c1].layer == l)
+        c1++;
+    while (g1 < st->n && st->v[g1].layer == l)
+        g1++;
+    out->m[0] = p->n_ubatch < 16 ? p->n_ubatch : 16;
+    out->m[1] = p->n_ubatch < 128 ? p->n_ubatch : 128;
+    for (int i = 0; i < 2; i++) {
+        const ts_batch b = {.m = out->m[i]};
+        ts_status s = timed(r, &b, c0, c1, &out->cpu[i], err);
+        if (s)
+            return s;
+        s = r->d->be[sd]->stream_begin(r->state[sd], l, err);
+        if (!s)
+            s = timed(r, &b, g0, g1, &out->gpu[i], err);
+        r->d->be[sd]->stream_end(r->state[sd]);
+        if (s)
+            return s;
+    }
+    return r->d->be[sd]->stream_time(r->state[sd], &out->unit, err);
+}
+
+ts_status ts_stream_measure(ts_devices *d, const ts_log *log, ts_error *err)
+{
+    const ts_stream *t = &d->plan->stream;
+    d->rates = (ts_stream_rates){0};
+    if (!t->device || t->mode != TS_STREAM_AUTO)
+        return TS_OK;
+    ts_run r;
+    ts_stream_rates rates = {.known = true};
+    ts_status s = ts_run_open(&r, d, err);
+    if (s)
+        return s;
+    s = measure(&r, &rates, err);
+    ts_run_close(&r);
+    if (s)
+        return s;
+    d->rates = rates;
+    int64_t from = 0;
+    for (int64_t m = 2; m <= d->plan->n_ubatch && !from; m++)
+        if (ts_stream_keep(t, &rates, m) >= 0)
+            from = m;
+    ts_logf(log, TS_LOG_DEBUG,
+            "a layer of %lld and %lld tokens: %.2f and %.2f ms on the CPU, %.2f and %.2f on %s, "
+            "which gets it in %.2f ms",
+            (long long)rates.m[0], (long long)rates.m[1], 1e3 * rates.cpu[0], 1e3 * rates.cpu[1],
+            1e3 * rates.gpu[0], 1e3 * rates.gpu[1], d->plan->dev[t->device].name, 1e3 * rates.unit);
+    if (from)
+        ts_logf(log, TS_LOG_INFO,
+                "micro-batches of %lld tokens or more stream layers of the CPU to %s (%.1f GB/s)",
+                (long long)from, d->plan->dev[t->device].name,
+                1e-9 * (double)t->bytes / rates.unit);
+    return TS_OK;
+}

@@ -1,0 +1,31 @@
+/* stream.h - micro-batches whose products are worth bringing the CPU's weights to an accelerator
+ * (plan.h tells what streaming is).
+ *
+ * Of the layers that can be streamed the CPU may keep the first ones: while it computes them the
+ * others are already on their way. How many it keeps is decided for each number of tokens from what
+ * was measured once, after loading: how fast weights come, and how long a layer takes on either
+ * side with few and with many tokens. */
+#ifndef TS_EXEC_STREAM_H
+#define TS_EXEC_STREAM_H
+
+#include "exec/run.h"
+
+/* Seconds of a batch of m tokens in the layers that can be streamed if the CPU keeps `keep` of
+ * them, as predicted. */
+double ts_stream_seconds(const ts_stream *t, const ts_stream_rates *r, int64_t m, int64_t keep);
+
+/* How many layers the CPU keeps of a batch of m tokens; -1: nothing is streamed. */
+int64_t ts_stream_keep(const ts_stream *t, const ts_stream_rates *r, int64_t m);
+
+/* Measures the rates, with a session of its own. Without a plan that streams by itself nothing is
+ * done. */
+ts_status ts_stream_measure(ts_devices *d, const ts_log *log, ts_error *err);
+
+/* As ts_run_batch, of which it is the part for batches that are streamed. */
+ts_status ts_stream_batch(ts_run *r, const ts_batch *b, int64_t keep, ts_error *err);
+
+/* A batch at pos0 has been computed by the first list: what the stream device had from there on is
+ * no longer so. */
+void ts_stream_forget(ts_run *r, int64_t pos0);
+
+#endif
