@@ -1,9 +1,11 @@
 /* run.c - see run.h. */
 #include "exec/run.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
+#include "exec/finite.h"
 
 /* --- devices ---------------------------------------------------------------- */
 
@@ -50,7 +52,7 @@ static ts_status load(ts_devices *d, ts_model *m, const ts_load_options *opt, ts
 ts_status ts_devices_open(ts_devices *out, const ts_backend *const be[], const ts_plan *plan,
                           ts_model *m, const ts_load_options *opt, ts_error *err)
 {
-    *out = (ts_devices){.plan = plan};
+    *out = (ts_devices){.plan = plan, .m = m};
     ts_status s = TS_OK;
     for (int i = 0; i < plan->n_devices && !s; i++) {
         out->be[i] = be[i];
@@ -71,21 +73,33 @@ void ts_run_close(ts_run *r)
 {
     for (int i = 0; r->d && i < r->d->n; i++)
         r->d->be[i]->state_close(r->state[i]);
+    free(r->seen);
     *r = (ts_run){0};
 }
 
-ts_status ts_run_open(ts_run *out, const ts_devices *d, ts_error *err)
+/* Rows are looked at a megabyte at a time, and one at least. */
+static ts_status open_seen(ts_run *r, ts_error *err)
+{
+    r->n_seen = ts_finite_floats(r->d->plan);
+    if (r->n_seen < 1 << 18)
+        r->n_seen = 1 << 18;
+    r->seen = ts_calloc(r->n_seen, sizeof *r->seen);
+    return r->seen
+               ? TS_OK
+               : ts_fail(err, TS_NO_MEMORY, "no memory for %zu floats to be looked at", r->n_seen);
+}
+
+ts_status ts_run_open(ts_run *out, const ts_devices *d, bool check_finite, ts_error *err)
 {
     ts_run r = {.d = d, .copies.name = "copy"};
-    for (int i = 0; i < d->n; i++) {
-        ts_status s = d->be[i]->state_open(&r.state[i], d->dev[i], err);
-        if (s) {
-            ts_run_close(&r);
-            return s;
-        }
-    }
-    *out = r;
-    return TS_OK;
+    ts_status s = check_finite ? open_seen(&r, err) : TS_OK;
+    for (int i = 0; i < d->n && !s; i++)
+        s = d->be[i]->state_open(&r.state[i], d->dev[i], err);
+    if (s)
+        ts_run_close(&r);
+    else
+        *out = r;
+    return s;
 }
 
 static ts_status copy(ts_run *r, const ts_step *st, const ts_batch *b, int64_t rows, ts_error *err)
@@ -114,10 +128,12 @@ ts_status ts_run_batch(ts_run *r, const ts_batch *b, ts_error *err)
         const int64_t rows = st->domain == TS_ALL_ROWS ? b->m : b->m_out;
         if (rows == 0) /* nor has what follows: no logits are wanted */
             return TS_OK;
-        end = ts_steps_segment(steps, i);
+        end = r->seen ? i + 1 : ts_steps_segment(steps, i);
         ts_status s = st->op == TS_OP_COPY
                           ? copy(r, st, b, rows, err)
                           : d->be[st->device]->run(r->state[st->device], b, i, end, err);
+        if (!s && r->seen)
+            s = ts_finite_step(r, b, i, r->seen, r->n_seen, err);
         if (s)
             return s;
     }
