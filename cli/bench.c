@@ -326,6 +326,7 @@ int cmd_bench(int argc, char **argv)
         PREFILL_OPTION(&o.model),
         ISA_OPTIONS(&o.model),
         PACK_CACHE_OPTION(&o.model),
+        CHECK_OPTION(&o.model),
         OPT("Model", "-t, --threads", OPT_INTS, &o.threads, "N[,N]", "compute threads", .min = 1,
             .max = 1024, .def = "one for each CPU"),
         OPT("Model", "-b, --batch-size", OPT_INT, &o.batch, "N",

@@ -88,6 +88,7 @@ ts_status model_open(ts_engine **out, model_opts *m, int64_t n_logits, bool plan
     if (st || (st = choose_gpus(m, &o, err)))
         return st;
     o.pack_cache = m->pack_cache;
+    o.check_finite = m->check_finite;
     m->level = m->verbose ? TS_LOG_DEBUG : TS_LOG_WARN;
     o.log = cli_log;
     o.log_user = &m->level;

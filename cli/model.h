@@ -10,7 +10,7 @@ typedef struct model_opts {
     int64_t threads, ctx, ubatch; /* 0: the library's choice */
     const char *gpu_layers, *vram;
     opt_strs overrides; /* opt_strs_free when done */
-    bool verbose, amx, no_amx;
+    bool verbose, amx, no_amx, check_finite;
     ts_log_level level; /* of the log; stays where it is while the engine is open */
     cli_progress bar;
 } model_opts;
@@ -43,6 +43,9 @@ typedef struct model_opts {
             "weights whose names match go to CPU, CUDA0, ..."),                                    \
         OPT("GPU", "--vram-limit", OPT_STR, &(o)->vram, "SIZE",                                    \
             "memory to take of each GPU: 6G, 800M", .def = "what is free, less a margin")
+#define CHECK_OPTION(o)                                                                            \
+    OPT("Model", "--check-finite", OPT_FLAG, &(o)->check_finite, NULL,                             \
+        "look at all that every step writes, end at a NaN or infinity; slow")
 #define PACK_CACHE_OPTION(o)                                                                       \
     OPT("Model", "--pack-cache", OPT_STR, &(o)->pack_cache, "DIR",                                 \
         "keep the packed weights in a file there for the next start", .def = "none")

@@ -337,6 +337,7 @@ int cmd_perplexity(int argc, char **argv)
     const opt table[] = {
         MODEL_OPTIONS(&o.model),
         PACK_CACHE_OPTION(&o.model),
+        CHECK_OPTION(&o.model),
         GPU_OPTIONS(&o.model),
         OPT("Text", "-f, --file", OPT_STR, &o.file, "FILE", "the text, - for stdin",
             .required = true),

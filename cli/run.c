@@ -369,6 +369,7 @@ int cmd_run(int argc, char **argv)
     const opt table[] = {
         MODEL_OPTIONS(&o.model),
         PACK_CACHE_OPTION(&o.model),
+        CHECK_OPTION(&o.model),
         GPU_OPTIONS(&o.model),
         CTX_OPTION(&o.model, "what the model was trained for, at most 4096"),
         OPT("Model", "-b, --batch-size", OPT_INT, &o.batch, "N",

@@ -61,6 +61,7 @@ typedef enum ts_status {
     TS_IO,          /* the operating system refused: open, read, write, map  */
     TS_FULL,        /* the context has no room for these tokens              */
     TS_CANCELLED,   /* ts_session_cancel was called                          */
+    TS_NOT_FINITE,  /* check_finite: a step made a NaN or an infinity        */
 } ts_status;
 
 /* Room for one sentence. Zero-initialise; never owns memory. */
@@ -126,6 +127,10 @@ typedef struct ts_engine_options {
     /* Weights that the CPU keeps, brought to a GPU for micro-batches of many tokens: where that is
      * faster by what was measured after loading, never, or from 32 tokens on. */
     ts_stream_mode stream;
+    /* Look for NaN and infinities: every step of every eval is run by itself and all it wrote is
+     * read, which is slow. The first that is found ends the eval with TS_NOT_FINITE, whose sentence
+     * names the step, its weight, the layer, the device and the element. */
+    bool check_finite;
 } ts_engine_options;
 
 #define TS_GPU_LAYERS_AUTO (-1)
@@ -198,8 +203,8 @@ TS_API void ts_session_close(ts_session *s);
 /* Appends tokens[n] to the timeline and computes the logits of the last
  * `n_logits` of them (1 <= n_logits <= min(n, options.n_logits)).
  * TS_FULL when pos + n > n_ctx (nothing is evaluated), TS_BAD_ARG for an id outside the vocabulary
- * or n < 1. TS_CANCELLED, and TS_IO where a GPU failed: the timeline then ends at a micro-batch
- * boundary (ts_session_pos). */
+ * or n < 1. TS_CANCELLED, TS_IO where a GPU failed, and TS_NOT_FINITE: the timeline then ends
+ * at a micro-batch boundary (ts_session_pos). */
 TS_API ts_status ts_session_eval(ts_session *s, const ts_token *tokens, size_t n, size_t n_logits,
                                  ts_error *err);
 

@@ -203,6 +203,7 @@ ts_status ts_engine_open_split(ts_engine **out, const char *path, const ts_engin
     if (!e)
         return ts_fail(err, TS_NO_MEMORY, "no memory for the engine");
     e->log = (ts_log){o.log, o.log_user};
+    e->check_finite = o.check_finite;
     ts_status s;
     if ((s = ts_gguf_open(&e->g, path, err)) || (s = ts_tokenizer_open(&e->tok, e->g, err)) ||
         (!o.vocab_only && (s = open_model(e, &o, split, err)))) {

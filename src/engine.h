@@ -18,6 +18,7 @@ struct ts_engine {
     size_t n_overrides;
     ts_devices devices; /* n = 0 with vocab_only or plan_only     */
     double load_seconds;
+    bool check_finite;
 };
 
 /* What an engine may use beside the CPU, and how. */

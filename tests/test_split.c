@@ -221,6 +221,36 @@ static void test_overrides(reference *r, ts_isa isa, int rounds)
     }
 }
 
+/* What stays on the CPU has the kernel set and layout that it has where there is nothing else: at
+ * every number of layers, and with single weights moved. */
+static void test_cpu_sets(const reference *r)
+{
+    ts_error err = {0};
+    ts_engine *alone = NULL;
+    ts_engine_split none = {0};
+    const ts_override o = {"attn_[qv]|ffn_down", 0};
+    REQUIRE(open_split(&alone, r->path, TS_ISA_AUTO, &none, &err) == TS_OK);
+    for (int64_t i = 0; i <= 2 * r->n_layer + 3; i++) {
+        ts_engine *e = NULL;
+        ts_engine_split split = accels(2, i / 2);
+        split.split.overrides = &o;
+        split.split.n_overrides = (size_t)(i % 2);
+        REQUIRE(open_split(&e, r->path, TS_ISA_AUTO, &split, &err) == TS_OK);
+        CHECK(e->plan.isa == alone->plan.isa && e->m->n_weights == alone->m->n_weights);
+        int there = 0;
+        for (size_t j = 0; j < e->m->n_weights; j++) {
+            const ts_weight *w = &e->m->weights[j], *a = &alone->m->weights[j];
+            there += w->device == 0;
+            CHECK_MSG(w->device || (w->kset == a->kset && w->bytes == a->bytes),
+                      "%s, %d layers%s: %s", r->arch, (int)(i / 2), i % 2 ? ", some moved" : "",
+                      w->source->name);
+        }
+        CHECK(there >= (i % 2 ? 3 * (int)r->n_layer : 0)); /* what was moved there was seen */
+        ts_engine_close(e);
+    }
+    ts_engine_close(alone);
+}
+
 /* --- what fits ---------------------------------------------------------------- */
 
 static size_t need(const ts_plan_device *d)
@@ -540,6 +570,7 @@ int main(void)
         test_layers(&r, TS_ISA_AUTO, 2);
         test_overrides(&r, TS_ISA_AUTO, 3);
         test_streams(&r, TS_ISA_AUTO);
+        test_cpu_sets(&r);
         close_reference(&r);
     }
     unlink(path);

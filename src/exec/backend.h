@@ -50,7 +50,7 @@ typedef struct ts_backend {
     ts_status (*load)(ts_device *d, ts_model *m, const ts_load_options *opt, ts_error *err);
     ts_status (*state_open)(ts_state **out, ts_device *d, ts_error *err);
     void (*state_close)(ts_state *s);
-    /* Steps first..end-1, one segment, whose domain has rows. */
+    /* Steps first..end-1, one segment or a part of one, whose domain has rows. */
     ts_status (*run)(ts_state *s, const ts_batch *b, size_t first, size_t end, ts_error *err);
     /* The CPU's: where row r of a buffer of floats is. */
     float *(*row)(ts_state *s, ts_buf buf, int64_t r);

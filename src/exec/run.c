@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "exec/finite.h"
 #include "exec/stream.h"
 
 /* --- devices ---------------------------------------------------------------- */
@@ -77,6 +78,7 @@ void ts_run_close(ts_run *r)
     free(r->on_stream);
     free(r->k);
     free(r->v);
+    free(r->seen);
     *r = (ts_run){0};
 }
 
@@ -95,18 +97,31 @@ static ts_status open_stream(ts_run *r, ts_error *err)
                                         : ts_fail(err, TS_NO_MEMORY, "no memory for a session");
 }
 
-ts_status ts_run_open(ts_run *out, const ts_devices *d, ts_error *err)
+/* Rows are looked at a megabyte at a time, and one at least. */
+static ts_status open_seen(ts_run *r, ts_error *err)
+{
+    r->n_seen = ts_finite_floats(r->d->plan);
+    if (r->n_seen < 1 << 18)
+        r->n_seen = 1 << 18;
+    r->seen = ts_calloc(r->n_seen, sizeof *r->seen);
+    return r->seen
+               ? TS_OK
+               : ts_fail(err, TS_NO_MEMORY, "no memory for %zu floats to be looked at", r->n_seen);
+}
+
+ts_status ts_run_open(ts_run *out, const ts_devices *d, bool check_finite, ts_error *err)
 {
     ts_run r = {.d = d, .copies.name = "copy"};
     ts_status s = open_stream(&r, err);
+    if (!s && check_finite)
+        s = open_seen(&r, err);
     for (int i = 0; i < d->n && !s; i++)
         s = d->be[i]->state_open(&r.state[i], d->dev[i], err);
-    if (s) {
+    if (s)
         ts_run_close(&r);
-        return s;
-    }
-    *out = r;
-    return TS_OK;
+    else
+        *out = r;
+    return s;
 }
 
 static ts_status copy(ts_run *r, const ts_step *st, const ts_batch *b, int64_t rows, ts_error *err)
@@ -135,11 +150,13 @@ ts_status ts_run_steps(ts_run *r, const ts_batch *b, size_t first, size_t stop, 
         const int64_t rows = st->domain == TS_ALL_ROWS ? b->m : b->m_out;
         if (rows == 0) /* nor has what follows: no logits are wanted */
             return TS_OK;
-        end = ts_steps_segment(steps, i);
+        end = r->seen ? i + 1 : ts_steps_segment(steps, i);
         end = end < stop ? end : stop;
         ts_status s = st->op == TS_OP_COPY
                           ? copy(r, st, b, rows, err)
                           : d->be[st->device]->run(r->state[st->device], b, i, end, err);
+        if (!s && r->seen)
+            s = ts_finite_step(r, b, i, r->seen, r->n_seen, err);
         if (s)
             return s;
     }

@@ -42,9 +42,13 @@ typedef struct ts_run {
      * and rows of K and V on their way. */
     int64_t *on_stream;
     float *k, *v;
+    float *seen; /* [n_seen] room for what is looked at; NULL: nothing is */
+    size_t n_seen;
 } ts_run;
 
-ts_status ts_run_open(ts_run *out, const ts_devices *d, ts_error *err);
+/* check_finite: every step is run by itself and what it wrote is looked at (exec/finite.h); a batch
+ * that makes a NaN or an infinity fails with TS_NOT_FINITE. */
+ts_status ts_run_open(ts_run *out, const ts_devices *d, bool check_finite, ts_error *err);
 void ts_run_close(ts_run *r);
 
 /* After a failure the session's state is that of before the batch, but for the logits. */

@@ -269,7 +269,7 @@ ts_status ts_stream_measure(ts_devices *d, const ts_log *log, ts_error *err)
         return TS_OK;
     ts_run r;
     ts_stream_rates rates = {.known = true};
-    ts_status s = ts_run_open(&r, d, err);
+    ts_status s = ts_run_open(&r, d, false, err);
     if (s)
         return s;
     s = measure(&r, &rates, err);

@@ -174,10 +174,10 @@ ts_weight *ts_load_mat_opt(ts_loader *ld, int64_t n, int64_t k, const char *fmt,
 }
 
 /* A float array of n elements owned by the model. */
-static float *new_vector(ts_loader *ld, int64_t n)
+static float *new_vector(ts_loader *ld, int64_t n, const ts_tensor *source)
 {
     ts_model *m = ld->m;
-    float **grown = realloc(m->vectors, (m->n_vectors + 1) * sizeof *grown);
+    ts_vector *grown = realloc(m->vectors, (m->n_vectors + 1) * sizeof *grown);
     float *v = grown ? ts_calloc((size_t)n, sizeof *v) : NULL;
     if (grown)
         m->vectors = grown;
@@ -185,7 +185,7 @@ static float *new_vector(ts_loader *ld, int64_t n)
         ts_load_fail(ld, TS_NO_MEMORY, "no memory for a vector of %lld elements", (long long)n);
         return NULL;
     }
-    m->vectors[m->n_vectors++] = v;
+    m->vectors[m->n_vectors++] = (ts_vector){v, source};
     return v;
 }
 
@@ -198,7 +198,7 @@ static float *load_vec(ts_loader *ld, bool required, int64_t n, const char *fmt,
     const ts_tensor *t = find_tensor(ld, required, name);
     if (!t || !check_shape(ld, t, n, 1))
         return NULL;
-    float *v = new_vector(ld, n);
+    float *v = new_vector(ld, n, t);
     if (v)
         ts_type_get(t->type)->to_f32(v, t->data, n);
     return v;
@@ -281,7 +281,7 @@ static bool rope_base(ts_loader *ld, ts_rope *r, bool neox, double base)
         ts_load_fail(ld, TS_BAD_FILE,
                      "RoPE turns %lld dimensions of each head; it must be an even number",
                      (long long)r->n_rot);
-    r->freq = ld->status ? NULL : new_vector(ld, r->n_rot / 2);
+    r->freq = ld->status ? NULL : new_vector(ld, r->n_rot / 2, NULL);
     if (!r->freq)
         return false;
     for (int64_t i = 0; i < r->n_rot / 2; i++)
@@ -499,7 +499,7 @@ void ts_model_close(ts_model *m)
     if (!m)
         return;
     for (size_t i = 0; i < m->n_vectors; i++)
-        free(m->vectors[i]);
+        free(m->vectors[i].v);
     free(m->vectors);
     free(m->weights);
     free(m->layers);

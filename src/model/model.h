@@ -25,6 +25,12 @@ typedef struct ts_weight {
     char reason[96];
 } ts_weight;
 
+/* A norm, a bias, or frequencies, as floats. */
+typedef struct ts_vector {
+    float *v;
+    const ts_tensor *source; /* NULL: frequencies, which are computed */
+} ts_vector;
+
 /* How positions turn into angles: theta_i = pos * freq[i], rotated by cos and sin times mscale. */
 typedef struct ts_rope {
     int64_t n_rot; /* rotated dimensions of each head, even              */
@@ -85,7 +91,7 @@ struct ts_model {
     ts_layer *layers;       /* [n_layer] */
     ts_weight *weights;     /* [n_weights], all matrices, in file order of use   */
     size_t n_weights;
-    float **vectors; /* [n_vectors], everything float the model owns      */
+    ts_vector *vectors; /* [n_vectors], everything float the model owns      */
     size_t n_vectors;
     int64_t n_params; /* elements of all tensors of the file               */
     uint64_t tensor_bytes;
