@@ -24,6 +24,7 @@ static ts_engine *open_engine(const char *path, ts_isa isa, int accels, int64_t 
 {
     ts_engine_options o;
     ts_engine_options_init(&o);
+    o.stream = TS_STREAM_OFF; /* where a layer runs is what is looked at */
     o.isa = isa;
     o.n_threads = 2;
     o.n_ctx = CTX;
