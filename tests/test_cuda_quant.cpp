@@ -404,7 +404,7 @@ static void test_product(ts_type type, int64_t m, int64_t n, int64_t k, int add,
         args.add = from.dev();
         args.ldadd = from.ld;
     }
-    must(ts_cuda_mul_run(&args, NULL), "mul");
+    must(ts_cuda_mul_run(&args, 1, NULL), "mul");
     y.mem.down();
     expected coded(p.w, p.coded, m), exact(p.w, p.exact, m);
     for (size_t i = 0; i < before.size(); i++) {
@@ -430,7 +430,7 @@ static void test_join(ts_type type, int64_t m, int64_t n, int64_t k, ts_cuda_joi
     output y(m, n);
     ts_cuda_mul args = p.args(y.dev(), y.ld);
     args.join = join;
-    must(ts_cuda_mul_run(&args, NULL), "mul");
+    must(ts_cuda_mul_run(&args, 1, NULL), "mul");
     y.mem.down();
     expected g(p.w, p.coded, m), u(p.v, p.coded, m);
     for (size_t i = 0; i < g.y.size(); i++) {
@@ -574,7 +574,7 @@ int main(int argc, char **argv)
     unknown.type = 9;
     unknown.m = unknown.n = 1;
     unknown.k = 32;
-    CHECK(ts_cuda_mul_run(&unknown, NULL) == cudaErrorInvalidValue);
+    CHECK(ts_cuda_mul_run(&unknown, 1, NULL) == cudaErrorInvalidValue);
     CHECK(ts_cuda_dequant(NULL, false, 9, NULL, 0, 1, 32, NULL) == cudaErrorInvalidValue);
     CHECK(ts_cuda_embed(NULL, 32, 9, NULL, NULL, 1, 32, 1, NULL) == cudaErrorInvalidValue);
     return check_done("cuda_quant");

@@ -18,6 +18,8 @@
 #include <sys/mman.h>
 
 #include <functional>
+#include <tuple>
+#include <vector>
 
 #if defined(__SANITIZE_ADDRESS__)
 #define TS_SIM_ASAN 1
@@ -101,6 +103,7 @@ struct ts_sim_state {
     int arrays;
     int error;
     unsigned launches;
+    std::vector<std::function<void()>> *record; /* launches go there instead, when there is one */
 };
 
 inline ts_sim_state ts_sim;
@@ -382,15 +385,25 @@ inline void ts_sim_launch(dim3 grid, dim3 block, size_t shared_bytes, std::funct
         ts_sim.error = TS_SIM_BAD_LAUNCH;
         return;
     }
+    if (ts_sim.record) {
+        ts_sim.record->push_back([=] { ts_sim_launch(grid, block, shared_bytes, kernel); });
+        return;
+    }
     ts_sim.kernel = kernel;
     ts_sim_start(grid, block, shared_bytes);
     ts_sim.cur = NULL;
 }
 
+/* Arguments are taken when a kernel is launched, as they are in a recording. */
+template <class K, class... A> std::function<void()> ts_sim_call(K kernel, A... args)
+{
+    return [kernel, all = std::make_tuple(args...)] { std::apply(kernel, all); };
+}
+
 #define TS_LAUNCH(kernel_, grid_, block_, shared_bytes_, stream_, ...)                             \
     do {                                                                                           \
         (void)(stream_);                                                                           \
-        ts_sim_launch((grid_), (block_), (shared_bytes_), [&] { (kernel_)(__VA_ARGS__); });        \
+        ts_sim_launch((grid_), (block_), (shared_bytes_), ts_sim_call(kernel_, __VA_ARGS__));      \
     } while (0)
 
 inline int ts_launch_error(void)
