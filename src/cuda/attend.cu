@@ -146,6 +146,7 @@ __device__ __forceinline__ void put_split(const task &a, shared_sums<HD> &sh, in
 
 template <int HD> __global__ void __launch_bounds__(THREADS) decode(task a)
 {
+    ts_in_turn();
     TS_SHARED(shared_sums<HD>, sh);
     constexpr int KEYS = step<HD>::KEYS;
     const int m = a.batch->m, pos0 = a.batch->pos0, n_rows = m * a.group;
@@ -201,6 +202,7 @@ __device__ __forceinline__ float join_max(float v)
  * order, then the warps' sums are added in order. Which splits hold nothing changes nothing. */
 __global__ void __launch_bounds__(JOIN) join(task a)
 {
+    ts_in_turn();
     TS_SHARED_ARRAY(float, sum, [JOIN / 32][TS_CUDA_MAX_HEAD]);
     TS_SHARED_ARRAY(float, sum_l, [JOIN / 32]);
     const int m = a.batch->m, pos0 = a.batch->pos0, r = blockIdx.x;
@@ -309,6 +311,7 @@ __device__ __forceinline__ bool weigh(sums<HD> &t, float (&s)[shared_tiles<HD>::
 
 template <int HD> __global__ void __launch_bounds__(THREADS) prefill(task a)
 {
+    ts_in_turn();
     TS_SHARED(shared_tiles<HD>, sh);
     constexpr int KEYS = shared_tiles<HD>::KEYS, VS = stride<HD>::VALUE;
     const int m = a.batch->m, pos0 = a.batch->pos0, n_rows = m * a.group;

@@ -10,9 +10,11 @@
 #include "cuda/rt.h"
 
 #define TS_CUDA_ALIGN 256
-/* Bytes of dequantised rows that are multiplied at once; stays in a large GPU's second-level cache
- * in part, and is small beside any model. */
-#define TS_CUDA_STRIP ((size_t)64 << 20)
+/* Bytes of dequantised rows that are multiplied at once: a whole matrix of an 8B model, which
+ * cuBLAS cuts better than we would, and small beside any model that has larger ones. */
+#define TS_CUDA_STRIP ((size_t)128 << 20)
+/* Where a matrix is cut, by so many rows: cuBLAS has its fast kernels for round numbers. */
+#define TS_CUDA_ROUND 256
 /* What cuBLAS takes for itself. */
 #define TS_CUDA_BLAS ((size_t)64 << 20)
 /* Up to so many tokens are multiplied with 15-bit activations. */

@@ -138,6 +138,7 @@ static __global__ void __launch_bounds__(32 * TS_MUL_WARPS, M == 1   ? 6
                                                             : M == 2 ? 5
                                                                      : 3) mul(const ts_mul_args a)
 {
+    ts_let_next();
     TS_SHARED(uint8_t, shared);
     constexpr int stage = R * chunk<T>::PITCH;
     ts_mul_part p;
@@ -160,6 +161,7 @@ static __global__ void __launch_bounds__(32 * TS_MUL_WARPS, M == 1   ? 6
             fetch<T, R>(place + i * stage, row, ahead, lane);
         ts_copy_commit();
     }
+    ts_wait_previous(); /* weights are there from the start, activations only now */
     int now = 0, next = (STAGES - 1) * stage;
     for (int c = warp % p.split; c < chunks; c += p.split, ahead += p.split) {
         if (ahead < chunks)

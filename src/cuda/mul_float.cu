@@ -28,6 +28,7 @@ template <int V> TS_DEVICE void load_x(float *x, const float *from)
 template <class W, bool WIDE, int M, int R, bool JOIN>
 static __global__ void __launch_bounds__(32 * TS_MUL_WARPS) mul(const ts_mul_args a)
 {
+    ts_in_turn();
     constexpr int V = WIDE ? (int)W::VECTOR : 1;
     ts_mul_part p;
     const unsigned block = ts_mul_part_of<JOIN>(a, &p);

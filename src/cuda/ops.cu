@@ -55,6 +55,7 @@ template <int op>
 static __global__ void binary(live rows, ts_cuda_rows y, ts_cuda_rows a, const float *b,
                               int64_t ldb, int64_t d)
 {
+    ts_in_turn();
     const int64_t r = blockIdx.x, i0 = (int64_t)blockIdx.y * (THREADS * PER) + threadIdx.x;
     if (r >= row_count(rows))
         return;
@@ -105,6 +106,7 @@ template <int op>
 static __global__ void __launch_bounds__(THREADS)
     glu_bf16(uint16_t *dst, const float *a, int64_t lda, const float *b, int64_t ldb, int64_t d)
 {
+    ts_in_turn();
     const int64_t r = blockIdx.x, i = 4 * ((int64_t)blockIdx.y * THREADS + threadIdx.x);
     if (i >= d)
         return;
@@ -136,6 +138,7 @@ int ts_cuda_glu_bf16(void *dst, bool silu, const float *a, int64_t lda, const fl
 static __global__ void __launch_bounds__(TS_NORM_THREADS)
     norm_bf16(uint16_t *dst, const float *x, int64_t ldx, const float *w, float eps, int64_t d)
 {
+    ts_in_turn();
     const int64_t r = blockIdx.x;
     const float *xr = x + r * ldx, f = ts_norm_factor(xr, d, eps);
     for (int64_t i = 4 * threadIdx.x; i < d; i += TS_NORM_RUN) {
@@ -167,6 +170,7 @@ int ts_cuda_bias(const ts_cuda_on *on, ts_cuda_rows y, const float *vec, int64_t
 
 static __global__ void softcap(live rows, ts_cuda_rows y, float cap, int64_t d)
 {
+    ts_in_turn();
     const int64_t r = blockIdx.x, i = (int64_t)blockIdx.y * THREADS + threadIdx.x;
     if (r < row_count(rows) && i < d)
         y.x[r * y.ld + i] = cap * tanhf(y.x[r * y.ld + i] / cap);
@@ -184,6 +188,7 @@ int ts_cuda_softcap(const ts_cuda_on *on, ts_cuda_rows y, float cap, int64_t d)
 static __global__ void select_rows(const ts_cuda_batch *batch, ts_cuda_rows y, ts_cuda_rows a,
                                    int64_t d)
 {
+    ts_in_turn();
     const int64_t r = blockIdx.x, i = (int64_t)blockIdx.y * THREADS + threadIdx.x;
     if (r < batch->m_out && i < d)
         y.x[r * y.ld + i] = a.x[(batch->m - batch->m_out + r) * a.ld + i];
@@ -228,6 +233,7 @@ static __device__ __forceinline__ void scale_row(float *y, const float *x, const
 static __global__ void __launch_bounds__(TS_NORM_THREADS)
     rms_norm(live rows, ts_cuda_rows y, ts_cuda_rows x, const float *w, int64_t d, float eps)
 {
+    ts_in_turn();
     const int64_t r = blockIdx.x;
     if (r >= row_count(rows))
         return;
@@ -240,6 +246,7 @@ static __global__ void __launch_bounds__(TS_NORM_THREADS)
     add_rms_norm(live rows, ts_cuda_rows xn, ts_cuda_rows x, ts_cuda_rows y, const float *post,
                  const float *w, int64_t d, float eps)
 {
+    ts_in_turn();
     const int64_t r = blockIdx.x;
     if (r >= row_count(rows))
         return;
@@ -287,6 +294,7 @@ int ts_cuda_add_rms_norm(const ts_cuda_on *on, ts_cuda_rows xn, ts_cuda_rows x, 
 static __global__ void angles(live rows, ts_cuda_rows cs, const float *freq, int64_t pairs,
                               float mscale)
 {
+    ts_in_turn();
     const int64_t r = blockIdx.x, i = (int64_t)blockIdx.y * LANES + threadIdx.x;
     if (r >= row_count(rows) || i >= pairs)
         return;
@@ -347,6 +355,7 @@ enum { HEADS = 4 }; /* heads, so warps, of a block */
 
 static __global__ void heads(live rows, head_work w)
 {
+    ts_in_turn();
     TS_SHARED_ARRAY(float, values, [HEADS][TS_CUDA_MAX_HEAD]);
     const int lane = threadIdx.x % LANES, warp = threadIdx.x / LANES, hd = w.head_dim;
     const int64_t r = blockIdx.x;

@@ -23,6 +23,7 @@ TS_DEVICE float act_scale(int bits, float *scale)
 static __global__ void __launch_bounds__(TS_NORM_THREADS)
     prep(uint8_t *act, const float *x, int64_t ldx, const float *norm, float eps, int64_t k)
 {
+    ts_in_turn();
     int64_t token = blockIdx.x, i = (int64_t)blockIdx.y * TS_NORM_RUN + 4 * threadIdx.x;
     int lane = (int)threadIdx.x % 32;
     x += token * ldx;
@@ -163,6 +164,7 @@ template <class L>
 static __global__ void __launch_bounds__(ROW_THREADS)
     dequant(void *dst, bool bf16, const uint8_t *w, int64_t k)
 {
+    ts_in_turn();
     int64_t row = blockIdx.x, i = 8 * ((int64_t)blockIdx.y * ROW_THREADS + threadIdx.x);
     float v[8];
     if (i >= k)
@@ -175,6 +177,7 @@ template <class L>
 static __global__ void __launch_bounds__(ROW_THREADS)
     embed(float *dst, int64_t ldd, const uint8_t *w, const int32_t *token, int64_t k, float scale)
 {
+    ts_in_turn();
     int64_t t = blockIdx.x, i = 8 * ((int64_t)blockIdx.y * ROW_THREADS + threadIdx.x);
     float v[8];
     if (i >= k)

@@ -54,7 +54,9 @@ static int prep(ts_state *s, const ts_step *st, ts_buf x_buf, const float *vec,
 static int gemm(ts_state *s, const ts_weight *w, ts_buf x, ts_cuda_rows y, bool add, int64_t m)
 {
     ts_device *d = s->d;
-    const int64_t strip = (int64_t)(d->strip_bytes / ((size_t)w->k * sizeof(uint16_t)));
+    int64_t strip = (int64_t)(d->strip_bytes / ((size_t)w->k * sizeof(uint16_t)));
+    if (strip < w->n && strip > TS_CUDA_ROUND)
+        strip -= strip % TS_CUDA_ROUND;
     int e = 0;
     for (int64_t n0 = 0; n0 < w->n && !e; n0 += strip) {
         const int64_t n1 = n0 + strip < w->n ? n0 + strip : w->n;

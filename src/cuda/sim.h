@@ -66,6 +66,7 @@ struct ts_sim_thread {
     unsigned mask; /* the lanes it waits with                         */
     int line;      /* where it waits                                  */
     const char *file;
+    bool waited;     /* for the launches before                     */
     int source;      /* shuffle: the lane it reads                      */
     uint32_t in[8];  /* what it gives to its warp                       */
     uint32_t out[8]; /* what it gets                                    */
@@ -165,6 +166,8 @@ TS_SIM_NO_ASAN inline void ts_sim_fiber(void)
 #endif
     for (;;) {
         ts_sim.kernel();
+        if (!ts_sim.cur->waited)
+            ts_sim_stop("a thread has ended without ts_wait_previous");
         int id = (int)(ts_sim.cur - ts_sim.thread);
         ts_sim.cur->wait = TS_SIM_ENDED;
         ts_sim.warp[id / 32].ended |= 1u << id % 32;
@@ -277,6 +280,20 @@ inline void ts_sim_warp(unsigned mask, ts_sim_op *op, int line, const char *file
             lane[i].wait = TS_SIM_READY;
 }
 
+inline void ts_let_next(void)
+{
+}
+
+inline void ts_wait_previous(void)
+{
+    ts_sim.cur->waited = true;
+}
+
+inline void ts_in_turn(void)
+{
+    ts_wait_previous();
+}
+
 /* --- shared memory ---------------------------------------------------------------------------- */
 
 inline void *ts_sim_poisoned(size_t bytes)
@@ -317,6 +334,7 @@ inline void ts_sim_block(bool reverse)
     for (int i = 0; i < n; i++) {
         ts_sim.thread[i].wait = TS_SIM_READY;
         ts_sim.thread[i].copies = 0;
+        ts_sim.thread[i].waited = false;
     }
     while (ts_sim.ended < n) {
         bool ran = false;
