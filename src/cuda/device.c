@@ -165,13 +165,14 @@ static ts_status cuda_put(ts_state *s, ts_buf buf, int64_t r, int64_t rows, cons
     size_t left = (size_t)(rows * d->plan->steps.bufs[buf].width) * sizeof *src;
     pthread_mutex_lock(&d->lock);
     int e = ts_rt_use(d->at->ordinal);
-    for (int i = 0; left && !e; i++) {
+    while (left && !e) {
         const size_t n = left < TS_CUDA_PIECE ? left : TS_CUDA_PIECE;
-        uint8_t *piece = d->pinned + (size_t)(i % d->pieces) * TS_CUDA_PIECE;
-        if (i % d->pieces == 0) /* what was queued from these pieces has gone */
-            e = ts_rt_wait(d->stream);
-        if (e)
-            break;
+        if (d->under_way == d->pieces) {
+            if ((e = ts_rt_wait(d->stream)))
+                break;
+            d->under_way = 0;
+        }
+        uint8_t *piece = d->pinned + (size_t)d->under_way++ * TS_CUDA_PIECE;
         memcpy(piece, from, n);
         e = ts_rt_copy(dst, piece, n, d->stream);
         dst += n;
@@ -195,6 +196,7 @@ static ts_status cuda_get(ts_state *s, ts_buf buf, int64_t r, int64_t rows, floa
         const size_t n = left < TS_CUDA_PIECE ? left : TS_CUDA_PIECE;
         if ((e = ts_rt_copy(d->pinned, src, n, d->stream)) || (e = ts_rt_wait(d->stream)))
             break;
+        d->under_way = 0;
         memcpy(to, d->pinned, n);
         to += n;
         src += n;

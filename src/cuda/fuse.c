@@ -78,6 +78,17 @@ static void glu_prep(const view *w, size_t i)
     w->out[i + 1] = (ts_cuda_fused){TS_CUDA_AFTER_GLU, i};
 }
 
+static void attend_prep(const view *w, size_t i)
+{
+    const ts_step *attend = &w->steps->v[i], *prep = attend + 1;
+    if (!is(w, i, TS_OP_ATTEND) || !is(w, i + 1, TS_OP_PREP) || prep->a != attend->dst ||
+        prep->d != attend->d || prep->domain != attend->domain || w->head_dim % 32 ||
+        prep->kset->prep->act == TS_ACT_F32 || wanted(w, i + 2, attend->dst))
+        return;
+    w->out[i] = (ts_cuda_fused){TS_CUDA_ATTEND_PREP, i + 1};
+    w->out[i + 1] = (ts_cuda_fused){TS_CUDA_AFTER_ATTEND, i};
+}
+
 static void products(const view *w, size_t i)
 {
     const ts_step *one = &w->steps->v[i];
@@ -151,6 +162,7 @@ void ts_cuda_fuse(ts_cuda_fused *out, const ts_plan *plan, int device, const ts_
         norm_prep(&w, i);
         norm_add(&w, i);
         glu_prep(&w, i);
+        attend_prep(&w, i);
         products(&w, i);
         qkv_store(&w, i);
     }

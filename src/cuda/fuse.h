@@ -9,14 +9,16 @@
 #include "plan/plan.h"
 
 typedef enum ts_cuda_does {
-    TS_CUDA_STEP,      /* the step                                                              */
-    TS_CUDA_NOTHING,   /* nothing: `other` does it                                              */
-    TS_CUDA_NORM_PREP, /* PREP, of the norm `other` of the step's `a`                           */
-    TS_CUDA_QKV_STORE, /* STORE, and biases, norms and RoPE of heads from `other` on            */
-    TS_CUDA_NORM_ADD,  /* ADD, of the norm `other`                                              */
-    TS_CUDA_PRODUCTS,  /* MATMUL, and those after it before `other`                             */
-    TS_CUDA_GLU_PREP,  /* GLU; its BF16 for the PREP `other`, if that wants BF16                */
-    TS_CUDA_AFTER_GLU, /* PREP; nothing if it is of BF16                                        */
+    TS_CUDA_STEP,        /* the step                                                              */
+    TS_CUDA_NOTHING,     /* nothing: `other` does it                                              */
+    TS_CUDA_NORM_PREP,   /* PREP, of the norm `other` of the step's `a`                           */
+    TS_CUDA_QKV_STORE,   /* STORE, and biases, norms and RoPE of heads from `other` on            */
+    TS_CUDA_NORM_ADD,    /* ADD, of the norm `other`                                              */
+    TS_CUDA_PRODUCTS,    /* MATMUL, and those after it before `other`                             */
+    TS_CUDA_GLU_PREP,    /* GLU; its BF16 for the PREP `other`, if that wants BF16                */
+    TS_CUDA_AFTER_GLU,   /* PREP; nothing if it is of BF16                                        */
+    TS_CUDA_ATTEND_PREP, /* ATTEND; its 15 bits for the PREP `other`, if few tokens want them  */
+    TS_CUDA_AFTER_ATTEND, /* PREP; nothing then                                                 */
 } ts_cuda_does;
 
 /* What a device does at a step. */

@@ -39,6 +39,7 @@ struct ts_device {
     size_t strip_bytes;
     uint8_t *pinned; /* [pieces][TS_CUDA_PIECE] */
     int loaders, pieces;
+    int under_way;       /* pieces that were queued since the stream was last waited for */
     const float **vec;   /* [n_steps] a step's vector on the GPU */
     ts_cuda_fused *does; /* [n_steps] */
     int *segment;        /* [n_steps] of this device's steps: which of its segments they are in */

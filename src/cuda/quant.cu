@@ -1,22 +1,10 @@
 /* quant.cu - activations to 15 bits, weights to halves, rows of an embedding. */
+#include "cuda/act.h"
 #include "cuda/codes.h"
 #include "cuda/norm.h"
 #include "cuda/quant.h"
 
 /* --- activations ------------------------------------------------------------------------------ */
-
-/* d, and in *scale what elements are multiplied with, from the bits of max|x| (cpu/prep.h). */
-TS_DEVICE float act_scale(int bits, float *scale)
-{
-    float max = __int_as_float(bits);
-    *scale = 0;
-    if (bits >= 0x7f800000)
-        return __int_as_float(0x7fc00000);
-    if (max < 1e-30f)
-        return 0;
-    *scale = 16256 / max;
-    return max / 16256;
-}
 
 /* Four elements a thread, eight threads a block of 32. Block (t, c) does run c of token t, and the
  * sum of squares of the whole token for itself: cheaper than a second launch. */
@@ -43,11 +31,11 @@ static __global__ void __launch_bounds__(TS_NORM_THREADS)
         int other = __shfl_xor_sync(~0u, max, off);
         max = other > max ? other : max;
     }
-    float scale, d = act_scale(max, &scale);
+    float scale, d = ts_act_scale(max, &scale);
     unsigned high = 0, low = 0;
     int sum = 0;
     for (int j = 0; j < 4; j++) {
-        int q = scale > 0 ? __float2int_rn(__fmul_rn(v[j], scale)) : 0, h = (q + 64) >> 7;
+        int h, q = ts_act_code(v[j], scale, &h);
         high |= (unsigned)(h & 255) << (8 * j);
         low |= (unsigned)((q - 128 * h) & 255) << (8 * j);
         sum += q;
@@ -57,8 +45,7 @@ static __global__ void __launch_bounds__(TS_NORM_THREADS)
     int sum1 = __shfl_down_sync(~0u, sum, 4);
     if (i >= k)
         return;
-    int64_t chunks = (k + TS_CUDA_ACT_K - 1) / TS_CUDA_ACT_K, block = i / 32;
-    uint8_t *to = act + (token * chunks + block / 32) * TS_CUDA_ACT_BYTES + block % 32 * 16;
+    uint8_t *to = ts_act_at(act, token, i, k);
     int part = (int)(i % 32) / 16 * 512;
     *(uint32_t *)(to + part + i % 16) = high;
     *(uint32_t *)(to + part + 2 * 512 + i % 16) = low;

@@ -149,7 +149,14 @@ static ts_cuda_kv kv_of(const ts_state *s, int layer)
                         .head_dim = hp->head_dim};
 }
 
-static int attend(ts_state *s, const ts_step *st, const ts_cuda_on *on)
+/* Does attention over m rows leave activations of 15 bits where one wants them? */
+static bool attend_prepares(const ts_device *d, int64_t m)
+{
+    return m <= TS_CUDA_DECODE && !by_gemm(d, m);
+}
+
+/* `to`: the PREP whose activations the result becomes; NULL: floats. */
+static int attend(ts_state *s, const ts_step *st, const ts_step *to, const ts_cuda_on *on)
 {
     const ts_hparams *hp = &s->d->m->hp;
     ts_cuda_attention a = {.q = rows_of(s, st->a, 0),
@@ -158,7 +165,8 @@ static int attend(ts_state *s, const ts_step *st, const ts_cuda_on *on)
                            .n_head = hp->n_head,
                            .window = st->window,
                            .scale = hp->attn_scale,
-                           .work = s->work};
+                           .work = s->work,
+                           .act = to ? s->bufs[to->dst] : NULL};
     return on->rows <= TS_CUDA_DECODE ? ts_cuda_attend_decode(on, &a)
                                       : ts_cuda_attend_prefill(on, &a);
 }
@@ -237,7 +245,7 @@ static int one_step(ts_state *s, size_t i, const ts_batch *b, const ts_cuda_on *
     case TS_OP_STORE:
         return store(s, st, on);
     case TS_OP_ATTEND:
-        return attend(s, st, on);
+        return attend(s, st, NULL, on);
     case TS_OP_ADD:
         return ts_cuda_add(on, y, rows_of(s, st->a, 0), rows_of(s, st->b, 0), st->d);
     case TS_OP_SILU:
@@ -284,6 +292,12 @@ static int step(ts_state *s, size_t i, const ts_batch *b, int64_t m)
         return glu(s, st, &v[other], &on, m);
     case TS_CUDA_AFTER_GLU:
         if (by_gemm(d, m))
+            return 0;
+        break;
+    case TS_CUDA_ATTEND_PREP:
+        return attend(s, st, attend_prepares(d, m) ? &v[other] : NULL, &on);
+    case TS_CUDA_AFTER_ATTEND:
+        if (attend_prepares(d, m))
             return 0;
         break;
     }
