@@ -71,7 +71,6 @@
 
 #else
 
-#include <stdlib.h>
 #include <cuda_runtime.h>
 #include <cuda_fp16.h>
 #include <cuda_bf16.h>
@@ -96,8 +95,6 @@ TS_DEVICE void ts_wait_previous(void)
 static inline bool ts_early(void)
 {
     int device = 0, major = 0;
-    if (getenv("TS_NO_PDL"))
-        return false;
     cudaGetDevice(&device);
     cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
     return major >= 9;
