@@ -132,9 +132,10 @@ TS_DEVICE void multiply(float *sum, const uint8_t *buffer, const row_at *row, in
 /* --- the kernel ------------------------------------------------------------------------------- */
 
 /* At least so many blocks share a multiprocessor: registers enough for each, or nvcc spills some
- * for the sake of one block more. */
+ * for the sake of one block more. With one token many warps that each have one chunk ahead read
+ * faster than fewer with two. */
 template <class T, int M, int R, int STAGES, bool JOIN>
-static __global__ void __launch_bounds__(32 * TS_MUL_WARPS, M == 1   ? 6
+static __global__ void __launch_bounds__(32 * TS_MUL_WARPS, M == 1   ? 8
                                                             : M == 2 ? 5
                                                                      : 3) mul(const ts_mul_args a)
 {
@@ -185,7 +186,7 @@ static __global__ void __launch_bounds__(32 * TS_MUL_WARPS, M == 1   ? 6
 
 template <class T, int M, bool JOIN> static int launch(ts_mul_args a, void *stream)
 {
-    constexpr int R = ts_mul_rows_at_once(M), STAGES = R == 2 ? 3 : 2;
+    constexpr int R = ts_mul_rows_at_once(M), STAGES = M == 2 ? 3 : 2;
     constexpr int outputs = JOIN ? R / 2 : R;
     const unsigned blocks = ts_mul_share(&a, outputs);
     size_t shared = (size_t)TS_MUL_WARPS * STAGES * R * chunk<T>::PITCH;

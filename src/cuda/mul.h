@@ -127,8 +127,9 @@ TS_DEVICE void ts_mul_finish(const ts_mul_args &a, const ts_mul_part &p, int64_t
 
 /* --- host ------------------------------------------------------------------------------------- */
 
-/* So many warps have enough loads under way for the largest GPUs. */
-enum { TS_MUL_ENOUGH = 2048 };
+/* So many warps have enough loads under way for the largest GPUs: an H100 holds 4224 with as many
+ * registers as they have. */
+enum { TS_MUL_ENOUGH = 4096 };
 
 static inline int ts_mul_split(int64_t row_groups, int64_t chunks)
 {
