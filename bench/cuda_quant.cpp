@@ -96,7 +96,7 @@ static void bench_type(const device &d, ts_type type, int64_t n, int64_t k)
                 p.ldy = p.n = n;
                 p.m = m;
                 p.k = k;
-                must(ts_cuda_mul_run(&p, stream));
+                must(ts_cuda_mul_run(&p, 1, stream));
             });
             printf(" | %s%d %6.1f us %5.0f", join ? "join " : "", m, us,
                    (double)bytes * (1 + join) / us * 1e-3);

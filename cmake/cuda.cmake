@@ -20,13 +20,16 @@ enable_language(CXX)
 file(GLOB ts_cuda_kernels CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/cuda/*.cu)
 file(GLOB ts_cuda_tests CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/test_cuda_*.cpp)
 file(GLOB ts_cuda_benches CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/bench/cuda_*.cpp)
+foreach(name device fuse kind load run) # the device's host code, in C
+    list(APPEND ts_cuda_sources ${PROJECT_SOURCE_DIR}/src/cuda/${name}.c)
+endforeach()
 set(ts_cuda_include ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/include)
 
 # --- on the CPU --------------------------------------------------------------------------------
 # Blocks are read as words and vectors of them, as on a GPU, so no strict aliasing; and a product and a sum are two
 # roundings where a kernel says so. ThreadSanitizer doesn't know fibers that change stacks by themselves.
 function(ts_cuda_standin)
-    add_library(ts_cuda_standin STATIC ${ts_cuda_kernels})
+    add_library(ts_cuda_standin STATIC ${ts_cuda_kernels} ${PROJECT_SOURCE_DIR}/src/cuda/rt_record.cpp)
     set_source_files_properties(${ts_cuda_kernels} PROPERTIES LANGUAGE CXX)
     target_include_directories(ts_cuda_standin PUBLIC ${ts_cuda_include})
     target_compile_features(ts_cuda_standin PUBLIC cxx_std_17)
@@ -54,8 +57,7 @@ endfunction()
 
 # The device over these kernels: a test, and the plug-in as a file, for tests of the program (TESSERA_CUDA_LIBRARY).
 function(ts_cuda_standin_device)
-    set(host ${PROJECT_SOURCE_DIR}/src/cuda/device.c ${PROJECT_SOURCE_DIR}/src/cuda/kind.c
-        ${PROJECT_SOURCE_DIR}/src/cuda/rt_standin.c)
+    set(host ${ts_cuda_sources} ${PROJECT_SOURCE_DIR}/src/cuda/rt_standin.c)
     set_target_properties(ts_cuda_standin PROPERTIES POSITION_INDEPENDENT_CODE ON)
     add_executable(test_cuda_device ${PROJECT_SOURCE_DIR}/tests/test_cuda_device.c ${host})
     target_link_libraries(test_cuda_device PRIVATE ts_check ts_internal $<TARGET_FILE:ts_cuda_standin>)
@@ -108,8 +110,8 @@ function(ts_cuda_plugin nvcc)
     # The host's part is C; what it needs of the library it has in itself.
     get_filename_component(home ${nvcc} REALPATH)
     get_filename_component(home ${home} DIRECTORY)
-    add_library(ts_cuda_host OBJECT ${PROJECT_SOURCE_DIR}/src/cuda/device.c ${PROJECT_SOURCE_DIR}/src/cuda/kind.c
-        ${PROJECT_SOURCE_DIR}/src/cuda/plugin.c ${PROJECT_SOURCE_DIR}/src/cuda/rt_cuda.c)
+    add_library(ts_cuda_host OBJECT ${ts_cuda_sources} ${PROJECT_SOURCE_DIR}/src/cuda/plugin.c
+        ${PROJECT_SOURCE_DIR}/src/cuda/rt_cuda.c)
     target_include_directories(ts_cuda_host SYSTEM PRIVATE ${home}/../include)
     target_link_libraries(ts_cuda_host PRIVATE ts_flags)
     set_target_properties(ts_cuda_host PROPERTIES POSITION_INDEPENDENT_CODE ON C_VISIBILITY_PRESET hidden)

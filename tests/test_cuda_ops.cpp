@@ -8,6 +8,7 @@
 
 #include "check.h"
 #include "cuda/attend.h"
+#include "cuda/quant.h"
 #include "cuda/standin.h"
 
 extern "C" {
@@ -209,6 +210,36 @@ static void test_elementwise(int op, int64_t m, int64_t d, int where, bool out)
     agree(op_names[op], to, m, want, d, FLOAT);
 }
 
+/* BF16 rows straight from what makes them are its floats, rounded. */
+static void test_bf16(int64_t m, int64_t d)
+{
+    matrix a(m, d, rnd(0, 1) * 4, 3), b(m, d, rnd(0, 9), 1), y(m, d, 0, 0);
+    vec w(d);
+    memory<uint16_t> halves((size_t)(m * d));
+    launch l(m, m, 0, false, 0);
+    for (int op = 0; op < 3; op++) {
+        static const char *const names[] = {"silu_mul", "gelu_mul", "rms_norm"};
+        const ts_cuda_rows ar = a.rows(), br = b.rows();
+        must(op == 0   ? ts_cuda_silu_mul(&l.on, y.rows(), ar, br, d)
+             : op == 1 ? ts_cuda_gelu_mul(&l.on, y.rows(), ar, br, d)
+                       : ts_cuda_rms_norm(&l.on, y.rows(), ar, w.mem.dev, d, 1e-5f),
+             names[op]);
+        must(op < 2 ? ts_cuda_glu_bf16(halves.dev, op == 0, ar.x, ar.ld, br.x, br.ld, m, d, NULL)
+                    : ts_cuda_norm_bf16(halves.dev, ar.x, ar.ld, w.mem.dev, 1e-5f, m, d, NULL),
+             names[op]);
+        const std::vector<float> want = y.mem.down();
+        const std::vector<uint16_t> got = halves.down();
+        size_t wrong = 0;
+        for (size_t i = 0; i < (size_t)(m * d); i++) {
+            uint32_t bits;
+            memcpy(&bits, &want[(size_t)y.before + i], sizeof bits);
+            wrong += got[i] != (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+        }
+        CHECK_MSG(wrong == 0, "%s to BF16, m=%d d=%d: %zu are others", names[op], (int)m, (int)d,
+                  wrong);
+    }
+}
+
 static std::vector<double> normed(const double *x, const float *w, int64_t d)
 {
     std::vector<double> y;
@@ -293,6 +324,7 @@ static void test_rows(void)
         for (int i = 0; i < 6; i++)
             test_add_rms_norm(m, d, i % 3, i / 3);
         test_select(m, rnd(1, m), d);
+        test_bf16(m, d);
     }
 }
 
@@ -529,7 +561,7 @@ static void run_attend(attend_data &a, bool decode, bool in_place, int64_t more_
     ts_cuda_attention p = {a.q.rows(), in_place ? a.q.rows() : a.o.rows(),
                            a.kv.kv(),  c.hkv * c.group,
                            c.window,   a.scale,
-                           NULL};
+                           NULL,       NULL};
     const size_t bytes = ts_cuda_attend_bytes(&p.kv, p.n_head, l.on.rows);
     memory<uint8_t> work(decode ? bytes : 0);
     p.work = work.dev;
@@ -562,6 +594,32 @@ static void test_attend(const attend_case &c, bool decode, bool in_place, float 
     agree(what, in_place ? a.q : a.o, c.m, want, c.hd, attend_limit(c, spread, decode));
 }
 
+/* Activations straight from decode are those of its floats, to the last bit. */
+static void test_attend_act(const attend_case &c)
+{
+    attend_data a(c, 5, 1);
+    launch l(c.m, 1, c.pos0, false, 0);
+    ts_cuda_attention p = {a.q.rows(), a.o.rows(), a.kv.kv(), c.hkv * c.group,
+                           c.window,   a.scale,    NULL,      NULL};
+    memory<uint8_t> work(ts_cuda_attend_bytes(&p.kv, p.n_head, l.on.rows));
+    const int64_t k = p.n_head * c.hd;
+    memory<uint8_t> direct(ts_cuda_act_bytes(c.m, k)), of_floats(ts_cuda_act_bytes(c.m, k));
+    p.work = work.dev;
+    must(ts_cuda_attend_decode(&l.on, &p), "attend");
+    std::vector<float> o = a.o.mem.down(), dense;
+    for (int64_t t = 0; t < c.m; t++)
+        dense.insert(dense.end(), &o[(size_t)(a.o.before + t * a.o.ld)],
+                     &o[(size_t)(a.o.before + t * a.o.ld)] + k);
+    memory<float> x(dense.size());
+    x.host = dense;
+    x.up();
+    must(ts_cuda_prep(of_floats.dev, x.dev, k, NULL, 0, c.m, k, NULL), "prep");
+    p.act = direct.dev;
+    must(ts_cuda_attend_decode(&l.on, &p), "attend");
+    CHECK_MSG(direct.down() == of_floats.down(), "decode's activations m=%d head_dim=%d", (int)c.m,
+              (int)c.hd);
+}
+
 static int64_t pick(const int64_t *list, size_t n)
 {
     return list[rnd(0, (int64_t)n - 1)];
@@ -591,6 +649,9 @@ static void test_attention(void)
             test_attend(c, false, i % 2, i < 3 ? 1 : 8);
         }
     }
+    test_attend_act(attend_case{1, 300, 2, 4, 128, 0});
+    test_attend_act(attend_case{8, 0, 2, 3, 64, 5});
+    test_attend_act(attend_case{3, 129, 1, 5, 96, 0});
     /* one position; one more than a split; 700 positions; a group wider than a tile */
     test_attend(attend_case{1, 0, 1, 1, 128, 0}, true, false, 1);
     test_attend(attend_case{1, 128, 2, 4, 128, 0}, true, false, 1);
@@ -685,7 +746,7 @@ static void test_decode_replay(void)
     const attend_case last = {1, 600, 2, 4, 64, 0};
     attend_data a(last, 0, 1);
     launch l(1, 1, 0, false, 0);
-    ts_cuda_attention p = {a.q.rows(), a.o.rows(), a.kv.kv(), 8, 0, a.scale, NULL};
+    ts_cuda_attention p = {a.q.rows(), a.o.rows(), a.kv.kv(), 8, 0, a.scale, NULL, NULL};
     memory<uint8_t> work(ts_cuda_attend_bytes(&p.kv, p.n_head, 1));
     p.work = work.dev;
     replay step(&l.on, &p);
@@ -711,7 +772,7 @@ static void test_refused(void)
 {
     attend_data a(attend_case{TS_CUDA_DECODE + 1, 0, 1, 1, 64, 0}, 0, 1);
     launch l(TS_CUDA_DECODE + 1, 1, 0, false, 0);
-    ts_cuda_attention p = {a.q.rows(), a.o.rows(), a.kv.kv(), 1, 0, 1, NULL};
+    ts_cuda_attention p = {a.q.rows(), a.o.rows(), a.kv.kv(), 1, 0, 1, NULL, NULL};
     CHECK(ts_cuda_attend_decode(&l.on, &p) != 0); /* too many rows */
     p.kv.head_dim = 60;
     CHECK(ts_cuda_attend_prefill(&l.on, &p) != 0);

@@ -404,7 +404,7 @@ static void test_product(ts_type type, int64_t m, int64_t n, int64_t k, int add,
         args.add = from.dev();
         args.ldadd = from.ld;
     }
-    must(ts_cuda_mul_run(&args, NULL), "mul");
+    must(ts_cuda_mul_run(&args, 1, NULL), "mul");
     y.mem.down();
     expected coded(p.w, p.coded, m), exact(p.w, p.exact, m);
     for (size_t i = 0; i < before.size(); i++) {
@@ -430,7 +430,7 @@ static void test_join(ts_type type, int64_t m, int64_t n, int64_t k, ts_cuda_joi
     output y(m, n);
     ts_cuda_mul args = p.args(y.dev(), y.ld);
     args.join = join;
-    must(ts_cuda_mul_run(&args, NULL), "mul");
+    must(ts_cuda_mul_run(&args, 1, NULL), "mul");
     y.mem.down();
     expected g(p.w, p.coded, m), u(p.v, p.coded, m);
     for (size_t i = 0; i < g.y.size(); i++) {
@@ -441,6 +441,35 @@ static void test_join(ts_type type, int64_t m, int64_t n, int64_t k, ts_cuda_joi
     /* Floats alone are right to some 1e-14: closer than it takes to see a digit lost of gelu. */
     CHECK_MSG(e <= 1e-12, CASE " join %d", CASE_OF(p, e), join);
     CHECK_MSG(y.intact(), CASE " join %d", CASE_OF(p, 0.0), join);
+}
+
+/* Three products in one launch are those three: with other n, another stride, the same bits. */
+static void test_parts(ts_type type, int64_t m, int64_t n, int64_t n2, int64_t k)
+{
+    product p(type, m, n, k, true, 4);
+    output one[3] = {{m, n}, {m, n2, 1}, {m, n, 5}}, all[3] = {{m, n}, {m, n2, 1}, {m, n, 5}};
+    ts_cuda_mul parts[3];
+    for (int i = 0; i < 3; i++) {
+        parts[i] = p.args(one[i].dev(), one[i].ld);
+        parts[i].w = i == 2 ? p.v.mem.dev : p.w.mem.dev;
+        parts[i].v = NULL;
+        parts[i].n = one[i].n;
+        must(ts_cuda_mul_run(&parts[i], 1, NULL), "mul");
+        parts[i].y = all[i].dev();
+    }
+    for (int count = 2; count <= 3; count++) {
+        must(ts_cuda_mul_run(parts, count, NULL), "mul");
+        for (int i = 0; i < count; i++) {
+            one[i].mem.down();
+            all[i].mem.down();
+            CHECK_MSG(all[i].mem.host.size() == one[i].mem.host.size() &&
+                          !memcmp(all[i].mem.host.data(), one[i].mem.host.data(),
+                                  all[i].mem.host.size() * sizeof(float)),
+                      CASE " part %d of %d", CASE_OF(p, 0.0), i, count);
+            memset(all[i].mem.host.data(), 0xff, all[i].mem.host.size() * sizeof(float));
+            all[i].mem.up();
+        }
+    }
 }
 
 /* --- rows of weights -------------------------------------------------------------------------- */
@@ -567,6 +596,8 @@ int main(int argc, char **argv)
         }
     for (ts_type type : all_types) {
         test_type(type);
+        test_parts(type, 1, 37, 8, 768);
+        test_parts(type, 9, 130, 21, 1280);
         if (!SANITIZED || type == TS_TYPE_Q6_K)
             test_tall(type);
     }
@@ -574,7 +605,10 @@ int main(int argc, char **argv)
     unknown.type = 9;
     unknown.m = unknown.n = 1;
     unknown.k = 32;
-    CHECK(ts_cuda_mul_run(&unknown, NULL) == cudaErrorInvalidValue);
+    CHECK(ts_cuda_mul_run(&unknown, 1, NULL) == cudaErrorInvalidValue);
+    unknown.type = TS_TYPE_Q4_0;
+    CHECK(ts_cuda_mul_run(&unknown, 0, NULL) == cudaErrorInvalidValue);
+    CHECK(ts_cuda_mul_run(&unknown, 4, NULL) == cudaErrorInvalidValue);
     CHECK(ts_cuda_dequant(NULL, false, 9, NULL, 0, 1, 32, NULL) == cudaErrorInvalidValue);
     CHECK(ts_cuda_embed(NULL, 32, 9, NULL, NULL, 1, 32, 1, NULL) == cudaErrorInvalidValue);
     return check_done("cuda_quant");

@@ -53,9 +53,21 @@ static void claim(void *arg, int tid, int n)
         ;
 }
 
+/* Half of the smallest normal float, or nothing. */
+static void halve(void *arg, int tid, int n)
+{
+    volatile float x = 1.17549435e-38f;
+    float *half = arg;
+    *half = tid == 0 && n == 1 ? x / 2 : -1;
+}
+
 int main(void)
 {
     ts_error err = {0};
+    float alone[2] = {-1, -1};
+    ts_pool_alone(halve, &alone[0]);
+    halve(&alone[1], 0, 1);
+    CHECK(alone[0] == 0 && alone[1] > 0); /* as in a job, and afterwards as before */
     for (int n = 1; n <= 5; n++) {
         ts_pool *p = NULL;
         REQUIRE(ts_pool_open(&p, n, &err) == TS_OK);

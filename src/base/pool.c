@@ -176,6 +176,13 @@ void ts_pool_run(ts_pool *p, ts_pool_fn *fn, void *arg)
     pthread_mutex_unlock(&p->lock);
 }
 
+void ts_pool_alone(ts_pool_fn *fn, void *arg)
+{
+    unsigned csr = flush_denormals();
+    fn(arg, 0, 1);
+    restore_denormals(csr);
+}
+
 int ts_pool_size(const ts_pool *p)
 {
     return p->n;

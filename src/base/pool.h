@@ -21,6 +21,9 @@ ts_status ts_pool_open(ts_pool **out, int n_threads, ts_error *err);
 void ts_pool_close(ts_pool *p);
 int ts_pool_size(const ts_pool *p);
 void ts_pool_run(ts_pool *p, ts_pool_fn *fn, void *arg);
+/* fn(arg, 0, 1) on the calling thread, with its arithmetic as in a job: for what is done before
+ * another thread would have woken. Needs no pool; fn must not meet at barriers. */
+void ts_pool_alone(ts_pool_fn *fn, void *arg);
 
 /* All threads of the running job meet here; everything written before is visible after. */
 void ts_pool_barrier(ts_pool *p);

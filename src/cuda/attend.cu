@@ -6,6 +6,7 @@
  * same keys, which go through shared memory. */
 #include "cuda/attend.h"
 
+#include "cuda/act.h"
 #include "cuda/warp_attend.h"
 
 namespace
@@ -29,11 +30,12 @@ struct task {
     int64_t n_ctx;
     const ts_cuda_batch *batch;
     int n_head_kv, group, hd;
-    int window;  /* 0 = no limit                                                      */
-    int rows;    /* query rows of a KV head there can be: of the launch, not the batch */
-    float scale; /* times log2 e                                                      */
-    float *part; /* [split][n_head_kv][rows][hd] sums                                 */
-    float *ml;   /* [split][n_head_kv][rows][2] m and l of them                       */
+    int window;   /* 0 = no limit                                                      */
+    int rows;     /* query rows of a KV head there can be: of the launch, not the batch */
+    float scale;  /* times log2 e                                                      */
+    float *part;  /* [split][n_head_kv][rows][hd] sums                                 */
+    float *ml;    /* [split][n_head_kv][rows][2] m and l of them                       */
+    uint8_t *act; /* instead of o, where it isn't NULL */
 };
 
 /* The first position that token t sees. */
@@ -146,6 +148,7 @@ __device__ __forceinline__ void put_split(const task &a, shared_sums<HD> &sh, in
 
 template <int HD> __global__ void __launch_bounds__(THREADS) decode(task a)
 {
+    ts_in_turn();
     TS_SHARED(shared_sums<HD>, sh);
     constexpr int KEYS = step<HD>::KEYS;
     const int m = a.batch->m, pos0 = a.batch->pos0, n_rows = m * a.group;
@@ -197,10 +200,34 @@ __device__ __forceinline__ float join_max(float v)
     return v;
 }
 
+/* Element i of a token's k, as an activation; a warp has the 32 of a block. */
+__device__ __forceinline__ void put_act(uint8_t *act, int64_t token, int64_t i, int64_t k, float x)
+{
+    int max = __float_as_int(x) & 0x7fffffff;
+#pragma unroll
+    for (int off = 16; off > 0; off /= 2) {
+        const int other = __shfl_xor_sync(~0u, max, off);
+        max = other > max ? other : max;
+    }
+    float scale, d = ts_act_scale(max, &scale);
+    int h, q = ts_act_code(x, scale, &h), sum = q;
+#pragma unroll
+    for (int off = 8; off > 0; off /= 2)
+        sum += __shfl_xor_sync(~0u, sum, off);
+    const int sum1 = __shfl_down_sync(~0u, sum, 16);
+    uint8_t *to = ts_act_at(act, token, i, k);
+    const int at = (int)(i % 32) / 16 * 512 + (int)(i % 16);
+    to[at] = (uint8_t)h;
+    to[at + 2 * 512] = (uint8_t)(q - 128 * h);
+    if (i % 32 == 0)
+        *reinterpret_cast<int4 *>(to + 4 * 512) = make_int4(__float_as_int(d), sum, sum1, 0);
+}
+
 /* Joins the splits of one query row: warp w adds those whose number is w modulo the warps, in
  * order, then the warps' sums are added in order. Which splits hold nothing changes nothing. */
 __global__ void __launch_bounds__(JOIN) join(task a)
 {
+    ts_in_turn();
     TS_SHARED_ARRAY(float, sum, [JOIN / 32][TS_CUDA_MAX_HEAD]);
     TS_SHARED_ARRAY(float, sum_l, [JOIN / 32]);
     const int m = a.batch->m, pos0 = a.batch->pos0, r = blockIdx.x;
@@ -237,8 +264,12 @@ __global__ void __launch_bounds__(JOIN) join(task a)
         x += sum[w][d];
         l += sum_l[w];
     }
-    a.o[r / a.group * a.ldo + ((int64_t)blockIdx.y * a.group + r % a.group) * a.hd + d] =
-        l > 0 ? x / l : 0;
+    const int64_t at = ((int64_t)blockIdx.y * a.group + r % a.group) * a.hd + d;
+    x = l > 0 ? x / l : 0;
+    if (a.act)
+        put_act(a.act, r / a.group, at, (int64_t)a.n_head_kv * a.group * a.hd, x);
+    else
+        a.o[r / a.group * a.ldo + at] = x;
 }
 
 /* --- prefill ------------------------------------------------------------------- */
@@ -309,6 +340,7 @@ __device__ __forceinline__ bool weigh(sums<HD> &t, float (&s)[shared_tiles<HD>::
 
 template <int HD> __global__ void __launch_bounds__(THREADS) prefill(task a)
 {
+    ts_in_turn();
     TS_SHARED(shared_tiles<HD>, sh);
     constexpr int KEYS = shared_tiles<HD>::KEYS, VS = stride<HD>::VALUE;
     const int m = a.batch->m, pos0 = a.batch->pos0, n_rows = m * a.group;
@@ -430,10 +462,11 @@ int ts_cuda_attend_decode(const ts_cuda_on *on, const ts_cuda_attention *p)
 {
     if (on->rows <= 0)
         return 0;
-    if (!valid(p) || on->rows > TS_CUDA_DECODE)
+    if (!valid(p) || on->rows > TS_CUDA_DECODE || (p->act && p->kv.head_dim % 32))
         return cudaErrorInvalidValue;
     task a = task_of(on, p);
     a.part = (float *)p->work;
+    a.act = (uint8_t *)p->act;
     a.ml = a.part + splits(&p->kv) * a.n_head_kv * a.rows * a.hd;
     const int e = a.hd <= 64    ? run_decode<64>(on, p, a)
                   : a.hd <= 128 ? run_decode<128>(on, p, a)

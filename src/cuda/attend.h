@@ -25,6 +25,8 @@ typedef struct ts_cuda_attention {
     int64_t window; /* 0 = no limit                                                        */
     float scale;    /* multiplies q.k                                                      */
     void *work;     /* of decode: ts_cuda_attend_bytes(), aligned to 16 bytes              */
+    void *act;      /* of decode: o as activations of n_head * head_dim (quant.h), and not as
+                       floats; head_dim is a multiple of 32. NULL: floats                  */
 } ts_cuda_attention;
 
 /* Decode: few rows, at most TS_CUDA_DECODE. Positions are shared out in splits of a fixed size,

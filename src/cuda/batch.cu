@@ -6,6 +6,7 @@
 
 static __global__ void set_batch(ts_cuda_batch *b, int32_t m, int32_t m_out, int32_t pos0)
 {
+    ts_in_turn();
     b->m = m;
     b->m_out = m_out;
     b->pos0 = pos0;

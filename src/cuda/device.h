@@ -21,6 +21,9 @@
 #include "exec/backend.h"
 
 extern const ts_backend ts_backend_cuda;
+/* The same without what makes it fast: every step by itself, launched by itself. For tests, which
+ * compare: the bits are the same. */
+extern const ts_backend ts_backend_cuda_plain;
 extern const ts_accel_kind ts_cuda_kind;
 
 #endif

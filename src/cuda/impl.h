@@ -2,17 +2,92 @@
 #ifndef TS_CUDA_IMPL_H
 #define TS_CUDA_IMPL_H
 
+#include <pthread.h>
+
 #include "cuda/device.h"
+#include "cuda/fuse.h"
 #include "cuda/ops.h"
+#include "cuda/rt.h"
 
 #define TS_CUDA_ALIGN 256
-/* Bytes of dequantised rows that are multiplied at once; stays in a large GPU's second-level cache
- * in part, and is small beside any model. */
-#define TS_CUDA_STRIP ((size_t)64 << 20)
+/* Bytes of dequantised rows that are multiplied at once: a whole matrix of an 8B model, which
+ * cuBLAS cuts better than we would, and small beside any model that has larger ones. */
+#define TS_CUDA_STRIP ((size_t)128 << 20)
+/* Where a matrix is cut, by so many rows: cuBLAS has its fast kernels for round numbers. */
+#define TS_CUDA_ROUND 256
 /* What cuBLAS takes for itself. */
 #define TS_CUDA_BLAS ((size_t)64 << 20)
 /* Up to so many tokens are multiplied with 15-bit activations. */
 #define TS_CUDA_FEW 8
+
+/* Bytes that cross at once, of pinned memory. */
+#define TS_CUDA_PIECE ((size_t)4 << 20)
+/* Threads that load, at most: what feeds PCI Express 5 from the page cache. Two pieces each. */
+#define TS_CUDA_LOADERS 8
+/* Graphs that a session keeps for a segment. */
+#define TS_CUDA_SHAPES 4
+
+struct ts_device {
+    const ts_plan *plan;
+    const ts_plan_device *at;
+    const ts_model *m;
+    ts_log log;
+    int index;
+    bool plain; /* steps one by one, each launched by itself */
+    void *stream;
+    void *arena, *vectors, *strip;
+    size_t strip_bytes;
+    uint8_t *pinned; /* [pieces][TS_CUDA_PIECE] */
+    int loaders, pieces;
+    int under_way;       /* pieces that were queued since the stream was last waited for */
+    const float **vec;   /* [n_steps] a step's vector on the GPU */
+    ts_cuda_fused *does; /* [n_steps] */
+    int *segment;        /* [n_steps] of this device's steps: which of its segments they are in */
+    int n_segments;
+    ts_rt_gemm *gemm; /* NULL: own kernels serve */
+    /* Sessions share the stream, the pieces and the strip. What one has queued comes before what
+     * the next one does, so a call at a time is enough. */
+    pthread_mutex_t lock;
+};
+
+/* What a segment's launches depend on besides what they read from ts_cuda_batch. */
+typedef struct ts_cuda_shape {
+    int64_t m, m_out, logits_row;
+    uint64_t used; /* when, as a count; 0: never */
+    bool refused;  /* can't be recorded */
+    ts_rt_graph *graph;
+} ts_cuda_shape;
+
+struct ts_state {
+    ts_device *d;
+    uint8_t *mem;
+    uint8_t **bufs; /* [n_bufs]; NULL: not here */
+    uint16_t *kv;
+    void *work;
+    ts_cuda_batch *batch;  /* on the GPU */
+    ts_cuda_shape *shapes; /* [n_segments][TS_CUDA_SHAPES] */
+    uint64_t runs;
+    bool stats;
+    double *seconds; /* [n_steps] */
+    int64_t *calls, *rows;
+};
+
+static inline ts_status ts_cuda_failed(const ts_device *d, int e, const char *what, ts_error *err)
+{
+    return ts_fail(err, TS_IO, "%s: %s failed: %s", d->at->name, what, ts_rt_text(e));
+}
+
+static inline ts_status ts_cuda_no_memory(const ts_device *d, int e, size_t bytes, const char *what,
+                                          ts_error *err)
+{
+    return ts_fail(err, TS_NO_MEMORY, "%s has no %zu bytes for %s: %s", d->at->name, bytes, what,
+                   ts_rt_text(e));
+}
+
+static inline float *ts_cuda_row(const ts_state *s, ts_buf b, int64_t r)
+{
+    return (float *)s->bufs[b] + r * s->d->plan->steps.bufs[b].width;
+}
 
 static inline size_t ts_cuda_aligned(size_t n)
 {
@@ -35,6 +110,10 @@ static inline int64_t ts_cuda_vector_floats(const ts_step *st)
 
 /* Queues that *b becomes this; batch.cu. */
 int ts_cuda_set_batch(ts_cuda_batch *b, int32_t m, int32_t m_out, int32_t pos0, void *stream);
+
+/* The backend's load and run; load.c, run.c. */
+ts_status ts_cuda_load(ts_device *d, ts_model *m, const ts_load_options *opt, ts_error *err);
+ts_status ts_cuda_run(ts_state *s, const ts_batch *b, size_t first, size_t end, ts_error *err);
 
 size_t ts_cuda_vector_bytes(const ts_plan *p, int device);
 size_t ts_cuda_strip_bytes(const ts_plan *p, int device);

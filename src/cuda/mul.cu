@@ -132,33 +132,39 @@ TS_DEVICE void multiply(float *sum, const uint8_t *buffer, const row_at *row, in
 /* --- the kernel ------------------------------------------------------------------------------- */
 
 /* At least so many blocks share a multiprocessor: registers enough for each, or nvcc spills some
- * for the sake of one block more. */
+ * for the sake of one block more. With one token many warps that each have one chunk ahead read
+ * faster than fewer with two. */
 template <class T, int M, int R, int STAGES, bool JOIN>
-static __global__ void __launch_bounds__(32 * TS_MUL_WARPS, M == 1   ? 6
+static __global__ void __launch_bounds__(32 * TS_MUL_WARPS, M == 1   ? 8
                                                             : M == 2 ? 5
                                                                      : 3) mul(const ts_mul_args a)
 {
+    ts_let_next();
     TS_SHARED(uint8_t, shared);
     constexpr int stage = R * chunk<T>::PITCH;
+    ts_mul_part p;
+    const unsigned block = ts_mul_part_of<JOIN>(a, &p);
     int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
-    int groups = (int)(a.k / 32), chunks = (groups + 31) / 32, ahead = warp % a.split;
-    int64_t first = ts_mul_first(a, JOIN ? R / 2 : R), token = (int64_t)chunks * TS_CUDA_ACT_BYTES;
+    int groups = (int)(a.k / 32), chunks = (groups + 31) / 32, ahead = warp % p.split;
+    int64_t first = ts_mul_first(block, p.split, JOIN ? R / 2 : R),
+            token = (int64_t)chunks * TS_CUDA_ACT_BYTES;
     const uint8_t *x_at = a.x + ahead * TS_CUDA_ACT_BYTES + 16 * lane, *start[R];
     uint8_t *buffer = shared + warp * STAGES * stage;
     ts_shared_at place = ts_shared_place(buffer);
     row_at row[R];
     float sum[R * M] = {};
-    ts_mul_rows<R, JOIN>(a, first, start);
+    ts_mul_rows<R, JOIN>(p, a.row_bytes, first, start);
     for (int r = 0; r < R; r++)
         row[r] = row_of(start[r], a.row_bytes, lane);
 
-    for (int i = 0; i < STAGES - 1; i++, ahead += a.split) {
+    for (int i = 0; i < STAGES - 1; i++, ahead += p.split) {
         if (ahead < chunks)
             fetch<T, R>(place + i * stage, row, ahead, lane);
         ts_copy_commit();
     }
+    ts_wait_previous(); /* weights are there from the start, activations only now */
     int now = 0, next = (STAGES - 1) * stage;
-    for (int c = warp % a.split; c < chunks; c += a.split, ahead += a.split) {
+    for (int c = warp % p.split; c < chunks; c += p.split, ahead += p.split) {
         if (ahead < chunks)
             fetch<T, R>(place + next, row, ahead, lane);
         ts_copy_commit();
@@ -171,22 +177,21 @@ static __global__ void __launch_bounds__(32 * TS_MUL_WARPS, M == 1   ? 6
         __syncwarp(); /* before it is overwritten */
         now = now == (STAGES - 1) * stage ? 0 : now + stage;
         next = next == (STAGES - 1) * stage ? 0 : next + stage;
-        x_at += a.split * TS_CUDA_ACT_BYTES;
+        x_at += p.split * TS_CUDA_ACT_BYTES;
     }
-    ts_mul_finish<R, M, JOIN>(a, first, sum);
+    ts_mul_finish<R, M, JOIN>(a, p, first, sum);
 }
 
 /* --- launches --------------------------------------------------------------------------------- */
 
 template <class T, int M, bool JOIN> static int launch(ts_mul_args a, void *stream)
 {
-    constexpr int R = ts_mul_rows_at_once(M), STAGES = R == 2 ? 3 : 2;
+    constexpr int R = ts_mul_rows_at_once(M), STAGES = M == 2 ? 3 : 2;
     constexpr int outputs = JOIN ? R / 2 : R;
-    int64_t row_groups = (a.n + outputs - 1) / outputs;
-    a.split = ts_mul_split(row_groups, (a.k + 1023) / 1024);
+    const unsigned blocks = ts_mul_share(&a, outputs);
     size_t shared = (size_t)TS_MUL_WARPS * STAGES * R * chunk<T>::PITCH;
-    TS_LAUNCH((mul<T, M, R, STAGES, JOIN>), dim3((unsigned)ts_mul_blocks(row_groups, a.split)),
-              dim3(32 * TS_MUL_WARPS), shared, stream, a);
+    TS_LAUNCH((mul<T, M, R, STAGES, JOIN>), dim3(blocks), dim3(32 * TS_MUL_WARPS), shared, stream,
+              a);
     return ts_launch_error();
 }
 
@@ -212,23 +217,28 @@ static int launch_type(uint32_t type, const ts_mul_args &a, void *stream)
     }
 }
 
-extern "C" int ts_cuda_mul_run(const ts_cuda_mul *p, void *stream)
+extern "C" int ts_cuda_mul_run(const ts_cuda_mul *p, int parts, void *stream)
 {
     bool floats = p->type == TS_TYPE_F32 || p->type == TS_TYPE_F16 || p->type == TS_TYPE_BF16;
+    if (parts < 1 || parts > TS_CUDA_MUL_PARTS || (parts > 1 && p->join != TS_CUDA_ONE))
+        return cudaErrorInvalidValue;
     for (int64_t t = 0; t < p->m; t += TS_MUL_TOKENS) {
         size_t x = floats ? (size_t)(t * p->ldx) * sizeof(float) : ts_cuda_act_bytes(t, p->k);
         ts_mul_args a = {};
-        a.w[0] = (const uint8_t *)p->w;
-        a.w[1] = (const uint8_t *)p->v;
+        for (int i = 0; i < parts; i++) {
+            a.part[i].w[0] = (const uint8_t *)p[i].w;
+            a.part[i].w[1] = (const uint8_t *)p[i].v;
+            a.part[i].y = p[i].y + t * p[i].ldy;
+            a.part[i].add = p[i].add ? p[i].add + t * p[i].ldadd : NULL;
+            a.part[i].ldy = p[i].ldy;
+            a.part[i].ldadd = p[i].ldadd;
+            a.part[i].n = p[i].n;
+        }
         a.x = (const uint8_t *)p->x + x;
-        a.y = p->y + t * p->ldy;
-        a.add = p->add ? p->add + t * p->ldadd : NULL;
         a.ldx = p->ldx;
-        a.ldy = p->ldy;
-        a.ldadd = p->ldadd;
-        a.n = p->n;
         a.k = p->k;
         a.m = p->m - t < TS_MUL_TOKENS ? (int)(p->m - t) : (int)TS_MUL_TOKENS;
+        a.parts = parts;
         a.join = p->join;
         int error = launch_type(p->type, a, stream);
         if (error)

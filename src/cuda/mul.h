@@ -13,33 +13,60 @@
 
 enum { TS_MUL_WARPS = 4, TS_MUL_TOKENS = 8 };
 
-typedef struct ts_mul_args {
-    const uint8_t *w[2]; /* W and V                                   */
-    const uint8_t *x;
+/* One of the products of a launch. */
+typedef struct ts_mul_part {
+    const uint8_t *w[2]; /* W and V                    */
     float *y;
     const float *add;
-    int64_t ldx, ldy, ldadd;
-    int64_t n, k, row_bytes;
-    int m, split; /* split divides TS_MUL_WARPS */
-    int join;     /* ts_cuda_join               */
+    int64_t ldy, ldadd, n;
+    int split;       /* divides TS_MUL_WARPS       */
+    unsigned blocks; /* that have it               */
+} ts_mul_part;
+
+typedef struct ts_mul_args {
+    ts_mul_part part[TS_CUDA_MUL_PARTS]; /* blocks of the grid one after the other */
+    const uint8_t *x;
+    int64_t ldx, k, row_bytes;
+    int m, parts;
+    int join; /* ts_cuda_join */
 } ts_mul_args;
 
+/* A block's part, and which block of that it is. Indices are constant: parts stay where arguments
+ * lie. */
+template <bool JOIN> TS_DEVICE unsigned ts_mul_part_of(const ts_mul_args &a, ts_mul_part *p)
+{
+    unsigned block = blockIdx.x;
+    *p = a.part[0];
+    if constexpr (!JOIN) {
+        if (a.parts > 1 && block >= p->blocks) {
+            block -= p->blocks;
+            *p = a.part[1];
+            if (a.parts > 2 && block >= p->blocks) {
+                block -= p->blocks;
+                *p = a.part[2];
+            }
+        }
+    }
+    return block;
+}
+
 /* The first of a warp's outputs, of which it has `outputs`. */
-TS_DEVICE int64_t ts_mul_first(const ts_mul_args &a, int outputs)
+TS_DEVICE int64_t ts_mul_first(unsigned block, int split, int outputs)
 {
     int warp = (int)threadIdx.x / 32;
-    return ((int64_t)blockIdx.x * (TS_MUL_WARPS / a.split) + warp / a.split) * outputs;
+    return ((int64_t)block * (TS_MUL_WARPS / split) + warp / split) * outputs;
 }
 
 /* The weights' rows of a warp. Those behind the last are the last once more. */
 template <int R, bool JOIN>
-TS_DEVICE void ts_mul_rows(const ts_mul_args &a, int64_t first, const uint8_t **row)
+TS_DEVICE void ts_mul_rows(const ts_mul_part &p, int64_t row_bytes, int64_t first,
+                           const uint8_t **row)
 {
     constexpr int outputs = JOIN ? R / 2 : R;
 #pragma unroll
     for (int r = 0; r < R; r++) {
         int64_t i = first + r % outputs;
-        row[r] = a.w[r / outputs] + (i < a.n ? i : a.n - 1) * a.row_bytes;
+        row[r] = p.w[r / outputs] + (i < p.n ? i : p.n - 1) * row_bytes;
     }
 }
 
@@ -72,17 +99,17 @@ TS_DEVICE float ts_gate(float g, int join)
 
 /* From sum[R][M] of every lane to y. All threads of the block come here. */
 template <int R, int M, bool JOIN>
-TS_DEVICE void ts_mul_finish(const ts_mul_args &a, int64_t first, float *sum)
+TS_DEVICE void ts_mul_finish(const ts_mul_args &a, const ts_mul_part &p, int64_t first, float *sum)
 {
     int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
     float v = ts_lane_sums<R * M, 16>(sum);
-    if (a.split > 1) {
+    if (p.split > 1) {
         TS_SHARED_ARRAY(float, part, [TS_MUL_WARPS][32]);
         part[warp][lane] = v;
         __syncthreads();
-        if (warp % a.split)
+        if (warp % p.split)
             return;
-        for (int i = 1; i < a.split; i++)
+        for (int i = 1; i < p.split; i++)
             v += part[warp + i][lane];
     }
     if constexpr (JOIN) { /* rows of V are the upper half of the lanes */
@@ -91,17 +118,18 @@ TS_DEVICE void ts_mul_finish(const ts_mul_args &a, int64_t first, float *sum)
     }
     constexpr int lanes = 32 / (R * M), outputs = JOIN ? R / 2 : R;
     int r = lane / lanes / M, t = lane / lanes % M;
-    if (lane % lanes || r >= outputs || first + r >= a.n || t >= a.m)
+    if (lane % lanes || r >= outputs || first + r >= p.n || t >= a.m)
         return;
-    if (!JOIN && a.add)
-        v += a.add[t * a.ldadd + first + r];
-    a.y[t * a.ldy + first + r] = v;
+    if (!JOIN && p.add)
+        v += p.add[t * p.ldadd + first + r];
+    p.y[t * p.ldy + first + r] = v;
 }
 
 /* --- host ------------------------------------------------------------------------------------- */
 
-/* So many warps have enough loads under way for the largest GPUs. */
-enum { TS_MUL_ENOUGH = 2048 };
+/* So many warps have enough loads under way for the largest GPUs: an H100 holds 4224 with as many
+ * registers as they have. */
+enum { TS_MUL_ENOUGH = 4096 };
 
 static inline int ts_mul_split(int64_t row_groups, int64_t chunks)
 {
@@ -111,10 +139,19 @@ static inline int ts_mul_split(int64_t row_groups, int64_t chunks)
     return split;
 }
 
-static inline int64_t ts_mul_blocks(int64_t row_groups, int split)
+/* Fills in who does what; returns how many blocks there are. */
+static inline unsigned ts_mul_share(ts_mul_args *a, int outputs)
 {
-    int64_t groups = TS_MUL_WARPS / split;
-    return (row_groups + groups - 1) / groups;
+    unsigned blocks = 0;
+    for (int i = 0; i < a->parts; i++) {
+        ts_mul_part *p = &a->part[i];
+        int64_t row_groups = (p->n + outputs - 1) / outputs;
+        p->split = ts_mul_split(row_groups, (a->k + 1023) / 1024);
+        int64_t groups = TS_MUL_WARPS / p->split;
+        p->blocks = (unsigned)((row_groups + groups - 1) / groups);
+        blocks += p->blocks;
+    }
+    return blocks;
 }
 
 /* Rows of weights at once: with few tokens decoding is most of the work, with many the loads of

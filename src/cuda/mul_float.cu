@@ -28,16 +28,19 @@ template <int V> TS_DEVICE void load_x(float *x, const float *from)
 template <class W, bool WIDE, int M, int R, bool JOIN>
 static __global__ void __launch_bounds__(32 * TS_MUL_WARPS) mul(const ts_mul_args a)
 {
+    ts_in_turn();
     constexpr int V = WIDE ? (int)W::VECTOR : 1;
+    ts_mul_part p;
+    const unsigned block = ts_mul_part_of<JOIN>(a, &p);
     int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
-    int64_t first = ts_mul_first(a, JOIN ? R / 2 : R);
+    int64_t first = ts_mul_first(block, p.split, JOIN ? R / 2 : R);
     const uint8_t *row[R];
     const float *x = (const float *)a.x;
-    ts_mul_rows<R, JOIN>(a, first, row);
+    ts_mul_rows<R, JOIN>(p, a.row_bytes, first, row);
     float sum[R * M] = {};
     /* Four steps' loads are under way together. */
 #pragma unroll 4
-    for (int64_t i = (warp % a.split * 32 + lane) * V; i < a.k; i += a.split * 32 * V) {
+    for (int64_t i = (warp % p.split * 32 + lane) * V; i < a.k; i += p.split * 32 * V) {
         float w[R][V], v[V];
 #pragma unroll
         for (int r = 0; r < R; r++)
@@ -54,16 +57,14 @@ static __global__ void __launch_bounds__(32 * TS_MUL_WARPS) mul(const ts_mul_arg
                     sum[r * M + t] += w[r][j] * v[j];
         }
     }
-    ts_mul_finish<R, M, JOIN>(a, first, sum);
+    ts_mul_finish<R, M, JOIN>(a, p, first, sum);
 }
 
 template <class W, bool WIDE, int M, bool JOIN> static int launch(ts_mul_args a, void *stream)
 {
     constexpr int R = ts_mul_rows_at_once(M), outputs = JOIN ? R / 2 : R;
-    int64_t row_groups = (a.n + outputs - 1) / outputs;
-    a.split = ts_mul_split(row_groups, (a.k + 1023) / 1024);
-    TS_LAUNCH((mul<W, WIDE, M, R, JOIN>), dim3((unsigned)ts_mul_blocks(row_groups, a.split)),
-              dim3(32 * TS_MUL_WARPS), 0, stream, a);
+    const unsigned blocks = ts_mul_share(&a, outputs);
+    TS_LAUNCH((mul<W, WIDE, M, R, JOIN>), dim3(blocks), dim3(32 * TS_MUL_WARPS), 0, stream, a);
     return ts_launch_error();
 }
 

@@ -4,7 +4,7 @@
  * order that depends on the width alone. */
 #include "cuda/ops.h"
 
-#include "cuda/standin.h"
+#include "cuda/norm.h"
 
 #define LANES 32
 
@@ -55,6 +55,7 @@ template <int op>
 static __global__ void binary(live rows, ts_cuda_rows y, ts_cuda_rows a, const float *b,
                               int64_t ldb, int64_t d)
 {
+    ts_in_turn();
     const int64_t r = blockIdx.x, i0 = (int64_t)blockIdx.y * (THREADS * PER) + threadIdx.x;
     if (r >= row_count(rows))
         return;
@@ -100,6 +101,68 @@ int ts_cuda_gelu_mul(const ts_cuda_on *on, ts_cuda_rows y, ts_cuda_rows a, ts_cu
     return run_binary<OP_GELU>(on, y, a, b.x, b.ld, d);
 }
 
+/* dst[m][d] = act(a) * b, rounded to BF16. A thread has four elements. */
+template <int op>
+static __global__ void __launch_bounds__(THREADS)
+    glu_bf16(uint16_t *dst, const float *a, int64_t lda, const float *b, int64_t ldb, int64_t d)
+{
+    ts_in_turn();
+    const int64_t r = blockIdx.x, i = 4 * ((int64_t)blockIdx.y * THREADS + threadIdx.x);
+    if (i >= d)
+        return;
+    const float *ar = a + r * lda, *br = b + r * ldb;
+    float va[4], vb[4];
+    uint32_t h[4];
+    ts_load4(va, ar, i, d, ts_wide(ar));
+    ts_load4(vb, br, i, d, ts_wide(br));
+#pragma unroll
+    for (int j = 0; j < 4; j++)
+        h[j] = ts_bf16_bits(ts_float_to_bf16(apply<op>(va[j], vb[j])));
+    ts_store_halves4(dst + r * d, h, i, d);
+}
+
+int ts_cuda_glu_bf16(void *dst, bool silu, const float *a, int64_t lda, const float *b, int64_t ldb,
+                     int64_t m, int64_t d, void *stream)
+{
+    if (m <= 0 || d <= 0)
+        return 0;
+    dim3 grid((unsigned)m, groups(d, 4 * THREADS));
+    if (silu)
+        TS_LAUNCH(glu_bf16<OP_SILU>, grid, THREADS, 0, stream, (uint16_t *)dst, a, lda, b, ldb, d);
+    else
+        TS_LAUNCH(glu_bf16<OP_GELU>, grid, THREADS, 0, stream, (uint16_t *)dst, a, lda, b, ldb, d);
+    return ts_launch_error();
+}
+
+/* dst[m][d] = rms_norm(x) * w, rounded to BF16. */
+static __global__ void __launch_bounds__(TS_NORM_THREADS)
+    norm_bf16(uint16_t *dst, const float *x, int64_t ldx, const float *w, float eps, int64_t d)
+{
+    ts_in_turn();
+    const int64_t r = blockIdx.x;
+    const float *xr = x + r * ldx, f = ts_norm_factor(xr, d, eps);
+    for (int64_t i = 4 * threadIdx.x; i < d; i += TS_NORM_RUN) {
+        float v[4], g[4];
+        uint32_t h[4];
+        ts_load4(v, xr, i, d, ts_wide(xr));
+        ts_load4(g, w, i, d, ts_wide(w));
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+            h[j] = ts_bf16_bits(ts_float_to_bf16(v[j] * f * g[j]));
+        ts_store_halves4(dst + r * d, h, i, d);
+    }
+}
+
+int ts_cuda_norm_bf16(void *dst, const float *x, int64_t ldx, const float *w, float eps, int64_t m,
+                      int64_t d, void *stream)
+{
+    if (m <= 0 || d <= 0)
+        return 0;
+    TS_LAUNCH(norm_bf16, (unsigned)m, TS_NORM_THREADS, 0, stream, (uint16_t *)dst, x, ldx, w, eps,
+              d);
+    return ts_launch_error();
+}
+
 int ts_cuda_bias(const ts_cuda_on *on, ts_cuda_rows y, const float *vec, int64_t d)
 {
     return run_binary<OP_ADD>(on, y, y, vec, 0, d);
@@ -107,6 +170,7 @@ int ts_cuda_bias(const ts_cuda_on *on, ts_cuda_rows y, const float *vec, int64_t
 
 static __global__ void softcap(live rows, ts_cuda_rows y, float cap, int64_t d)
 {
+    ts_in_turn();
     const int64_t r = blockIdx.x, i = (int64_t)blockIdx.y * THREADS + threadIdx.x;
     if (r < row_count(rows) && i < d)
         y.x[r * y.ld + i] = cap * tanhf(y.x[r * y.ld + i] / cap);
@@ -124,6 +188,7 @@ int ts_cuda_softcap(const ts_cuda_on *on, ts_cuda_rows y, float cap, int64_t d)
 static __global__ void select_rows(const ts_cuda_batch *batch, ts_cuda_rows y, ts_cuda_rows a,
                                    int64_t d)
 {
+    ts_in_turn();
     const int64_t r = blockIdx.x, i = (int64_t)blockIdx.y * THREADS + threadIdx.x;
     if (r < batch->m_out && i < d)
         y.x[r * y.ld + i] = a.x[(batch->m - batch->m_out + r) * a.ld + i];
@@ -148,90 +213,60 @@ static __device__ __forceinline__ float warp_sum(float v)
     return v;
 }
 
-/* The sum over a block, the same bits in every thread. */
-static __device__ __forceinline__ float block_sum(float v)
-{
-    TS_SHARED_ARRAY(float, part, [LANES]);
-    v = warp_sum(v);
-    if (threadIdx.x % LANES == 0)
-        part[threadIdx.x / LANES] = v;
-    __syncthreads();
-    float sum = 0;
-    for (unsigned w = 0; w < blockDim.x / LANES; w++)
-        sum += part[w];
-    __syncthreads(); /* `part` may be written again */
-    return sum;
-}
-
-/* What rms_norm multiplies a row by. */
-static __device__ __forceinline__ float row_factor(const float *x, int64_t d, float eps)
-{
-    float sum = 0;
-    for (int64_t i = threadIdx.x; i < d; i += blockDim.x)
-        sum += x[i] * x[i];
-    return 1 / sqrtf(block_sum(sum) / (float)d + eps);
-}
-
-/* y[i] = x[i] * f * w[i] */
+/* y[i] = x[i] * f * w[i]; a thread has elements as in norm.h. */
 static __device__ __forceinline__ void scale_row(float *y, const float *x, const float *w, float f,
                                                  int64_t d)
 {
-    const int64_t n = blockDim.x;
-    for (int64_t i0 = threadIdx.x; i0 < d; i0 += PER * n) {
-        float v[PER];
+    const bool xw = ts_wide(x), yw = ts_wide(y), ww = ts_wide(w);
+    for (int64_t i = 4 * threadIdx.x; i < d; i += TS_NORM_RUN) {
+        float v[4], g[4] = {1, 1, 1, 1};
+        ts_load4(v, x, i, d, xw);
+        if (w)
+            ts_load4(g, w, i, d, ww);
 #pragma unroll
-        for (int j = 0; j < PER; j++) {
-            const int64_t i = i0 + j * n;
-            v[j] = i < d ? x[i] * f * (w ? w[i] : 1) : 0;
-        }
-#pragma unroll
-        for (int j = 0; j < PER; j++)
-            if (i0 + j * n < d)
-                y[i0 + j * n] = v[j];
+        for (int j = 0; j < 4; j++)
+            v[j] = v[j] * f * g[j];
+        ts_store4(y, v, i, d, yw);
     }
 }
 
-static __global__ void rms_norm(live rows, ts_cuda_rows y, ts_cuda_rows x, const float *w,
-                                int64_t d, float eps)
+static __global__ void __launch_bounds__(TS_NORM_THREADS)
+    rms_norm(live rows, ts_cuda_rows y, ts_cuda_rows x, const float *w, int64_t d, float eps)
 {
+    ts_in_turn();
     const int64_t r = blockIdx.x;
     if (r >= row_count(rows))
         return;
     const float *xr = x.x + r * x.ld;
-    scale_row(y.x + r * y.ld, xr, w, row_factor(xr, d, eps), d);
+    scale_row(y.x + r * y.ld, xr, w, ts_norm_factor(xr, d, eps), d);
 }
 
 /* A thread meets in scale_row the elements of x that it has written itself. */
-static __global__ void add_rms_norm(live rows, ts_cuda_rows xn, ts_cuda_rows x, ts_cuda_rows y,
-                                    const float *post, const float *w, int64_t d, float eps)
+static __global__ void __launch_bounds__(TS_NORM_THREADS)
+    add_rms_norm(live rows, ts_cuda_rows xn, ts_cuda_rows x, ts_cuda_rows y, const float *post,
+                 const float *w, int64_t d, float eps)
 {
-    const int64_t r = blockIdx.x, n = blockDim.x;
+    ts_in_turn();
+    const int64_t r = blockIdx.x;
     if (r >= row_count(rows))
         return;
     float *xr = x.x + r * x.ld, sum = 0;
-    const float *yr = y.x + r * y.ld, fy = post ? row_factor(yr, d, eps) : 1;
-    for (int64_t i0 = threadIdx.x; i0 < d; i0 += PER * n) {
-        float v[PER];
+    const float *yr = y.x + r * y.ld, fy = post ? ts_norm_factor(yr, d, eps) : 1;
+    const bool xw = ts_wide(xr), yw = ts_wide(yr), pw = ts_wide(post);
+    for (int64_t i = 4 * threadIdx.x; i < d; i += TS_NORM_RUN) {
+        float v[4], u[4], g[4] = {1, 1, 1, 1};
+        ts_load4(v, xr, i, d, xw);
+        ts_load4(u, yr, i, d, yw);
+        if (post)
+            ts_load4(g, post, i, d, pw);
 #pragma unroll
-        for (int j = 0; j < PER; j++) {
-            const int64_t i = i0 + j * n;
-            v[j] = i < d ? xr[i] + yr[i] * fy * (post ? post[i] : 1) : 0;
-        }
-#pragma unroll
-        for (int j = 0; j < PER; j++) {
-            if (i0 + j * n < d)
-                xr[i0 + j * n] = v[j];
-            sum += v[j] * v[j];
-        }
+        for (int j = 0; j < 4; j++) /* two roundings, as a norm and a sum by themselves have */
+            v[j] = __fadd_rn(v[j], __fmul_rn(__fmul_rn(u[j], fy), g[j]));
+        ts_store4(xr, v, i, d, xw);
+        sum = __fadd_rn(sum, ts_squares(v));
     }
     if (xn.x)
-        scale_row(xn.x + r * xn.ld, xr, w, 1 / sqrtf(block_sum(sum) / (float)d + eps), d);
-}
-
-/* Threads of a block that has a row of d. */
-static unsigned row_threads(int64_t d)
-{
-    return d <= 1024 ? 128 : 512;
+        scale_row(xn.x + r * xn.ld, xr, w, ts_norm_of(sum, d, eps), d);
 }
 
 int ts_cuda_rms_norm(const ts_cuda_on *on, ts_cuda_rows y, ts_cuda_rows x, const float *w,
@@ -239,7 +274,7 @@ int ts_cuda_rms_norm(const ts_cuda_on *on, ts_cuda_rows y, ts_cuda_rows x, const
 {
     if (on->rows <= 0 || d <= 0)
         return 0;
-    TS_LAUNCH(rms_norm, (unsigned)on->rows, row_threads(d), 0, on->stream, live_of(on), y, x, w, d,
+    TS_LAUNCH(rms_norm, (unsigned)on->rows, TS_NORM_THREADS, 0, on->stream, live_of(on), y, x, w, d,
               eps);
     return ts_launch_error();
 }
@@ -249,7 +284,7 @@ int ts_cuda_add_rms_norm(const ts_cuda_on *on, ts_cuda_rows xn, ts_cuda_rows x, 
 {
     if (on->rows <= 0 || d <= 0)
         return 0;
-    TS_LAUNCH(add_rms_norm, (unsigned)on->rows, row_threads(d), 0, on->stream, live_of(on), xn, x,
+    TS_LAUNCH(add_rms_norm, (unsigned)on->rows, TS_NORM_THREADS, 0, on->stream, live_of(on), xn, x,
               y, post, w, d, eps);
     return ts_launch_error();
 }
@@ -259,6 +294,7 @@ int ts_cuda_add_rms_norm(const ts_cuda_on *on, ts_cuda_rows xn, ts_cuda_rows x, 
 static __global__ void angles(live rows, ts_cuda_rows cs, const float *freq, int64_t pairs,
                               float mscale)
 {
+    ts_in_turn();
     const int64_t r = blockIdx.x, i = (int64_t)blockIdx.y * LANES + threadIdx.x;
     if (r >= row_count(rows) || i >= pairs)
         return;
@@ -319,6 +355,7 @@ enum { HEADS = 4 }; /* heads, so warps, of a block */
 
 static __global__ void heads(live rows, head_work w)
 {
+    ts_in_turn();
     TS_SHARED_ARRAY(float, values, [HEADS][TS_CUDA_MAX_HEAD]);
     const int lane = threadIdx.x % LANES, warp = threadIdx.x / LANES, hd = w.head_dim;
     const int64_t r = blockIdx.x;

@@ -57,6 +57,12 @@ int ts_cuda_silu_mul(const ts_cuda_on *on, ts_cuda_rows y, ts_cuda_rows a, ts_cu
                      int64_t d);
 int ts_cuda_gelu_mul(const ts_cuda_on *on, ts_cuda_rows y, ts_cuda_rows a, ts_cuda_rows b,
                      int64_t d);
+/* Rows [m][d] of BF16 for a matrix product, made by what comes before it, with its values: the norm
+ * of x, and silu(a) * b or gelu(a) * b. All m rows are there. */
+int ts_cuda_norm_bf16(void *dst, const float *x, int64_t ldx, const float *w, float eps, int64_t m,
+                      int64_t d, void *stream);
+int ts_cuda_glu_bf16(void *dst, bool silu, const float *a, int64_t lda, const float *b, int64_t ldb,
+                     int64_t m, int64_t d, void *stream);
 /* y = cap * tanh(y / cap) */
 int ts_cuda_softcap(const ts_cuda_on *on, ts_cuda_rows y, float cap, int64_t d);
 /* Row i of y = row m - m_out + i of a. on->out must be true; y must not overlap a. */

@@ -1,63 +1,25 @@
 /* quant.cu - activations to 15 bits, weights to halves, rows of an embedding. */
+#include "cuda/act.h"
 #include "cuda/codes.h"
+#include "cuda/norm.h"
 #include "cuda/quant.h"
 
 /* --- activations ------------------------------------------------------------------------------ */
 
-enum { PREP_THREADS = 512, PREP_RUN = 4 * PREP_THREADS, PREP_WARPS = PREP_THREADS / 32 };
-
-/* 1 / sqrt(mean(x^2) + eps) over a row, in all threads. */
-TS_DEVICE float norm_factor(const float *x, int64_t k, float eps)
-{
-    TS_SHARED_ARRAY(float, part, [PREP_WARPS]);
-    float sum = 0;
-    for (int64_t i = 4 * threadIdx.x; i < k; i += PREP_RUN) {
-        float4 v = *(const float4 *)(x + i);
-        sum += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
-    }
-    for (int off = 16; off; off /= 2)
-        sum += __shfl_xor_sync(~0u, sum, off);
-    if (threadIdx.x % 32 == 0)
-        part[threadIdx.x / 32] = sum;
-    __syncthreads();
-    sum = 0;
-    for (int i = 0; i < PREP_WARPS; i++)
-        sum += part[i];
-    return 1 / sqrtf(sum / (float)k + eps);
-}
-
-/* d, and in *scale what elements are multiplied with, from the bits of max|x| (cpu/prep.h). */
-TS_DEVICE float act_scale(int bits, float *scale)
-{
-    float max = __int_as_float(bits);
-    *scale = 0;
-    if (bits >= 0x7f800000)
-        return __int_as_float(0x7fc00000);
-    if (max < 1e-30f)
-        return 0;
-    *scale = 16256 / max;
-    return max / 16256;
-}
-
-TS_DEVICE void load4(float *v, const float *x)
-{
-    float4 u = *(const float4 *)x;
-    v[0] = u.x, v[1] = u.y, v[2] = u.z, v[3] = u.w;
-}
-
 /* Four elements a thread, eight threads a block of 32. Block (t, c) does run c of token t, and the
  * sum of squares of the whole token for itself: cheaper than a second launch. */
-static __global__ void __launch_bounds__(PREP_THREADS)
+static __global__ void __launch_bounds__(TS_NORM_THREADS)
     prep(uint8_t *act, const float *x, int64_t ldx, const float *norm, float eps, int64_t k)
 {
-    int64_t token = blockIdx.x, i = (int64_t)blockIdx.y * PREP_RUN + 4 * threadIdx.x;
+    ts_in_turn();
+    int64_t token = blockIdx.x, i = (int64_t)blockIdx.y * TS_NORM_RUN + 4 * threadIdx.x;
     int lane = (int)threadIdx.x % 32;
     x += token * ldx;
-    float v[4] = {}, w[4] = {1, 1, 1, 1}, f = norm ? norm_factor(x, k, eps) : 1;
+    float v[4] = {}, w[4] = {1, 1, 1, 1}, f = norm ? ts_norm_factor(x, k, eps) : 1;
     if (i < k) {
-        load4(v, x + i);
+        ts_load4(v, x, i, k, true);
         if (norm)
-            load4(w, norm + i);
+            ts_load4(w, norm, i, k, true);
     }
     int max = 0;
     for (int j = 0; j < 4; j++) {
@@ -69,11 +31,11 @@ static __global__ void __launch_bounds__(PREP_THREADS)
         int other = __shfl_xor_sync(~0u, max, off);
         max = other > max ? other : max;
     }
-    float scale, d = act_scale(max, &scale);
+    float scale, d = ts_act_scale(max, &scale);
     unsigned high = 0, low = 0;
     int sum = 0;
     for (int j = 0; j < 4; j++) {
-        int q = scale > 0 ? __float2int_rn(__fmul_rn(v[j], scale)) : 0, h = (q + 64) >> 7;
+        int h, q = ts_act_code(v[j], scale, &h);
         high |= (unsigned)(h & 255) << (8 * j);
         low |= (unsigned)((q - 128 * h) & 255) << (8 * j);
         sum += q;
@@ -83,8 +45,7 @@ static __global__ void __launch_bounds__(PREP_THREADS)
     int sum1 = __shfl_down_sync(~0u, sum, 4);
     if (i >= k)
         return;
-    int64_t chunks = (k + TS_CUDA_ACT_K - 1) / TS_CUDA_ACT_K, block = i / 32;
-    uint8_t *to = act + (token * chunks + block / 32) * TS_CUDA_ACT_BYTES + block % 32 * 16;
+    uint8_t *to = ts_act_at(act, token, i, k);
     int part = (int)(i % 32) / 16 * 512;
     *(uint32_t *)(to + part + i % 16) = high;
     *(uint32_t *)(to + part + 2 * 512 + i % 16) = low;
@@ -97,8 +58,8 @@ extern "C" int ts_cuda_prep(void *act, const float *x, int64_t ldx, const float 
 {
     if (m <= 0)
         return 0;
-    dim3 grid((unsigned)m, (unsigned)((k + PREP_RUN - 1) / PREP_RUN));
-    TS_LAUNCH(prep, grid, dim3(PREP_THREADS), 0, stream, (uint8_t *)act, x, ldx, norm, eps, k);
+    dim3 grid((unsigned)m, (unsigned)((k + TS_NORM_RUN - 1) / TS_NORM_RUN));
+    TS_LAUNCH(prep, grid, dim3(TS_NORM_THREADS), 0, stream, (uint8_t *)act, x, ldx, norm, eps, k);
     return ts_launch_error();
 }
 
@@ -190,6 +151,7 @@ template <class L>
 static __global__ void __launch_bounds__(ROW_THREADS)
     dequant(void *dst, bool bf16, const uint8_t *w, int64_t k)
 {
+    ts_in_turn();
     int64_t row = blockIdx.x, i = 8 * ((int64_t)blockIdx.y * ROW_THREADS + threadIdx.x);
     float v[8];
     if (i >= k)
@@ -202,6 +164,7 @@ template <class L>
 static __global__ void __launch_bounds__(ROW_THREADS)
     embed(float *dst, int64_t ldd, const uint8_t *w, const int32_t *token, int64_t k, float scale)
 {
+    ts_in_turn();
     int64_t t = blockIdx.x, i = 8 * ((int64_t)blockIdx.y * ROW_THREADS + threadIdx.x);
     float v[8];
     if (i >= k)

@@ -70,7 +70,10 @@ typedef struct ts_cuda_mul {
     int64_t m, n, k;
 } ts_cuda_mul;
 
-int ts_cuda_mul_run(const ts_cuda_mul *p, void *stream);
+/* One product, or up to so many with the same type, x, m and k and TS_CUDA_ONE in one launch: K and
+ * V alone are too small to fill a GPU. */
+#define TS_CUDA_MUL_PARTS 3
+int ts_cuda_mul_run(const ts_cuda_mul *p, int parts, void *stream);
 
 /* dst[n1 - n0][k] = rows n0..n1 of W[n][k], rounded to nearest even to BF16 or F16. dst is 16-byte
  * aligned. */

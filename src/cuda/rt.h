@@ -39,7 +39,15 @@ int ts_rt_wait(void *stream); /* until everything queued is done */
 /* Queues a copy; one side is GPU memory, or both are. Host memory must stay as it is until it is
  * done. */
 int ts_rt_copy(void *dst, const void *src, size_t bytes, void *stream);
-int ts_rt_fill(void *dst, uint8_t byte, size_t bytes, void *stream);
+
+/* What is queued between record and record_end is kept and not done; a launch queues it all at
+ * once, as often as wanted. Meanwhile the stream must not be waited for, and nothing is allocated.
+ * record_end fails, and the recording is gone, when something in between could not be recorded. */
+typedef struct ts_rt_graph ts_rt_graph;
+int ts_rt_record(void *stream);
+int ts_rt_record_end(ts_rt_graph **out, void *stream);
+int ts_rt_graph_launch(ts_rt_graph *g, void *stream);
+void ts_rt_graph_close(ts_rt_graph *g); /* after what was queued by it */
 
 /* Products of BF16 matrices with sums in float, by cuBLAS. One is for one stream. */
 typedef struct ts_rt_gemm ts_rt_gemm;

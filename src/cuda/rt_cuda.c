@@ -107,15 +107,62 @@ int ts_rt_copy(void *dst, const void *src, size_t bytes, void *stream)
     return (int)cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDefault, stream);
 }
 
-int ts_rt_fill(void *dst, uint8_t byte, size_t bytes, void *stream)
+/* --- graphs ------------------------------------------------------------------- */
+
+struct ts_rt_graph {
+    cudaGraphExec_t exec;
+};
+
+/* Of this thread alone: others may allocate meanwhile. */
+int ts_rt_record(void *stream)
 {
-    return (int)cudaMemsetAsync(dst, byte, bytes, stream);
+    int e = (int)cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal);
+    if (e)
+        cudaGetLastError();
+    return e;
+}
+
+int ts_rt_record_end(ts_rt_graph **out, void *stream)
+{
+    cudaGraph_t graph = NULL;
+    ts_rt_graph *g = calloc(1, sizeof *g);
+    *out = NULL;
+    int e = (int)cudaStreamEndCapture(stream, &graph);
+    if (!e && !g)
+        e = (int)cudaErrorMemoryAllocation;
+    if (!e)
+        e = (int)cudaGraphInstantiate(&g->exec, graph, 0);
+    if (graph)
+        cudaGraphDestroy(graph);
+    if (e) {
+        cudaGetLastError(); /* what can't be recorded can still be launched */
+        free(g);
+        return e;
+    }
+    *out = g;
+    return 0;
+}
+
+int ts_rt_graph_launch(ts_rt_graph *g, void *stream)
+{
+    return (int)cudaGraphLaunch(g->exec, stream);
+}
+
+void ts_rt_graph_close(ts_rt_graph *g)
+{
+    if (!g)
+        return;
+    cudaGraphExecDestroy(g->exec);
+    free(g);
 }
 
 /* --- cuBLAS ------------------------------------------------------------------- */
 
+/* What NVIDIA recommends for Hopper; given once, so that no product allocates. */
+#define WORKSPACE ((size_t)32 << 20)
+
 struct ts_rt_gemm {
-    void *library;
+    void *library, *workspace;
     cublasHandle_t handle;
     cublasStatus_t (*destroy)(cublasHandle_t);
     cublasStatus_t (*gemm)(cublasHandle_t, cublasOperation_t, cublasOperation_t, int, int, int,
@@ -135,6 +182,7 @@ void ts_rt_gemm_close(ts_rt_gemm *g)
         return;
     if (g->handle)
         g->destroy(g->handle);
+    ts_rt_free(g->workspace);
     dlclose(g->library);
     free(g);
 }
@@ -154,12 +202,14 @@ int ts_rt_gemm_open(ts_rt_gemm **out, void *stream)
     }
     cublasStatus_t (*create)(cublasHandle_t *);
     cublasStatus_t (*set_stream)(cublasHandle_t, cudaStream_t);
+    cublasStatus_t (*set_workspace)(cublasHandle_t, void *, size_t);
     *(void **)&create = symbol(g->library, "cublasCreate_v2");
     *(void **)&set_stream = symbol(g->library, "cublasSetStream_v2");
+    *(void **)&set_workspace = symbol(g->library, "cublasSetWorkspace_v2");
     *(void **)&g->destroy = symbol(g->library, "cublasDestroy_v2");
     *(void **)&g->gemm = symbol(g->library, "cublasGemmEx");
     int e = 0;
-    if (!create || !set_stream || !g->destroy || !g->gemm) {
+    if (!create || !set_stream || !set_workspace || !g->destroy || !g->gemm) {
         ts_rt_gemm_close(g);
         return 0;
     }
@@ -167,6 +217,14 @@ int ts_rt_gemm_open(ts_rt_gemm **out, void *stream)
     if (!e)
         e = (int)set_stream(g->handle, stream);
     if (e) {
+        ts_rt_gemm_close(g);
+        return CUBLAS + e;
+    }
+    if ((e = ts_rt_alloc(&g->workspace, WORKSPACE))) {
+        ts_rt_gemm_close(g);
+        return e;
+    }
+    if ((e = (int)set_workspace(g->handle, g->workspace, WORKSPACE))) {
         ts_rt_gemm_close(g);
         return CUBLAS + e;
     }

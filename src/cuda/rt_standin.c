@@ -1,6 +1,7 @@
 /* rt_standin.c - rt.h without CUDA, beside the stand-in for its kernels (standin.h): one GPU whose
  * memory is this machine's. New memory holds NaN, everything queued is done at once, and products
- * are plain loops. Allocations, copies and waits count, and one of them can be told to fail. */
+ * are plain loops. Allocations, copies and waits count, and one of them can be told to fail. While
+ * a graph is recorded (rt_record.cpp), what CUDA refuses fails here too. */
 #include "cuda/rt_standin.h"
 
 #include <stdlib.h>
@@ -11,9 +12,15 @@
 int64_t ts_rt_calls, ts_rt_fails_at = -1;
 size_t ts_rt_memory = (size_t)1 << 32;
 
-static int call(void)
+int ts_rt_call(void)
 {
     return ts_rt_calls++ == ts_rt_fails_at ? 2 : 0;
+}
+
+/* Of what may not happen during a recording. */
+static int call(void)
+{
+    return ts_rt_recording() ? 1 : ts_rt_call();
 }
 
 int ts_rt_count(const char **why)
@@ -84,18 +91,11 @@ int ts_rt_wait(void *stream)
 int ts_rt_copy(void *dst, const void *src, size_t bytes, void *stream)
 {
     (void)stream;
-    int e = call();
-    if (!e)
+    int e = ts_rt_call();
+    if (!e && ts_rt_recording())
+        ts_rt_record_copy(dst, src, bytes);
+    else if (!e)
         memcpy(dst, src, bytes);
-    return e;
-}
-
-int ts_rt_fill(void *dst, uint8_t byte, size_t bytes, void *stream)
-{
-    (void)stream;
-    int e = call();
-    if (!e)
-        memset(dst, byte, bytes);
     return e;
 }
 

@@ -2,11 +2,29 @@
 #ifndef TS_CUDA_RT_STANDIN_H
 #define TS_CUDA_RT_STANDIN_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-extern int64_t ts_rt_calls;    /* that may fail, so far                    */
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+extern int64_t ts_rt_calls;    /* that may fail, so far                      */
 extern int64_t ts_rt_fails_at; /* the number of the one that fails; -1: none */
-extern size_t ts_rt_memory;    /* what the GPU says it has                  */
+extern size_t ts_rt_memory;    /* what the GPU says it has                   */
+extern int64_t ts_rt_graphs;   /* there are now                              */
+extern int64_t ts_rt_replays;  /* graphs launched, so far                    */
+extern bool ts_rt_no_graphs;   /* no recording can be ended                  */
+
+/* Between rt_standin.c and rt_record.cpp: counts a call, and returns an error if it is to fail; is
+ * there a recording; the copy becomes a part of it. */
+int ts_rt_call(void);
+bool ts_rt_recording(void);
+void ts_rt_record_copy(void *dst, const void *src, size_t bytes);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

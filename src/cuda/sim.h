@@ -18,6 +18,8 @@
 #include <sys/mman.h>
 
 #include <functional>
+#include <tuple>
+#include <vector>
 
 #if defined(__SANITIZE_ADDRESS__)
 #define TS_SIM_ASAN 1
@@ -64,6 +66,7 @@ struct ts_sim_thread {
     unsigned mask; /* the lanes it waits with                         */
     int line;      /* where it waits                                  */
     const char *file;
+    bool waited;     /* for the launches before                     */
     int source;      /* shuffle: the lane it reads                      */
     uint32_t in[8];  /* what it gives to its warp                       */
     uint32_t out[8]; /* what it gets                                    */
@@ -101,6 +104,7 @@ struct ts_sim_state {
     int arrays;
     int error;
     unsigned launches;
+    std::vector<std::function<void()>> *record; /* launches go there instead, when there is one */
 };
 
 inline ts_sim_state ts_sim;
@@ -162,6 +166,8 @@ TS_SIM_NO_ASAN inline void ts_sim_fiber(void)
 #endif
     for (;;) {
         ts_sim.kernel();
+        if (!ts_sim.cur->waited)
+            ts_sim_stop("a thread has ended without ts_wait_previous");
         int id = (int)(ts_sim.cur - ts_sim.thread);
         ts_sim.cur->wait = TS_SIM_ENDED;
         ts_sim.warp[id / 32].ended |= 1u << id % 32;
@@ -274,6 +280,20 @@ inline void ts_sim_warp(unsigned mask, ts_sim_op *op, int line, const char *file
             lane[i].wait = TS_SIM_READY;
 }
 
+inline void ts_let_next(void)
+{
+}
+
+inline void ts_wait_previous(void)
+{
+    ts_sim.cur->waited = true;
+}
+
+inline void ts_in_turn(void)
+{
+    ts_wait_previous();
+}
+
 /* --- shared memory ---------------------------------------------------------------------------- */
 
 inline void *ts_sim_poisoned(size_t bytes)
@@ -314,6 +334,7 @@ inline void ts_sim_block(bool reverse)
     for (int i = 0; i < n; i++) {
         ts_sim.thread[i].wait = TS_SIM_READY;
         ts_sim.thread[i].copies = 0;
+        ts_sim.thread[i].waited = false;
     }
     while (ts_sim.ended < n) {
         bool ran = false;
@@ -382,15 +403,25 @@ inline void ts_sim_launch(dim3 grid, dim3 block, size_t shared_bytes, std::funct
         ts_sim.error = TS_SIM_BAD_LAUNCH;
         return;
     }
+    if (ts_sim.record) {
+        ts_sim.record->push_back([=] { ts_sim_launch(grid, block, shared_bytes, kernel); });
+        return;
+    }
     ts_sim.kernel = kernel;
     ts_sim_start(grid, block, shared_bytes);
     ts_sim.cur = NULL;
 }
 
+/* Arguments are taken when a kernel is launched, as they are in a recording. */
+template <class K, class... A> std::function<void()> ts_sim_call(K kernel, A... args)
+{
+    return [kernel, all = std::make_tuple(args...)] { std::apply(kernel, all); };
+}
+
 #define TS_LAUNCH(kernel_, grid_, block_, shared_bytes_, stream_, ...)                             \
     do {                                                                                           \
         (void)(stream_);                                                                           \
-        ts_sim_launch((grid_), (block_), (shared_bytes_), [&] { (kernel_)(__VA_ARGS__); });        \
+        ts_sim_launch((grid_), (block_), (shared_bytes_), ts_sim_call(kernel_, __VA_ARGS__));      \
     } while (0)
 
 inline int ts_launch_error(void)

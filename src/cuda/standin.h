@@ -17,6 +17,7 @@
  *   - stops the program with a sentence when threads wait for each other at different barriers or
  *     for a thread that has ended, or shuffles name a lane that has: stricter than GPUs, which
  *     count out threads that have ended;
+ *   - stops it, too, when a thread ends that hasn't waited for the launches before (below);
  *   - refuses a launch that no GPU takes (block or shared memory too large, an empty grid), as an
  *     error of ts_launch_error.
  *
@@ -31,7 +32,11 @@
  *
  *     TS_LAUNCH(kernel, grid, block, shared_bytes, stream, arguments...)
  *                                         parentheses around a kernel with commas: (f<1, 2>)
- *     ts_launch_error()                   0 or the cudaError of the last launch, and forgets it
+ *     ts_let_next(), ts_wait_previous()   from the first on, kernels queued after this one may
+ * begin where there is room; after the second, what those queued before it wrote is there, and what
+ * they read may be overwritten. Every thread of a kernel does both, before it returns; GPUs before
+ * Hopper take kernels in turn ts_in_turn()                        both at once: how most kernels
+ * begin ts_launch_error()                   0 or the cudaError of the last launch, and forgets it
  *     TS_SHARED_LIMIT(kernel, bytes)      allows that much dynamic shared memory, over 48 KB
  *     TS_SHARED(type, name)               type *name = the block's dynamic shared memory
  *     TS_SHARED_ARRAY(type, name, [8][4]) a static array in shared memory
@@ -72,11 +77,48 @@
 
 #ifdef __CUDACC__
 
+TS_DEVICE void ts_let_next(void)
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;\n");
+#endif
+}
+
+TS_DEVICE void ts_wait_previous(void)
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;\n" : : : "memory");
+#endif
+}
+
+/* May kernels of the GPU in use begin before those ahead of them are done? */
+static inline bool ts_early(void)
+{
+    int device = 0, major = 0;
+    cudaGetDevice(&device);
+    cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+    return major >= 9;
+}
+
+template <class... P, class... A>
+static void ts_launch(dim3 grid, dim3 block, size_t shared_bytes, void *stream,
+                      void (*kernel)(P...), A... arguments)
+{
+    cudaLaunchAttribute early = {};
+    cudaLaunchConfig_t c = {};
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = ts_early();
+    c.gridDim = grid;
+    c.blockDim = block;
+    c.dynamicSmemBytes = shared_bytes;
+    c.stream = (cudaStream_t)stream;
+    c.attrs = &early;
+    c.numAttrs = 1;
+    cudaLaunchKernelEx(&c, kernel, (P)arguments...);
+}
+
 #define TS_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                  \
-    do {                                                                                           \
-        auto ts_kernel_ = kernel;                                                                  \
-        ts_kernel_<<<(grid), (block), (shared_bytes), (cudaStream_t)(stream)>>>(__VA_ARGS__);      \
-    } while (0)
+    ts_launch(grid, block, shared_bytes, stream, kernel, __VA_ARGS__)
 
 #define TS_SHARED_LIMIT(kernel, bytes)                                                             \
     ((int)cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(bytes)))
@@ -182,6 +224,12 @@ TS_DEVICE void ts_copy_commit(void)
 template <int N> TS_DEVICE void ts_copy_wait(void)
 {
     asm volatile("cp.async.wait_group %0;\n" : : "n"(N) : "memory");
+}
+
+TS_DEVICE void ts_in_turn(void)
+{
+    ts_let_next();
+    ts_wait_previous();
 }
 
 static inline int ts_launch_error(void)

@@ -166,6 +166,16 @@ static void run_steps(void *arg, int tid, int n)
         ts_tiles_end();
 }
 
+/* Where all else is done by GPUs, the embeddings of a few tokens are all there is to do here: some
+ * microseconds, for which it would take as long as a decode step of a GPU to wake every thread. */
+#define ALONE_TOKENS 8
+
+static bool for_one_thread(const ts_state *s)
+{
+    return s->end == s->first + 1 && s->d->plan->steps.v[s->first].op == TS_OP_EMBED &&
+           s->batch->m <= ALONE_TOKENS;
+}
+
 static ts_status cpu_run(ts_state *s, const ts_batch *b, size_t first, size_t end, ts_error *err)
 {
     (void)err;
@@ -177,7 +187,10 @@ static ts_status cpu_run(ts_state *s, const ts_batch *b, size_t first, size_t en
     s->batch = b;
     s->first = first;
     s->end = end;
-    ts_pool_run(s->d->pool, run_steps, s);
+    if (for_one_thread(s))
+        ts_pool_alone(run_steps, s);
+    else
+        ts_pool_run(s->d->pool, run_steps, s);
     return TS_OK;
 }
 
