@@ -156,9 +156,10 @@ static const ts_kset *fake_kset(ts_type type)
 static int64_t fake_streams; /* layers that came */
 static int64_t fake_layer = -1;
 
-static ts_status fake_stream_begin(ts_state *s, int64_t first, ts_error *err)
+static ts_status fake_stream_begin(ts_state *s, int64_t first, bool wait, ts_error *err)
 {
     (void)s;
+    (void)wait;
     fake_layer = first - 1;
     return fake_call("stream", err);
 }

@@ -40,6 +40,7 @@ static ts_status open_engine(ts_engine **e, const char *path, const ts_engine_sp
     o.n_ubatch = 24;
     o.n_logits = 3;
     o.n_threads = 1;
+    o.stream = TS_STREAM_OFF;
     return ts_engine_open_split(e, path, &o, split, err);
 }
 
@@ -222,6 +223,112 @@ static void test_two_sessions(const char *path, const ts_token *t)
     ts_engine_close(e);
 }
 
+/* --- streaming ------------------------------------------------------------------ */
+
+static ts_status open_streaming(ts_engine **e, const char *path, ts_isa isa, ts_stream_mode mode,
+                                int64_t n, size_t memory, ts_error *err)
+{
+    ts_accel accel = gpu;
+    ts_engine_split split = layers(n);
+    ts_engine_options o;
+    ts_engine_options_init(&o);
+    o.isa = isa;
+    o.n_ctx = CTX + 40;
+    o.n_ubatch = 40;
+    o.n_logits = 3;
+    o.n_threads = 2;
+    o.stream = mode;
+    accel.memory = memory;
+    split.split.stream_piece = 2000; /* most weights are several */
+    split.split.accels = &accel;
+    return ts_engine_open_split(e, path, &o, &split, err);
+}
+
+/* Two streamed prompts, between them tokens that the CPU's layers have computed themselves. */
+static const part prompts[] = {{37, 3}, {1, 1}, {3, 2}, {40, 3}, {1, 1}};
+enum { PROMPTS = sizeof prompts / sizeof *prompts };
+
+/* The layers that stay on the CPU, streamed: packed by its kernel sets, and as the file has them;
+ * with K and V of all of them on the GPU, and of one at a time. */
+static void test_streams(const char *arch, const char *type, const char *path, bool all_ways,
+                         const ts_token *t)
+{
+    static float want[10 * 600], got[10 * 600];
+    static const ts_isa isas[] = {TS_ISA_REF, TS_ISA_AUTO};
+    for (int i = all_ways ? 0 : 1; i < 2; i++)
+        for (int way = 0; way < 4;
+             way += all_ways ? 1 : 2) { /* the CPU alone, -ngl 0, 1, little memory */
+            ts_error err = {0};
+            ts_engine *e = NULL;
+            size_t memory = gpu.memory;
+            const int64_t n = way == 0 ? -1 : way == 2 ? 1 : 0;
+            if (way == 3) { /* what it takes at least */
+                REQUIRE(open_streaming(&e, path, isas[i], TS_STREAM_ON, n, memory, &err) == TS_OK);
+                const ts_plan_device *d = &e->plan.dev[1];
+                const ts_stream *x = &e->plan.stream;
+                memory = d->packed + d->kv / (size_t)d->n_streamed + d->buffers + 4 * x->piece +
+                         x->source;
+                ts_engine_close(e);
+            }
+            const ts_stream_mode mode = way ? TS_STREAM_ON : TS_STREAM_OFF;
+            const ts_status st = open_streaming(&e, path, isas[i], mode, n, memory, &err);
+            CHECK_MSG(st == TS_OK, "%s %s: %s", arch, type, err.msg);
+            if (st)
+                continue;
+            CHECK(e->plan.stream.device == (way > 0));
+            CHECK_MSG(way == 0 || e->plan.stream.all_kv == (way != 3), "%s, way %d", arch, way);
+            const size_t count = timeline(e, prompts, PROMPTS, t, way ? got : want);
+            const double d = nmse(want, got, count);
+            CHECK_MSG(way == 0 || d <= MANY, "%s %s, %s, way %d: NMSE %g", arch, type,
+                      i ? "packed" : "source", way, d);
+            if (getenv("TS_VERBOSE") && way)
+                printf("%s %s, %s, way %d: NMSE %g\n", arch, type, i ? "packed" : "source", way, d);
+            ts_engine_close(e);
+        }
+}
+
+/* Every call of the driver fails once, when a model that streams is opened, and when it does. */
+static void test_stream_failures(const char *path, const ts_token *t)
+{
+    ts_error err = {0};
+    ts_engine *e = NULL;
+    ts_session *s = NULL;
+    int64_t at = 0;
+    for (;; at++) {
+        ts_rt_calls = 0;
+        ts_rt_fails_at = at;
+        const ts_status st =
+            open_streaming(&e, path, TS_ISA_AUTO, TS_STREAM_ON, 1, gpu.memory, &err);
+        if (st == TS_OK && ts_rt_calls <= at)
+            break;
+        CHECK_MSG(st == TS_OK || (!e && strstr(err.msg, "told to fail")), "%s", err.msg);
+        ts_engine_close(e);
+        e = NULL;
+    }
+    CHECK_MSG(at > 15, "opened after %d failures", (int)at);
+    for (at = 0;; at++) {
+        ts_rt_calls = 0;
+        ts_rt_fails_at = at;
+        if (ts_session_open(&s, e, &err) == TS_OK)
+            break;
+        CHECK_MSG(!s && strstr(err.msg, "told to fail"), "%s", err.msg);
+    }
+    for (at = 0;; at++) {
+        ts_rt_fails_at = -1;
+        CHECK(ts_session_rewind(s, 0, &err) == TS_OK);
+        CHECK(ts_session_eval(s, t, 3, 1, &err) == TS_OK);
+        ts_rt_calls = 0;
+        ts_rt_fails_at = at;
+        if (ts_session_eval(s, t + 3, 40, 1, &err) == TS_OK)
+            break;
+        CHECK_MSG(strstr(err.msg, "told to fail") && ts_session_pos(s) == 3, "%s", err.msg);
+    }
+    ts_rt_fails_at = -1;
+    CHECK_MSG(at > 20, "%d calls in a streamed eval", (int)at);
+    ts_session_close(s);
+    ts_engine_close(e);
+}
+
 /* Every call of the driver fails once. */
 static void test_failures(const char *path, const ts_token *t)
 {
@@ -291,14 +398,15 @@ int main(void)
     REQUIRE(fd >= 0);
     close(fd);
     uint64_t seed = 20261125;
-    ts_token t[CTX];
-    for (size_t i = 0; i < CTX; i++)
+    ts_token t[CTX + 40];
+    for (size_t i = 0; i < CTX + 40; i++)
         t[i] = (ts_token)(rnd_u64(&seed) % 380);
     for (size_t i = 0; i < (SANITIZED ? 4 : sizeof types / sizeof *types); i++) {
         const char *arch = archs[i % 4];
         ts_error err = {0};
         REQUIRE(ts_synth_tiny(path, arch, types[i], false, &err) == TS_OK);
         test_layers(arch, types[i], path, i % 4 == 3 ? 4 : 2, t);
+        test_streams(arch, types[i], path, i < (SANITIZED ? 1 : 4), t);
         if (i < 4 || strcmp(types[i], "F16") == 0)
             test_same(arch, path, i % 4 == 3 ? 4 : 2, t);
         if (i == 0) {
@@ -306,6 +414,7 @@ int main(void)
             test_no_graphs(path, t);
             test_two_sessions(path, t);
             test_failures(path, t);
+            test_stream_failures(path, t);
         }
     }
     unlink(path);

@@ -15,6 +15,7 @@ static void cuda_close(ts_device *d)
     if (!d)
         return;
     ts_rt_use(d->at->ordinal);
+    ts_cuda_stream_close(d->streamed);
     ts_rt_gemm_close(d->gemm);
     ts_rt_free(d->arena);
     ts_rt_free(d->vectors);
@@ -25,6 +26,7 @@ static void cuda_close(ts_device *d)
     free(d->does);
     free(d->segment);
     pthread_mutex_destroy(&d->lock);
+    pthread_mutex_destroy(&d->streaming);
     free(d);
 }
 
@@ -53,7 +55,8 @@ static ts_status open_device(ts_device **out, const ts_plan *plan, int index, co
                      .m = m,
                      .index = index,
                      .plain = plain,
-                     .lock = PTHREAD_MUTEX_INITIALIZER};
+                     .lock = PTHREAD_MUTEX_INITIALIZER,
+                     .streaming = PTHREAD_MUTEX_INITIALIZER};
     d->loaders = plan->n_threads < TS_CUDA_LOADERS ? plan->n_threads : TS_CUDA_LOADERS;
     d->pieces = 2 * d->loaders;
     d->vec = ts_calloc(plan->steps.n, sizeof *d->vec);
@@ -101,6 +104,7 @@ static void cuda_state_close(ts_state *s)
     ts_rt_wait(d->stream);
     for (int i = 0; s->shapes && i < d->n_segments * TS_CUDA_SHAPES; i++)
         ts_rt_graph_close(s->shapes[i].graph);
+    ts_cuda_kv_close(s);
     ts_rt_free(s->mem);
     pthread_mutex_unlock(&d->lock);
     free(s->shapes);
@@ -134,6 +138,8 @@ static ts_status cuda_state_open(ts_state **out, ts_device *d, ts_error *err)
         st = ts_fail(err, TS_NO_MEMORY, "no memory for a session");
     else if (e || (e = ts_rt_alloc((void **)&s->mem, bytes)))
         st = ts_cuda_no_memory(d, e, bytes, "a session", err);
+    else
+        st = ts_cuda_kv_open(s, err);
     if (st) {
         cuda_state_close(s);
         return st;
@@ -206,6 +212,41 @@ static ts_status cuda_get(ts_state *s, ts_buf buf, int64_t r, int64_t rows, floa
     return e ? ts_cuda_failed(d, e, "a copy from it", err) : TS_OK;
 }
 
+/* --- streaming ------------------------------------------------------------------ */
+
+static ts_status stream_failed(ts_device *d, int e, ts_error *err)
+{
+    return e ? ts_cuda_failed(d, e, "bringing weights", err) : TS_OK;
+}
+
+static ts_status cuda_stream_begin(ts_state *s, int64_t first, bool wait, ts_error *err)
+{
+    ts_device *d = s->d;
+    pthread_mutex_lock(&d->streaming);
+    pthread_mutex_lock(&d->lock);
+    int e = ts_rt_use(d->at->ordinal);
+    if (!e)
+        e = ts_cuda_stream_begin(d->streamed, first, wait);
+    pthread_mutex_unlock(&d->lock);
+    return stream_failed(d, e, err);
+}
+
+static void cuda_stream_end(ts_state *s)
+{
+    pthread_mutex_unlock(&s->d->streaming);
+}
+
+static ts_status cuda_stream_time(ts_state *s, double *seconds, ts_error *err)
+{
+    ts_device *d = s->d;
+    pthread_mutex_lock(&d->lock);
+    int e = ts_rt_use(d->at->ordinal);
+    if (!e)
+        e = ts_cuda_stream_time(d->streamed, seconds);
+    pthread_mutex_unlock(&d->lock);
+    return stream_failed(d, e, err);
+}
+
 /* --- statistics ----------------------------------------------------------------- */
 
 static void cuda_set_stats(ts_state *s, bool on)
@@ -235,8 +276,10 @@ static size_t cuda_stats(const ts_state *s, ts_work out[TS_MAX_WORK])
         if (!matrix)
             continue;
         const size_t bytes = st->w->bytes + (glu ? st->w2->bytes : 0);
-        w->n_weights += products;
-        w->weight_bytes += bytes;
+        if (i < steps->n_main) { /* the second list has them again */
+            w->n_weights += products;
+            w->weight_bytes += bytes;
+        }
         w->bytes += (double)s->calls[i] * (double)bytes;
         w->flops += 2.0 * products * (double)st->w->n * (double)st->w->k * (double)s->rows[i];
     }
@@ -251,7 +294,9 @@ static size_t cuda_stats(const ts_state *s, ts_work out[TS_MAX_WORK])
     {                                                                                              \
         .open = open_, .name = "CUDA", .close = cuda_close, .load = ts_cuda_load,                  \
         .state_open = cuda_state_open, .state_close = cuda_state_close, .run = ts_cuda_run,        \
-        .put = cuda_put, .get = cuda_get, .set_stats = cuda_set_stats, .stats = cuda_stats,        \
+        .put = cuda_put, .get = cuda_get, .kv_get = ts_cuda_kv_get, .kv_put = ts_cuda_kv_put,      \
+        .stream_begin = cuda_stream_begin, .stream_end = cuda_stream_end,                          \
+        .stream_time = cuda_stream_time, .set_stats = cuda_set_stats, .stats = cuda_stats,         \
     }
 
 const ts_backend ts_backend_cuda = BACKEND(cuda_open);

@@ -8,6 +8,7 @@
 #include "cuda/fuse.h"
 #include "cuda/ops.h"
 #include "cuda/rt.h"
+#include "cuda/stream.h"
 
 #define TS_CUDA_ALIGN 256
 /* Bytes of dequantised rows that are multiplied at once: a whole matrix of an 8B model, which
@@ -44,7 +45,9 @@ struct ts_device {
     ts_cuda_fused *does; /* [n_steps] */
     int *segment;        /* [n_steps] of this device's steps: which of its segments they are in */
     int n_segments;
-    ts_rt_gemm *gemm; /* NULL: own kernels serve */
+    ts_rt_gemm *gemm;          /* NULL: own kernels serve */
+    ts_cuda_stream *streamed;  /* NULL: nothing is */
+    pthread_mutex_t streaming; /* held from stream_begin to stream_end */
     /* Sessions share the stream, the pieces and the strip. What one has queued comes before what
      * the next one does, so a call at a time is enough. */
     pthread_mutex_t lock;
@@ -64,8 +67,12 @@ struct ts_state {
     uint8_t **bufs; /* [n_bufs]; NULL: not here */
     uint16_t *kv;
     void *work;
-    ts_cuda_batch *batch;  /* on the GPU */
-    ts_cuda_shape *shapes; /* [n_segments][TS_CUDA_SHAPES] */
+    ts_cuda_batch *batch; /* on the GPU */
+    /* Of a stream device: a stream on which K and V leave, pinned memory for a batch of them, and
+     * for each layer when they are stored. */
+    void *leaving, **stored; /* [n_layer] */
+    uint16_t *halves;        /* [2][n_head_kv][n_ubatch][head_dim] */
+    ts_cuda_shape *shapes;   /* [n_segments][TS_CUDA_SHAPES] */
     uint64_t runs;
     bool stats;
     double *seconds; /* [n_steps] */
@@ -114,6 +121,16 @@ int ts_cuda_set_batch(ts_cuda_batch *b, int32_t m, int32_t m_out, int32_t pos0, 
 /* The backend's load and run; load.c, run.c. */
 ts_status ts_cuda_load(ts_device *d, ts_model *m, const ts_load_options *opt, ts_error *err);
 ts_status ts_cuda_run(ts_state *s, const ts_batch *b, size_t first, size_t end, ts_error *err);
+
+/* The stream device's; kv.c. */
+ts_status ts_cuda_kv_open(ts_state *s, ts_error *err);
+void ts_cuda_kv_close(ts_state *s);
+ts_status ts_cuda_kv_get(ts_state *s, int layer, int64_t pos, int64_t n, float *k, float *v,
+                         ts_error *err);
+ts_status ts_cuda_kv_put(ts_state *s, int layer, int64_t pos, int64_t n, const float *k,
+                         const float *v, ts_error *err);
+/* K and V of a layer that this device has. */
+ts_cuda_kv ts_cuda_kv_of(const ts_state *s, int layer);
 
 size_t ts_cuda_vector_bytes(const ts_plan *p, int device);
 size_t ts_cuda_strip_bytes(const ts_plan *p, int device);

@@ -157,12 +157,14 @@ static __global__ void __launch_bounds__(32 * TS_MUL_WARPS, M == 1   ? 8
     for (int r = 0; r < R; r++)
         row[r] = row_of(start[r], a.row_bytes, lane);
 
+    if (a.fresh)
+        ts_wait_previous();
     for (int i = 0; i < STAGES - 1; i++, ahead += p.split) {
         if (ahead < chunks)
             fetch<T, R>(place + i * stage, row, ahead, lane);
         ts_copy_commit();
     }
-    ts_wait_previous(); /* weights are there from the start, activations only now */
+    ts_wait_previous(); /* weights were there from the start (or are fresh), activations only now */
     int now = 0, next = (STAGES - 1) * stage;
     for (int c = warp % p.split; c < chunks; c += p.split, ahead += p.split) {
         if (ahead < chunks)
@@ -234,6 +236,7 @@ extern "C" int ts_cuda_mul_run(const ts_cuda_mul *p, int parts, void *stream)
             a.part[i].ldadd = p[i].ldadd;
             a.part[i].n = p[i].n;
         }
+        a.fresh = p->fresh;
         a.x = (const uint8_t *)p->x + x;
         a.ldx = p->ldx;
         a.k = p->k;

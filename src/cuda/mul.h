@@ -28,7 +28,8 @@ typedef struct ts_mul_args {
     const uint8_t *x;
     int64_t ldx, k, row_bytes;
     int m, parts;
-    int join; /* ts_cuda_join */
+    int join;   /* ts_cuda_join */
+    bool fresh; /* ts_cuda_mul's */
 } ts_mul_args;
 
 /* A block's part, and which block of that it is. Indices are constant: parts stay where arguments

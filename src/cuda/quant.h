@@ -68,6 +68,7 @@ typedef struct ts_cuda_mul {
     const float *add; /* [m][n], row stride ldadd; NULL or, with TS_CUDA_ONE, y   */
     int64_t ldadd;
     int64_t m, n, k;
+    bool fresh; /* the weights are written by what is queued before */
 } ts_cuda_mul;
 
 /* One product, or up to so many with the same type, x, m and k and TS_CUDA_ONE in one launch: K and

@@ -31,6 +31,12 @@ int ts_rt_alloc(void **p, size_t bytes);
 void ts_rt_free(void *p);
 int ts_rt_alloc_host(void **p, size_t bytes);
 void ts_rt_free_host(void *p);
+/* The same of memory that is there: whole pages, which stay pinned until unpin. */
+int ts_rt_pin(const void *p, size_t bytes);
+void ts_rt_unpin(const void *p);
+
+/* Errors that code above this one gives. */
+extern const int ts_rt_no_memory, ts_rt_bad_value;
 
 int ts_rt_stream_open(void **stream);
 void ts_rt_stream_close(void *stream);
@@ -39,6 +45,19 @@ int ts_rt_wait(void *stream); /* until everything queued is done */
 /* Queues a copy; one side is GPU memory, or both are. Host memory must stay as it is until it is
  * done. */
 int ts_rt_copy(void *dst, const void *src, size_t bytes, void *stream);
+
+/* The same of `rows` rows of so many bytes, each a pitch behind the one before. */
+int ts_rt_copy_rows(void *dst, size_t dst_pitch, const void *src, size_t src_pitch, size_t bytes,
+                    size_t rows, void *stream);
+
+/* Points in a stream: an event is where record was called last, and a stream that waits for it does
+ * nothing that is queued from then on before that point is reached. event_wait: the caller waits.
+ */
+int ts_rt_event_open(void **event);
+void ts_rt_event_close(void *event);
+int ts_rt_event_record(void *event, void *stream);
+int ts_rt_stream_wait(void *stream, void *event);
+int ts_rt_event_wait(void *event);
 
 /* What is queued between record and record_end is kept and not done; a launch queues it all at
  * once, as often as wanted. Meanwhile the stream must not be waited for, and nothing is allocated.

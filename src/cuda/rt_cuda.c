@@ -86,6 +86,54 @@ void ts_rt_free_host(void *p)
         cudaFreeHost(p);
 }
 
+const int ts_rt_no_memory = cudaErrorMemoryAllocation, ts_rt_bad_value = cudaErrorInvalidValue;
+
+int ts_rt_pin(const void *p, size_t bytes)
+{
+    const int e = (int)cudaHostRegister((void *)(uintptr_t)p, bytes, cudaHostRegisterPortable);
+    if (e)
+        cudaGetLastError();
+    return e;
+}
+
+void ts_rt_unpin(const void *p)
+{
+    cudaHostUnregister((void *)(uintptr_t)p);
+}
+
+int ts_rt_event_open(void **event)
+{
+    return (int)cudaEventCreateWithFlags((cudaEvent_t *)event, cudaEventDisableTiming);
+}
+
+void ts_rt_event_close(void *event)
+{
+    if (event)
+        cudaEventDestroy(event);
+}
+
+int ts_rt_event_record(void *event, void *stream)
+{
+    return (int)cudaEventRecord(event, stream);
+}
+
+int ts_rt_stream_wait(void *stream, void *event)
+{
+    return (int)cudaStreamWaitEvent(stream, event, 0);
+}
+
+int ts_rt_event_wait(void *event)
+{
+    return (int)cudaEventSynchronize(event);
+}
+
+int ts_rt_copy_rows(void *dst, size_t dst_pitch, const void *src, size_t src_pitch, size_t bytes,
+                    size_t rows, void *stream)
+{
+    return (int)cudaMemcpy2DAsync(dst, dst_pitch, src, src_pitch, bytes, rows, cudaMemcpyDefault,
+                                  stream);
+}
+
 int ts_rt_stream_open(void **stream)
 {
     return (int)cudaStreamCreateWithFlags((cudaStream_t *)stream, cudaStreamNonBlocking);

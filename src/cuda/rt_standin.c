@@ -71,6 +71,60 @@ void ts_rt_free_host(void *p)
     free(p);
 }
 
+const int ts_rt_no_memory = 2, ts_rt_bad_value = 1;
+
+int ts_rt_pin(const void *p, size_t bytes)
+{
+    (void)p;
+    return bytes ? call() : 1;
+}
+
+void ts_rt_unpin(const void *p)
+{
+    (void)p;
+}
+
+/* Everything is done at once: what an event has to be is recorded before it is waited for. */
+int ts_rt_event_open(void **event)
+{
+    const int e = call();
+    *event = e ? NULL : calloc(1, sizeof(bool));
+    return *event ? 0 : 2;
+}
+
+void ts_rt_event_close(void *event)
+{
+    free(event);
+}
+
+int ts_rt_event_record(void *event, void *stream)
+{
+    (void)stream;
+    *(bool *)event = true;
+    return ts_rt_call();
+}
+
+int ts_rt_stream_wait(void *stream, void *event)
+{
+    (void)stream;
+    return *(bool *)event ? ts_rt_call() : 1;
+}
+
+int ts_rt_event_wait(void *event)
+{
+    return *(bool *)event ? call() : 1;
+}
+
+int ts_rt_copy_rows(void *dst, size_t dst_pitch, const void *src, size_t src_pitch, size_t bytes,
+                    size_t rows, void *stream)
+{
+    int e = 0;
+    for (size_t i = 0; i < rows && !e; i++)
+        e = ts_rt_copy((char *)dst + i * dst_pitch, (const char *)src + i * src_pitch, bytes,
+                       stream);
+    return e;
+}
+
 int ts_rt_stream_open(void **stream)
 {
     *stream = NULL;

@@ -50,6 +50,55 @@ static int prep(ts_state *s, const ts_step *st, ts_buf x_buf, const float *vec,
     return e;
 }
 
+/* y = act(x) w^T (+ y) of rows n0..n1-1 of what has w's type and width. */
+static int gemm_rows(ts_state *s, const ts_weight *w, int64_t n0, int64_t n1, const void *data,
+                     ts_buf x, ts_cuda_rows y, bool add, int64_t m)
+{
+    ts_device *d = s->d;
+    const int e = ts_cuda_dequant(d->strip, true, w->source->type, data, n0, n1, w->k, d->stream);
+    return e ? e
+             : ts_rt_gemm_run(d->gemm, y.x, y.ld, add, (const uint16_t *)s->bufs[x], d->strip, m,
+                              n1 - n0, w->k);
+}
+
+/* The same of few tokens. */
+static ts_cuda_mul mul_rows(const ts_state *s, const ts_weight *w, const void *rows, ts_buf x,
+                            ts_cuda_rows y, bool add, int64_t m, int64_t n)
+{
+    return (ts_cuda_mul){.type = w->source->type,
+                         .w = rows,
+                         .x = s->bufs[x],
+                         .ldx = w->k,
+                         .y = y.x,
+                         .ldy = y.ld,
+                         .add = add ? y.x : NULL,
+                         .ldadd = y.ld,
+                         .m = m,
+                         .n = n,
+                         .k = w->k};
+}
+
+/* y = act(x) w^T (+ y), of a weight that comes piece by piece. */
+static int streamed(ts_state *s, const ts_weight *w, ts_buf x, ts_cuda_rows y, bool add, int64_t m)
+{
+    ts_device *d = s->d;
+    int e = 0;
+    for (int64_t n0 = 0, n1; n0 < w->n && !e; n0 = n1) {
+        const void *rows;
+        const ts_cuda_rows part = {y.x + n0, y.ld};
+        if ((e = ts_cuda_stream_next(d->streamed, w, n0, &n1, &rows)))
+            break;
+        if (by_gemm(d, m)) {
+            e = gemm_rows(s, w, 0, n1 - n0, rows, x, part, add, m);
+            continue;
+        }
+        ts_cuda_mul p = mul_rows(s, w, rows, x, part, add, m, n1 - n0);
+        p.fresh = true;
+        e = ts_cuda_mul_run(&p, 1, d->stream);
+    }
+    return e;
+}
+
 /* y = act(x) w^T (+ y), weights dequantised a strip of rows at a time. */
 static int gemm(ts_state *s, const ts_weight *w, ts_buf x, ts_cuda_rows y, bool add, int64_t m)
 {
@@ -60,43 +109,37 @@ static int gemm(ts_state *s, const ts_weight *w, ts_buf x, ts_cuda_rows y, bool 
     int e = 0;
     for (int64_t n0 = 0; n0 < w->n && !e; n0 += strip) {
         const int64_t n1 = n0 + strip < w->n ? n0 + strip : w->n;
-        e = ts_cuda_dequant(d->strip, true, w->source->type, w->data, n0, n1, w->k, d->stream);
-        if (!e)
-            e = ts_rt_gemm_run(d->gemm, y.x + n0, y.ld, add, (const uint16_t *)s->bufs[x], d->strip,
-                               m, n1 - n0, w->k);
+        e = gemm_rows(s, w, n0, n1, w->data, x, (ts_cuda_rows){y.x + n0, y.ld}, add, m);
     }
     return e;
 }
 
 static ts_cuda_mul mul_of(const ts_state *s, const ts_step *st, int64_t m, int64_t r0)
 {
-    const ts_cuda_rows y = rows_of(s, st->dst, r0);
-    ts_cuda_mul p = {.type = st->w->source->type,
-                     .w = st->w->data,
-                     .x = s->bufs[st->a],
-                     .ldx = st->w->k,
-                     .y = y.x,
-                     .ldy = y.ld,
-                     .m = m,
-                     .n = st->w->n,
-                     .k = st->w->k};
-    if (st->op == TS_OP_GLU) {
+    const bool glu = st->op == TS_OP_GLU;
+    ts_cuda_mul p = mul_rows(s, st->w, st->w->data, st->a, rows_of(s, st->dst, r0),
+                             !glu && st->b != TS_NO_BUF, m, st->w->n);
+    if (glu) {
         p.join = st->act == TS_OP_SILU ? TS_CUDA_SILU : TS_CUDA_GELU;
         p.v = st->w2->data;
-    } else if (st->b != TS_NO_BUF) {
-        ts_cuda_rows add = rows_of(s, st->b, 0);
-        p.add = add.x;
-        p.ldadd = add.ld;
     }
     return p;
 }
 
+/* y = act(x) w^T (+ y) by itself. */
+static int matmul(ts_state *s, const ts_weight *w, ts_buf x, ts_cuda_rows y, bool add, int64_t m)
+{
+    if (w->device != s->d->index)
+        return streamed(s, w, x, y, add, m);
+    if (by_gemm(s->d, m))
+        return gemm(s, w, x, y, add, m);
+    const ts_cuda_mul p = mul_rows(s, w, w->data, x, y, add, m, w->n);
+    return ts_cuda_mul_run(&p, 1, s->d->stream);
+}
+
 static int product(ts_state *s, const ts_step *st, int64_t m, int64_t r0)
 {
-    if (by_gemm(s->d, m))
-        return gemm(s, st->w, st->a, rows_of(s, st->dst, r0), st->b != TS_NO_BUF, m);
-    const ts_cuda_mul p = mul_of(s, st, m, r0);
-    return ts_cuda_mul_run(&p, 1, s->d->stream);
+    return matmul(s, st->w, st->a, rows_of(s, st->dst, r0), st->b != TS_NO_BUF, m);
 }
 
 /* Products i..end-1 of the same activations. */
@@ -108,7 +151,7 @@ static int products(ts_state *s, size_t i, size_t end, const ts_batch *b, int64_
     for (; i < end && !e; i++) {
         const ts_step *st = &steps->v[i];
         const int64_t r0 = st->dst == steps->logits ? b->logits_row : 0;
-        if (by_gemm(s->d, m))
+        if (by_gemm(s->d, m) || st->w->device != s->d->index)
             e = product(s, st, m, r0);
         else
             p[n++] = mul_of(s, st, m, r0);
@@ -120,33 +163,21 @@ static int products(ts_state *s, size_t i, size_t end, const ts_batch *b, int64_
 static int glu(ts_state *s, const ts_step *st, const ts_step *to, const ts_cuda_on *on, int64_t m)
 {
     ts_device *d = s->d;
-    if (!by_gemm(d, m)) {
+    const bool comes = st->w->device != d->index || st->w2->device != d->index;
+    if (!by_gemm(d, m) && !comes) {
         const ts_cuda_mul p = mul_of(s, st, m, 0);
         return ts_cuda_mul_run(&p, 1, d->stream);
     }
     ts_cuda_rows y = rows_of(s, st->dst, 0), up = rows_of(s, st->b, 0);
-    int e = gemm(s, st->w, st->a, y, false, m);
+    int e = matmul(s, st->w, st->a, y, false, m);
     if (!e)
-        e = gemm(s, st->w2, st->a, up, false, m);
+        e = matmul(s, st->w2, st->a, up, false, m);
     if (e)
         return e;
-    if (to)
+    if (to && by_gemm(d, m))
         return ts_cuda_glu_bf16(s->bufs[to->dst], st->act == TS_OP_SILU, y.x, y.ld, up.x, up.ld, m,
                                 st->d, d->stream);
     return (st->act == TS_OP_SILU ? ts_cuda_silu_mul : ts_cuda_gelu_mul)(on, y, y, up, st->d);
-}
-
-static ts_cuda_kv kv_of(const ts_state *s, int layer)
-{
-    const ts_device *d = s->d;
-    const ts_hparams *hp = &d->m->hp;
-    const size_t n = ts_cuda_kv_elements(d->plan, d->m);
-    uint16_t *k = s->kv + 2 * (size_t)d->m->layers[layer].kv_index * n;
-    return (ts_cuda_kv){.k = k,
-                        .v = k + n,
-                        .n_ctx = d->plan->n_ctx,
-                        .n_head_kv = hp->n_head_kv,
-                        .head_dim = hp->head_dim};
 }
 
 /* Does attention over m rows leave activations of 15 bits where one wants them? */
@@ -161,7 +192,7 @@ static int attend(ts_state *s, const ts_step *st, const ts_step *to, const ts_cu
     const ts_hparams *hp = &s->d->m->hp;
     ts_cuda_attention a = {.q = rows_of(s, st->a, 0),
                            .o = rows_of(s, st->dst, 0),
-                           .kv = kv_of(s, st->layer),
+                           .kv = ts_cuda_kv_of(s, st->layer),
                            .n_head = hp->n_head,
                            .window = st->window,
                            .scale = hp->attn_scale,
@@ -184,7 +215,7 @@ static int qkv_store(ts_state *s, size_t i, size_t last, const ts_cuda_on *on)
     const ts_hparams *hp = &d->m->hp;
     const ts_step *v = d->plan->steps.v, *st = &v[last];
     const ts_buf q = v[last + 1].op == TS_OP_ATTEND ? v[last + 1].a : TS_NO_BUF;
-    ts_cuda_qkv p = {.kv = kv_of(s, st->layer), .eps = hp->norm_eps};
+    ts_cuda_qkv p = {.kv = ts_cuda_kv_of(s, st->layer), .eps = hp->norm_eps};
     p.k.x = rows_of(s, st->a, 0);
     p.v.x = rows_of(s, st->b, 0);
     p.k.n_heads = p.v.n_heads = hp->n_head_kv;
@@ -213,7 +244,7 @@ static int qkv_store(ts_state *s, size_t i, size_t last, const ts_cuda_on *on)
 
 static int store(ts_state *s, const ts_step *st, const ts_cuda_on *on)
 {
-    ts_cuda_kv kv = kv_of(s, st->layer);
+    ts_cuda_kv kv = ts_cuda_kv_of(s, st->layer);
     return ts_cuda_store(on, rows_of(s, st->a, 0), rows_of(s, st->b, 0), &kv);
 }
 
@@ -321,6 +352,9 @@ static int steps(ts_state *s, const ts_batch *b, size_t first, size_t end, size_
             break;
         *last = i;
         e = step(s, i, b, m);
+        if (!e && st->op == TS_OP_STORE && i >= d->plan->steps.n_main && s->stored &&
+            s->stored[st->layer])
+            e = ts_rt_event_record(s->stored[st->layer], d->stream);
         if (!s->stats || e)
             continue;
         e = ts_rt_wait(d->stream);
@@ -368,7 +402,7 @@ static bool replay(ts_state *s, const ts_batch *b, size_t first, size_t end)
     ts_device *d = s->d;
     bool known;
     size_t last = first;
-    if (d->plain || s->stats || b->m > TS_CUDA_FEW)
+    if (d->plain || s->stats || b->m > TS_CUDA_FEW || first >= d->plan->steps.n_main)
         return false;
     ts_cuda_shape *g = find_shape(s, b, first, &known);
     g->used = ++s->runs;

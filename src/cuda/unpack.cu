@@ -230,6 +230,7 @@ template <int GRAIN>
 static __global__ void __launch_bounds__(THREADS)
     unpack(uint8_t *dst, const uint8_t *packed, unpack_job j)
 {
+    ts_in_turn();
     TS_SHARED(uint8_t, shared);
     const int64_t group = blockIdx.x / j.runs, b0 = (int64_t)(blockIdx.x % j.runs) * j.run;
     const int blocks = j.blocks - b0 < j.run ? (int)(j.blocks - b0) : j.run;

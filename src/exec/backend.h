@@ -66,8 +66,9 @@ typedef struct ts_backend {
                         const float *v, ts_error *err);
     /* The plan's stream device's: weights of the streamed layers from `first` on begin to come, in
      * their order, and until stream_end run takes those layers' steps of the second list, in order.
-     * Other sessions' streams wait. stream_end follows in any case, when all are queued. */
-    ts_status (*stream_begin)(ts_state *s, int64_t first, ts_error *err);
+     * Other sessions' streams wait. stream_end follows in any case, when all are queued. `wait`:
+     * until as much as there is room for has come. */
+    ts_status (*stream_begin)(ts_state *s, int64_t first, bool wait, ts_error *err);
     void (*stream_end)(ts_state *s);
     /* Measures how long a layer's weights take to come, in seconds. */
     ts_status (*stream_time)(ts_state *s, double *seconds, ts_error *err);

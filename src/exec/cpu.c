@@ -237,8 +237,10 @@ static size_t cpu_stats(const ts_state *s, ts_work out[TS_MAX_WORK])
             w->matrix = matrix;
             if (matrix) {
                 size_t bytes = st->w->bytes + (products == 2 ? st->w2->bytes : 0);
-                w->n_weights += products;
-                w->weight_bytes += bytes;
+                if (i < steps->n_main) { /* the second list has them again */
+                    w->n_weights += products;
+                    w->weight_bytes += bytes;
+                }
                 w->bytes += (double)s->calls[i] * (double)bytes;
                 double row_flops = 2.0 * products * (double)st->w->n * (double)st->w->k;
                 w->flops += (double)s->rows[i] * row_flops;

@@ -180,7 +180,7 @@ ts_status ts_stream_batch(ts_run *r, const ts_batch *b, int64_t keep, ts_error *
         s = bring_kv(r, b, l, err);
     if (s)
         return s;
-    s = be->stream_begin(state, keep, err);
+    s = be->stream_begin(state, keep, false, err);
     if (!s)
         s = lead(r, b, keep, &from, err);
     if (!s)
@@ -209,19 +209,26 @@ void ts_stream_forget(ts_run *r, int64_t pos0)
 /* --- rates ------------------------------------------------------------------ */
 
 /* Seconds of steps first..end-1 the second time, all that they queued included: a row is asked for
- * from the device that ran them. */
+ * from the device that ran them. Of the second list, what there is room for has come before. */
 static ts_status timed(ts_run *r, const ts_batch *b, size_t first, size_t end, double *seconds,
                        ts_error *err)
 {
+    const bool second = first >= r->d->plan->steps.n_main;
     const int sd = r->d->plan->stream.device;
     const ts_step *last = &r->d->plan->steps.v[end - 1];
     const bool asks = last->device == sd && last->op != TS_OP_COPY && last->dst != TS_NO_BUF;
     for (int i = 0; i < 2; i++) {
+        ts_status s = second ? r->d->be[sd]->stream_begin(
+                                   r->state[sd], r->d->plan->steps.v[first].layer, true, err)
+                             : TS_OK;
         const double t0 = ts_now();
-        ts_status s = ts_run_steps(r, b, first, end, err);
+        if (!s)
+            s = ts_run_steps(r, b, first, end, err);
         if (!s && asks)
             s = r->d->be[sd]->get(r->state[sd], last->dst, 0, 1,
                                   r->d->be[0]->row(r->state[0], last->dst, 0), err);
+        if (second)
+            r->d->be[sd]->stream_end(r->state[sd]);
         if (s)
             return s;
         *seconds = ts_now() - t0;
@@ -249,12 +256,8 @@ static ts_status measure(ts_run *r, ts_stream_rates *out, ts_error *err)
     for (int i = 0; i < 2; i++) {
         const ts_batch b = {.m = out->m[i]};
         ts_status s = timed(r, &b, c0, c1, &out->cpu[i], err);
-        if (s)
-            return s;
-        s = r->d->be[sd]->stream_begin(r->state[sd], l, err);
         if (!s)
             s = timed(r, &b, g0, g1, &out->gpu[i], err);
-        r->d->be[sd]->stream_end(r->state[sd]);
         if (s)
             return s;
     }

@@ -250,7 +250,7 @@ static ts_status split_at(ts_plan *p, int64_t n, ts_stream_mode stream, ts_model
     if (!any_accel(&p->steps) && stream != TS_STREAM_ON)
         p->n_devices = 1;
     count_layers(p, m);
-    if (stream != TS_STREAM_OFF && (s = ts_plan_stream(p, m, err))) {
+    if (stream != TS_STREAM_OFF && (s = ts_plan_stream(p, m, split, err))) {
         ts_plan_free(p);
         return s;
     }

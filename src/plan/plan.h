@@ -109,7 +109,7 @@ int ts_layer_weights(const ts_layer *l, ts_weight *out[TS_LAYER_WEIGHTS]);
 
 /* Finds what can be streamed, appends the second list of steps and writes p->stream, with the least
  * memory that will do. Where nothing can, p->stream.device stays 0. TS_NO_MEMORY. */
-ts_status ts_plan_stream(ts_plan *p, ts_model *m, ts_error *err);
+ts_status ts_plan_stream(ts_plan *p, ts_model *m, const ts_split *split, ts_error *err);
 
 /* Rows of w in a piece of the stream, a multiple of what its kernel set packs together. */
 int64_t ts_stream_rows(const ts_stream *t, const ts_weight *w);

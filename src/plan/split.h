@@ -48,6 +48,7 @@ typedef struct ts_split {
                              TS_GPU_LAYERS_AUTO: what fits                                  */
     const ts_override *overrides; /* the last that is found counts */
     size_t n_overrides;
+    size_t stream_piece; /* bytes that weights are streamed by; 0: the default */
 } ts_split;
 
 /* Writes w->device and the layers' device and kv_index, for this number of layers (which isn't

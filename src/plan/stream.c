@@ -8,6 +8,9 @@
 /* Bytes of a piece: of a fast link a tenth of a millisecond, many times what starting a copy takes.
  */
 #define PIECE ((size_t)8 << 20)
+/* Products are fastest of round numbers of rows. (A multiple of what any kernel set packs
+ * together.) */
+#define ROUND 256
 /* A piece that is used, one that is being copied, and some to come. */
 #define LEAST 4
 
@@ -23,7 +26,9 @@ int64_t ts_stream_rows(const ts_stream *t, const ts_weight *w)
 {
     const int64_t group = w->kset->group > 0 ? w->kset->group : 1;
     const int64_t rows = (int64_t)(t->piece / packed_rows(w, group)) * group;
-    return rows < group ? group : rows < w->n ? rows : w->n;
+    if (rows >= w->n)
+        return w->n;
+    return rows < group ? group : rows > ROUND ? rows - rows % ROUND : rows;
 }
 
 /* Layers of other accelerators stay as they are. */
@@ -91,7 +96,7 @@ static void give_back(const kept *k)
     }
 }
 
-ts_status ts_plan_stream(ts_plan *p, ts_model *m, ts_error *err)
+ts_status ts_plan_stream(ts_plan *p, ts_model *m, const ts_split *split, ts_error *err)
 {
     const int64_t n = m->hp.n_layer;
     if (p->n_devices < 2 || !p->dev[1].kind->streams)
@@ -100,7 +105,7 @@ ts_status ts_plan_stream(ts_plan *p, ts_model *m, ts_error *err)
     if (!k)
         return ts_fail(err, TS_NO_MEMORY, "no memory for the step list");
     p->stream.device = 1;
-    p->stream.piece = PIECE;
+    p->stream.piece = split->stream_piece ? split->stream_piece : PIECE;
     int64_t taken = 0;
     bool leading = true;
     for (int64_t i = 0; i < n; i++) {

@@ -1,0 +1,242 @@
+/* stream.c - see stream.h. */
+#include "cuda/stream.h"
+
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "cuda/rt.h"
+#include "cuda/unpack.h"
+
+typedef struct piece {
+    const ts_weight *w;
+    int64_t n0, n1;
+    int layer;
+    const uint8_t *from; /* the CPU's */
+    size_t bytes;
+} piece;
+
+typedef struct place {
+    uint8_t *mem;
+    void *here, *used; /* events: the copy is done; its piece has been unpacked */
+} place;
+
+struct ts_cuda_stream {
+    void *copies, *stream;
+    uint8_t *ring, *source;
+    place *places;
+    int64_t n_places;
+    piece *pieces;
+    int64_t n_pieces;
+    int64_t asked, next; /* the next piece to be copied, and to be used */
+    int64_t first;       /* piece that was the first to come            */
+    int64_t n_layers;
+    /* What is pinned. */
+    const void *pinned[2];
+    int n_pinned;
+};
+
+/* --- the list ------------------------------------------------------------------- */
+
+/* Calls f for each product of the second list whose weight is the CPU's, in order. */
+static void each(const ts_plan *p, void (*f)(void *arg, const ts_weight *w, int layer), void *arg)
+{
+    for (size_t i = p->steps.n_main; i < p->steps.n; i++) {
+        const ts_step *st = &p->steps.v[i];
+        const bool glu = st->op == TS_OP_GLU;
+        if (st->device != p->stream.device || (!glu && st->op != TS_OP_MATMUL))
+            continue;
+        if (st->w->device == 0)
+            f(arg, st->w, st->layer);
+        if (glu && st->w2->device == 0)
+            f(arg, st->w2, st->layer);
+    }
+}
+
+typedef struct listing {
+    ts_cuda_stream *t; /* pieces NULL: they are counted */
+    const ts_stream *plan;
+    const uint8_t *lo, *hi; /* of what is packed */
+} listing;
+
+static size_t bytes_of(const ts_weight *w, int64_t rows)
+{
+    return w->kset->packed_bytes ? w->kset->packed_bytes(rows, w->k)
+                                 : w->source->size / (size_t)w->n * (size_t)rows;
+}
+
+static void list(void *arg, const ts_weight *w, int layer)
+{
+    listing *l = arg;
+    const int64_t rows = ts_stream_rows(l->plan, w);
+    const uint8_t *data = w->data;
+    for (int64_t n0 = 0; n0 < w->n; n0 += rows, l->t->n_pieces++) {
+        if (!l->t->pieces)
+            continue;
+        const int64_t n1 = n0 + rows < w->n ? n0 + rows : w->n;
+        l->t->pieces[l->t->n_pieces] =
+            (piece){w, n0, n1, layer, data + bytes_of(w, n0), bytes_of(w, n1 - n0)};
+    }
+    if (!w->kset->packed_bytes)
+        return;
+    l->lo = !l->lo || data < l->lo ? data : l->lo;
+    l->hi = data + w->bytes > l->hi ? data + w->bytes : l->hi;
+}
+
+/* The packed arena is pinned: whole pages, so that its neighbours may be, too. */
+static void pin(ts_cuda_stream *t, const listing *l, const ts_log *log)
+{
+    if (!l->lo)
+        return;
+    const uintptr_t page = 4096, lo = (uintptr_t)l->lo / page * page;
+    const size_t bytes = (((uintptr_t)l->hi + page - 1) / page * page) - lo;
+    const int e = ts_rt_pin((const void *)lo, bytes);
+    if (e)
+        ts_logf(log, TS_LOG_DEBUG, "streamed weights can't be pinned (%s): they come slower",
+                ts_rt_text(e));
+    else
+        t->pinned[t->n_pinned++] = (const void *)lo;
+}
+
+/* --- open and close --------------------------------------------------------------- */
+
+void ts_cuda_stream_close(ts_cuda_stream *t)
+{
+    if (!t)
+        return;
+    ts_rt_wait(t->copies);
+    for (int i = 0; i < t->n_pinned; i++)
+        ts_rt_unpin(t->pinned[i]);
+    for (int64_t i = 0; t->places && i < t->n_places; i++) {
+        ts_rt_event_close(t->places[i].here);
+        ts_rt_event_close(t->places[i].used);
+    }
+    ts_rt_stream_close(t->copies);
+    ts_rt_free(t->ring);
+    ts_rt_free(t->source);
+    free(t->places);
+    free(t->pieces);
+    free(t);
+}
+
+static int allocate(ts_cuda_stream *t, const ts_plan *plan, const ts_log *log)
+{
+    const ts_stream *s = &plan->stream;
+    listing l = {.t = t, .plan = s};
+    int e;
+    each(plan, list, &l);
+    t->places = ts_calloc((size_t)s->pieces, sizeof *t->places);
+    t->pieces = ts_calloc((size_t)t->n_pieces, sizeof *t->pieces);
+    if (!t->places || !t->pieces)
+        return ts_rt_no_memory;
+    t->n_pieces = 0;
+    each(plan, list, &l);
+    if ((e = ts_rt_stream_open(&t->copies)) ||
+        (e = ts_rt_alloc((void **)&t->ring, (size_t)s->pieces * s->piece)) ||
+        (e = ts_rt_alloc((void **)&t->source, s->source)))
+        return e;
+    for (; t->n_places < s->pieces; t->n_places++) {
+        place *p = &t->places[t->n_places];
+        p->mem = t->ring + (size_t)t->n_places * s->piece;
+        if ((e = ts_rt_event_open(&p->here)) || (e = ts_rt_event_open(&p->used)))
+            return e;
+    }
+    pin(t, &l, log);
+    return 0;
+}
+
+int ts_cuda_stream_open(ts_cuda_stream **out, const ts_plan *plan, void *stream, const ts_log *log)
+{
+    *out = NULL;
+    ts_cuda_stream *t = ts_calloc(1, sizeof *t);
+    if (!t)
+        return ts_rt_no_memory;
+    t->stream = stream;
+    t->n_layers = plan->stream.n_layers;
+    const int e = allocate(t, plan, log);
+    if (e)
+        ts_cuda_stream_close(t);
+    else
+        *out = t;
+    return e;
+}
+
+/* --- pieces ----------------------------------------------------------------------- */
+
+/* Asks for the next piece. Its place was another's: `used` tells when that was unpacked. */
+static int ask(ts_cuda_stream *t)
+{
+    const piece *p = &t->pieces[t->asked];
+    const place *to = &t->places[t->asked % t->n_places];
+    int e = 0;
+    if (t->asked - t->first >= t->n_places)
+        e = ts_rt_stream_wait(t->copies, to->used);
+    if (!e)
+        e = ts_rt_copy(to->mem, p->from, p->bytes, t->copies);
+    if (!e)
+        e = ts_rt_event_record(to->here, t->copies);
+    t->asked++;
+    return e;
+}
+
+int ts_cuda_stream_begin(ts_cuda_stream *t, int64_t first, bool wait)
+{
+    int64_t i = 0;
+    while (i < t->n_pieces && t->pieces[i].layer < first)
+        i++;
+    t->first = t->asked = t->next = i;
+    /* A batch that broke off may have left copies under way, and products that read. */
+    int e = ts_rt_wait(t->stream);
+    if (!e)
+        e = ts_rt_wait(t->copies);
+    while (!e && t->asked < t->n_pieces && t->asked < i + t->n_places)
+        e = ask(t);
+    return e || !wait ? e : ts_rt_wait(t->copies);
+}
+
+int ts_cuda_stream_next(ts_cuda_stream *t, const ts_weight *w, int64_t n0, int64_t *n1,
+                        const void **rows)
+{
+    if (t->next >= t->asked || t->pieces[t->next].w != w || t->pieces[t->next].n0 != n0)
+        return ts_rt_bad_value;
+    const piece *p = &t->pieces[t->next];
+    const place *at = &t->places[t->next % t->n_places];
+    int e = ts_rt_stream_wait(t->stream, at->here);
+    if (!e && w->kset->packed_bytes)
+        e = ts_cuda_unpack(t->source, at->mem, w->kset->packing, p->n1 - p->n0, w->k, 0,
+                           p->n1 - p->n0, t->stream);
+    else if (!e)
+        e = ts_rt_copy(t->source, at->mem, p->bytes, t->stream);
+    if (!e)
+        e = ts_rt_event_record(at->used, t->stream);
+    t->next++;
+    if (!e && t->asked < t->n_pieces)
+        e = ask(t);
+    *n1 = p->n1;
+    *rows = t->source;
+    return e;
+}
+
+int ts_cuda_stream_time(ts_cuda_stream *t, double *seconds)
+{
+    const int64_t n = t->n_pieces < t->n_places ? t->n_pieces : t->n_places;
+    size_t bytes = 0, all = 0;
+    double least = 0;
+    int e = ts_rt_wait(t->stream);
+    for (int i = 0; i < 3 && !e; i++) {
+        const double t0 = ts_now();
+        bytes = 0;
+        for (int64_t j = 0; j < n && !e; j++) {
+            bytes += t->pieces[j].bytes;
+            e = ts_rt_copy(t->places[j].mem, t->pieces[j].from, t->pieces[j].bytes, t->copies);
+        }
+        if (!e)
+            e = ts_rt_wait(t->copies);
+        const double s = ts_now() - t0;
+        least = i == 0 || s < least ? s : least;
+    }
+    for (int64_t j = 0; j < t->n_pieces; j++)
+        all += t->pieces[j].bytes;
+    *seconds = bytes ? least * (double)all / (double)bytes / (double)t->n_layers : 0;
+    return e;
+}

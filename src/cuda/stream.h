@@ -1,0 +1,33 @@
+/* stream.h - weights that the CPU keeps, brought piece by piece for the products of one batch.
+ *
+ * Pieces are rows of a weight as the CPU has packed them, in the order in which steps use them.
+ * They are copied from the CPU's own memory, which is pinned, on a stream of their own, into a ring
+ * of places; the device's stream waits for a piece, unpacks it, and gives the place free for the
+ * next copy. The host never waits. */
+#ifndef TS_CUDA_STREAM_H
+#define TS_CUDA_STREAM_H
+
+#include <stdbool.h>
+
+#include "plan/plan.h"
+
+typedef struct ts_cuda_stream ts_cuda_stream;
+
+/* For the plan's stream device, after the CPU has loaded its weights; `stream` is where they are
+ * used. 0, or an error of rt.h's; *out is NULL then. */
+int ts_cuda_stream_open(ts_cuda_stream **out, const ts_plan *plan, void *stream, const ts_log *log);
+void ts_cuda_stream_close(ts_cuda_stream *t);
+
+/* Pieces of layers from `first` on begin to come; what was under way before has been used. `wait`:
+ * until all that there is room for is there. */
+int ts_cuda_stream_begin(ts_cuda_stream *t, int64_t first, bool wait);
+
+/* The next piece: rows n0..*n1-1 of w, which must be the one whose turn it is. *rows is the source
+ * of these rows alone, until the next call; both for kernels that are queued from now on. */
+int ts_cuda_stream_next(ts_cuda_stream *t, const ts_weight *w, int64_t n0, int64_t *n1,
+                        const void **rows);
+
+/* Seconds in which a layer comes. */
+int ts_cuda_stream_time(ts_cuda_stream *t, double *seconds);
+
+#endif
