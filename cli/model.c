@@ -69,6 +69,10 @@ static ts_status choose_gpus(const model_opts *m, ts_engine_options *o, ts_error
     }
     o->override_tensors = (const char *const *)m->overrides.v;
     o->n_override_tensors = m->overrides.n;
+    if (m->stream)
+        o->stream = strcmp(m->stream, "on") == 0    ? TS_STREAM_ON
+                    : strcmp(m->stream, "off") == 0 ? TS_STREAM_OFF
+                                                    : TS_STREAM_AUTO;
     return m->vram ? parse_size(m->vram, &o->vram_limit, err) : TS_OK;
 }
 

@@ -8,7 +8,7 @@
 typedef struct model_opts {
     const char *path, *isa, *prefill, *pack_cache;
     int64_t threads, ctx, ubatch; /* 0: the library's choice */
-    const char *gpu_layers, *vram;
+    const char *gpu_layers, *vram, *stream;
     opt_strs overrides; /* opt_strs_free when done */
     bool verbose, amx, no_amx, check_finite;
     ts_log_level level; /* of the log; stays where it is while the engine is open */
@@ -42,7 +42,11 @@ typedef struct model_opts {
         OPT("GPU", "-ot, --override-tensor", OPT_STRS, &(o)->overrides, "RE=DEV",                  \
             "weights whose names match go to CPU, CUDA0, ..."),                                    \
         OPT("GPU", "--vram-limit", OPT_STR, &(o)->vram, "SIZE",                                    \
-            "memory to take of each GPU: 6G, 800M", .def = "what is free, less a margin")
+            "memory to take of each GPU: 6G, 800M", .def = "what is free, less a margin"),         \
+        OPT("GPU", "--stream", OPT_CHOICE, &(o)->stream, NULL,                                     \
+            "bring the CPU's weights to a GPU for prompts: where it is faster, never, or from 32 " \
+            "tokens on",                                                                           \
+            .choices = "auto|off|on", .def = "auto")
 #define CHECK_OPTION(o)                                                                            \
     OPT("Model", "--check-finite", OPT_FLAG, &(o)->check_finite, NULL,                             \
         "look at all that every step writes, end at a NaN or infinity; slow")
