@@ -60,6 +60,7 @@ function(ts_cuda_standin_device)
     set(host ${ts_cuda_sources} ${PROJECT_SOURCE_DIR}/src/cuda/rt_standin.c)
     set_target_properties(ts_cuda_standin PROPERTIES POSITION_INDEPENDENT_CODE ON)
     add_executable(test_cuda_device ${PROJECT_SOURCE_DIR}/tests/test_cuda_device.c ${host})
+    target_compile_definitions(test_cuda_device PRIVATE "TS_CUDA_PIECE=(size_t)4000")
     target_link_libraries(test_cuda_device PRIVATE ts_check ts_internal $<TARGET_FILE:ts_cuda_standin>)
     add_dependencies(test_cuda_device ts_cuda_standin)
     set_target_properties(test_cuda_device PROPERTIES LINKER_LANGUAGE CXX

@@ -30,8 +30,9 @@ static ts_engine_split layers(int64_t n)
         .split = {.accels = &gpu, .n_accels = n < 0 ? 0 : 1, .n_gpu_layers = n}, .backends = cuda};
 }
 
-static ts_status open_engine(ts_engine **e, const char *path, const ts_engine_split *split,
-                             ts_error *err)
+static ts_status open_threads(ts_engine **e, const char *path, const ts_engine_split *split,
+                              int n_threads, bool (*progress)(void *, double), void *user,
+                              ts_error *err)
 {
     ts_engine_options o;
     ts_engine_options_init(&o);
@@ -39,9 +40,17 @@ static ts_status open_engine(ts_engine **e, const char *path, const ts_engine_sp
     o.n_ctx = CTX;
     o.n_ubatch = 24;
     o.n_logits = 3;
-    o.n_threads = 1;
+    o.n_threads = n_threads;
+    o.progress = progress;
+    o.progress_user = user;
     o.stream = TS_STREAM_OFF;
     return ts_engine_open_split(e, path, &o, split, err);
+}
+
+static ts_status open_engine(ts_engine **e, const char *path, const ts_engine_split *split,
+                             ts_error *err)
+{
+    return open_threads(e, path, split, 1, NULL, NULL, err);
 }
 
 typedef struct part {
@@ -182,6 +191,44 @@ static void test_no_graphs(const char *path, const ts_token *t)
     ts_rt_no_graphs = false;
     CHECK(ts_rt_replays == 0 && memcmp(want, got, n * sizeof *got) == 0);
     ts_engine_close(e);
+}
+
+/* Says stop once so much is loaded. */
+static bool until(void *user, double done)
+{
+    double *p = user;
+    CHECK(done >= p[1] && done <= 1);
+    p[1] = done;
+    return done < p[0];
+}
+
+/* Several threads upload what one does, say how far they are, stop when told to, and stop when one
+ * fails. */
+static void test_loaders(const char *path, const ts_token *t)
+{
+    static float want[20 * 600], got[20 * 600];
+    ts_error err = {0};
+    ts_engine *e = NULL;
+    ts_engine_split split = layers(3);
+    REQUIRE(open_engine(&e, path, &split, &err) == TS_OK);
+    const size_t n = timeline(e, steady, STEADY, t, want);
+    ts_engine_close(e);
+    for (int threads = 2; threads <= 9; threads += 7) {
+        double done[2] = {2, 0};
+        REQUIRE(open_threads(&e, path, &split, threads, until, done, &err) == TS_OK);
+        CHECK(done[1] == 1);
+        CHECK(timeline(e, steady, STEADY, t, got) == n && !memcmp(want, got, n * sizeof *got));
+        ts_engine_close(e);
+        e = NULL;
+        done[0] = 0.5;
+        done[1] = 0;
+        CHECK(open_threads(&e, path, &split, threads, until, done, &err) == TS_CANCELLED && !e);
+        ts_rt_calls = 0;
+        ts_rt_fails_at = 40;
+        CHECK(open_threads(&e, path, &split, threads, NULL, NULL, &err) == TS_IO && !e &&
+              strstr(err.msg, "an upload failed: told to fail"));
+        ts_rt_fails_at = -1;
+    }
 }
 
 /* Two sessions at once share the GPU's stream and its pieces: each gets what it would alone. */
@@ -383,7 +430,7 @@ static void test_failures(const char *path, const ts_token *t)
             break;
     }
     ts_rt_fails_at = -1;
-    CHECK_MSG(at == 3 && errors == at - 1 && ts_rt_graphs == 0, "%d calls, %d errors", (int)at,
+    CHECK_MSG(at == 4 && errors == at - 1 && ts_rt_graphs == 0, "%d calls, %d errors", (int)at,
               errors);
     ts_session_close(s);
     ts_engine_close(e);
@@ -410,6 +457,7 @@ int main(void)
         if (i < 4 || strcmp(types[i], "F16") == 0)
             test_same(arch, path, i % 4 == 3 ? 4 : 2, t);
         if (i == 0) {
+            test_loaders(path, t);
             test_graphs(path, t);
             test_no_graphs(path, t);
             test_two_sessions(path, t);

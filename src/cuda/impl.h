@@ -21,8 +21,12 @@
 /* Up to so many tokens are multiplied with 15-bit activations. */
 #define TS_CUDA_FEW 8
 
-/* Bytes that cross at once, of pinned memory. */
+/* Bytes that cross at once, of pinned memory. A test has smaller ones, so that tiny models have
+ * many.
+ */
+#ifndef TS_CUDA_PIECE
 #define TS_CUDA_PIECE ((size_t)4 << 20)
+#endif
 /* Threads that load, at most: what feeds PCI Express 5 from the page cache. Two pieces each. */
 #define TS_CUDA_LOADERS 8
 /* Graphs that a session keeps for a segment. */

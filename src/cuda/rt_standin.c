@@ -14,7 +14,8 @@ size_t ts_rt_memory = (size_t)1 << 32;
 
 int ts_rt_call(void)
 {
-    return ts_rt_calls++ == ts_rt_fails_at ? 2 : 0;
+    /* from several threads when a model is loaded */
+    return __atomic_fetch_add(&ts_rt_calls, 1, __ATOMIC_RELAXED) == ts_rt_fails_at ? 2 : 0;
 }
 
 /* Of what may not happen during a recording. */
