@@ -51,21 +51,32 @@ static ts_status parse_size(const char *text, size_t *out, ts_error *err)
     return TS_OK;
 }
 
+ts_status model_gpu_layers(const char *text, int64_t *out, ts_error *err)
+{
+    char *end;
+    if (strcmp(text, "auto") == 0) {
+        *out = TS_GPU_LAYERS_AUTO;
+        return TS_OK;
+    }
+    if (strcmp(text, "all") == 0) {
+        *out = INT32_MAX;
+        return TS_OK;
+    }
+    errno = 0;
+    const long long v = strtoll(text, &end, 10);
+    if (errno || end == text || *end || v < 0 || v > INT32_MAX)
+        return ts_fail(err, TS_BAD_ARG, "-ngl wants a number of layers, 'auto' or 'all', not '%s'",
+                       text);
+    *out = v;
+    return TS_OK;
+}
+
 static ts_status choose_gpus(const model_opts *m, ts_engine_options *o, ts_error *err)
 {
-    const char *n = m->gpu_layers;
-    if (n && strcmp(n, "auto") == 0) {
-        o->n_gpu_layers = TS_GPU_LAYERS_AUTO;
-    } else if (n && strcmp(n, "all") == 0) {
-        o->n_gpu_layers = INT32_MAX;
-    } else if (n) {
-        char *end;
-        errno = 0;
-        const long long v = strtoll(n, &end, 10);
-        if (errno || end == n || *end || v < 0 || v > INT32_MAX)
-            return ts_fail(err, TS_BAD_ARG,
-                           "-ngl wants a number of layers, 'auto' or 'all', not '%s'", n);
-        o->n_gpu_layers = v;
+    if (m->gpu_layers) {
+        ts_status st = model_gpu_layers(m->gpu_layers, &o->n_gpu_layers, err);
+        if (st)
+            return st;
     }
     o->override_tensors = (const char *const *)m->overrides.v;
     o->n_override_tensors = m->overrides.n;

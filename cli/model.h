@@ -39,8 +39,10 @@ typedef struct model_opts {
 #define GPU_OPTIONS(o)                                                                             \
     OPT("GPU", "-ngl, --gpu-layers, --n-gpu-layers", OPT_STR, &(o)->gpu_layers, "N",               \
         "layers on GPUs, from the last; auto: what fits; all", .def = "0"),                        \
-        OPT("GPU", "-ot, --override-tensor", OPT_STRS, &(o)->overrides, "RE=DEV",                  \
-            "weights whose names match go to CPU, CUDA0, ..."),                                    \
+        GPU_PLACE_OPTIONS(o)
+#define GPU_PLACE_OPTIONS(o)                                                                       \
+    OPT("GPU", "-ot, --override-tensor", OPT_STRS, &(o)->overrides, "RE=DEV",                      \
+        "weights whose names match go to CPU, CUDA0, ..."),                                        \
         OPT("GPU", "--vram-limit", OPT_STR, &(o)->vram, "SIZE",                                    \
             "memory to take of each GPU: 6G, 800M", .def = "what is free, less a margin")
 #define PACK_CACHE_OPTION(o)                                                                       \
@@ -54,6 +56,9 @@ typedef struct model_opts {
  * (TS_CANCELLED). n_logits as in ts_engine_options. */
 ts_status model_open(ts_engine **out, model_opts *m, int64_t n_logits, bool plan_only,
                      ts_error *err);
+
+/* The value of -ngl: a number, "auto" or "all". */
+ts_status model_gpu_layers(const char *text, int64_t *out, ts_error *err);
 
 /* The token this model puts before a text by itself (BOS), or -1. */
 ts_status model_bos(const ts_engine *e, ts_token *bos, ts_error *err);

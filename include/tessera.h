@@ -146,6 +146,10 @@ typedef struct ts_engine_info {
     int n_threads;
     double load_seconds;
     bool int8_prefill; /* as asked for in the options             */
+    /* What the plan decided: layers on GPUs, more than n_layer with the output matrix; and the GPUs
+     * that have a part of the model, "CUDA0 NVIDIA L4, CUDA1 NVIDIA L4", "" without any. */
+    int64_t n_gpu_layers;
+    char gpus[256];
 } ts_engine_info;
 
 TS_API void ts_engine_get_info(const ts_engine *e, ts_engine_info *info);

@@ -1,6 +1,7 @@
 /* engine.c - from a path to a loaded model. */
 #include "engine.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -209,6 +210,15 @@ ts_status ts_engine_open_split(ts_engine **out, const char *path, const ts_engin
     return TS_OK;
 }
 
+/* "CUDA0 NVIDIA L4, CUDA1 NVIDIA L4", cut where there is no room for more. */
+static void name_gpus(const ts_engine *e, char *out, size_t n)
+{
+    size_t at = 0;
+    for (int i = 1; i < e->plan.n_devices && at < n; i++)
+        at += (size_t)snprintf(out + at, n - at, "%s%s%s%s", i > 1 ? ", " : "", e->plan.dev[i].name,
+                               e->gpus.n ? " " : "", e->gpus.n ? e->gpus.info[i - 1].name : "");
+}
+
 void ts_engine_get_info(const ts_engine *e, ts_engine_info *info)
 {
     *info = (ts_engine_info){
@@ -227,6 +237,8 @@ void ts_engine_get_info(const ts_engine *e, ts_engine_info *info)
     info->n_ubatch = e->plan.n_ubatch;
     info->n_threads = e->plan.n_threads;
     info->int8_prefill = e->plan.int8_prefill;
+    info->n_gpu_layers = e->plan.n_gpu_layers;
+    name_gpus(e, info->gpus, sizeof info->gpus);
 }
 
 ts_status ts_engine_plan(const ts_engine *e, bool json, char **out, ts_error *err)

@@ -73,6 +73,27 @@ def plans(model):
     check("CUDA0" in out and "KV cache, 1" in out and "2 copies between devices" in out, out)
 
 
+def bench(model):
+    """Every -ngl of the list, each with what was decided; a split is compared with no peak of the CPU."""
+    quick = ["bench", "-m", model, "-p", 12, "-n", 2, "-r", 1, "-t", 1, "--isa", "ref"]
+    tests = json.loads(good(*quick, "-ngl", "0,1,all", "-o", "json", env=GPU).out)
+    check([t["n_gpu_layers"] for t in tests] == [0, 0, 1, 1, 3, 3], tests)
+    for t in tests:
+        split = t["n_gpu_layers"] > 0
+        check(t["gpu_info"] == ("CUDA0 stand-in" if split else ""), t)
+        check(t["backends"] == ("CPU,CUDA" if split else "CPU"), t)
+        check((t["bound"] is None) == (t["share"] is None) == split, t)
+        check((t["achieved_gbps"] if t["n_gen"] else t["achieved_tflops"]) > 0, t)
+    out = good(*quick, "-ngl", 1, "-ot", "ffn_up=CPU", env=GPU).out.splitlines()
+    ngl = [c.strip() for c in out[0].split("|")].index("ngl")
+    rows = [[c.strip() for c in l.split("|")] for l in out[2:4]]
+    check(all(r[ngl] == "1" and "CPU ref, CUDA" in r for r in rows), out)
+    check("ngl" not in good(*quick, "-n", 0, env=NONE).out)
+    check("n_gpu_layers" in good(*quick, "-n", 0, "-o", "csv", env=NONE).out)
+    bad([*quick, "-ngl", "1,x"], "-ngl wants a number of layers", env=GPU)
+    bad([*quick, "-ngl", "3", "--vram-limit", "1K"], "CUDA0 would have to hold", env=GPU)
+
+
 def limits(model):
     need = [d for d in plan(model, "-ngl", "99")["devices"] if d["name"] == "CUDA0"][0]
     size = need["weight_bytes"] + need["kv_bytes"] + need["buffer_bytes"]
@@ -103,6 +124,7 @@ with Folder() as folder:
     model = folder.model("m.gguf", type="Q4_K_M")
     splits(model)
     plans(model)
+    bench(model)
     limits(model)
     refusals(model)
 done("gpu_cli")
