@@ -318,7 +318,7 @@ static int bench_with(bench_opts *o)
     free(b.ids);
     opt_strs_free(&o->models);
     opt_strs_free(&o->gpu_layers);
-    opt_strs_free(&o->model.overrides);
+    model_opts_free(&o->model);
     return st ? model_failed(&err) : CLI_OK;
 }
 
@@ -332,6 +332,7 @@ int cmd_bench(int argc, char **argv)
         .threads = {1, {0}},
         .batch = 2048,
         .reps = 5,
+        .model = MODEL_OPTS,
         .format = "md",
     };
     const opt table[] = {
@@ -349,7 +350,7 @@ int cmd_bench(int argc, char **argv)
         OPT("Model", "-v, --verbose", OPT_FLAG, &o.model.verbose, NULL,
             "print the library's log to stderr"),
         OPT("GPU", "-ngl, --gpu-layers, --n-gpu-layers", OPT_STRS, &o.gpu_layers, "N[,N]",
-            "layers on GPUs, from the last; auto: what fits; all", .def = "0"),
+            "layers on GPUs, from the last; auto: what fits; all", .def = "auto"),
         GPU_PLACE_OPTIONS(&o.model),
         OPT("Tests", "-p, --n-prompt", OPT_INTS, &o.prompts, "N[,N]",
             "prefill this many tokens; 0: no such test", .min = 0, .max = 1048576),
@@ -378,5 +379,10 @@ int cmd_bench(int argc, char **argv)
         OPT_TABLE(table),
     };
     int status = opt_start(&cmd, argc, argv);
+    if (status == OPT_GO && o.model.list_devices) {
+        opt_strs_free(&o.models);
+        opt_strs_free(&o.gpu_layers);
+        return model_list_devices(&o.model);
+    }
     return status == OPT_GO ? bench_with(&o) : status;
 }

@@ -340,8 +340,10 @@ ts_status bench_print(bench_printer *p, const bench_result *r, ts_error *err)
 {
     fields f = {0};
 
-    if (p->n == 0)
+    if (p->n == 0) {
+        p->show_ngl |= r->info.gpus[0] != 0;
         header(p);
+    }
     if (p->format == BENCH_MD)
         md_row(p, r);
     else if (p->format == BENCH_JSON)

@@ -54,8 +54,7 @@ endfunction()
 
 # The device over these kernels: a test, and the plug-in as a file, for tests of the program (TESSERA_CUDA_LIBRARY).
 function(ts_cuda_standin_device)
-    set(host ${PROJECT_SOURCE_DIR}/src/cuda/device.c ${PROJECT_SOURCE_DIR}/src/cuda/kind.c
-        ${PROJECT_SOURCE_DIR}/src/cuda/rt_standin.c)
+    set(host ${PROJECT_SOURCE_DIR}/src/cuda/device.c ${PROJECT_SOURCE_DIR}/src/cuda/rt_standin.c)
     set_target_properties(ts_cuda_standin PROPERTIES POSITION_INDEPENDENT_CODE ON)
     add_executable(test_cuda_device ${PROJECT_SOURCE_DIR}/tests/test_cuda_device.c ${host})
     target_link_libraries(test_cuda_device PRIVATE ts_check ts_internal $<TARGET_FILE:ts_cuda_standin>)
@@ -108,7 +107,7 @@ function(ts_cuda_plugin nvcc)
     # The host's part is C; what it needs of the library it has in itself.
     get_filename_component(home ${nvcc} REALPATH)
     get_filename_component(home ${home} DIRECTORY)
-    add_library(ts_cuda_host OBJECT ${PROJECT_SOURCE_DIR}/src/cuda/device.c ${PROJECT_SOURCE_DIR}/src/cuda/kind.c
+    add_library(ts_cuda_host OBJECT ${PROJECT_SOURCE_DIR}/src/cuda/device.c
         ${PROJECT_SOURCE_DIR}/src/cuda/plugin.c ${PROJECT_SOURCE_DIR}/src/cuda/rt_cuda.c)
     target_include_directories(ts_cuda_host SYSTEM PRIVATE ${home}/../include)
     target_link_libraries(ts_cuda_host PRIVATE ts_flags)

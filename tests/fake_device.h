@@ -16,11 +16,13 @@
 
 static int64_t fake_calls;         /* that may fail, so far                    */
 static int64_t fake_fails_at = -1; /* the number of the one that fails; -1: none */
+static bool fake_fails_on;         /* and of all that come after it           */
 static int64_t fake_copies, fake_runs;
 
 static ts_status fake_call(const char *what, ts_error *err)
 {
-    if (fake_calls++ == fake_fails_at)
+    const int64_t call = fake_calls++;
+    if (call == fake_fails_at || (fake_fails_on && fake_fails_at >= 0 && call > fake_fails_at))
         return ts_fail(err, strncmp(what, "allocate", 8) == 0 ? TS_NO_MEMORY : TS_IO,
                        "the fake device fails to %s, as it was told", what);
     return TS_OK;

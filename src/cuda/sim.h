@@ -101,6 +101,7 @@ struct ts_sim_state {
     int arrays;
     int error;
     unsigned launches;
+    int64_t refuse; /* the so-manieth launch from now fails; 0: none */
 };
 
 inline ts_sim_state ts_sim;
@@ -382,6 +383,10 @@ inline void ts_sim_launch(dim3 grid, dim3 block, size_t shared_bytes, std::funct
         ts_sim.error = TS_SIM_BAD_LAUNCH;
         return;
     }
+    if (ts_sim.refuse && --ts_sim.refuse == 0) {
+        ts_sim.error = TS_SIM_BAD_LAUNCH;
+        return;
+    }
     ts_sim.kernel = kernel;
     ts_sim_start(grid, block, shared_bytes);
     ts_sim.cur = NULL;
@@ -392,6 +397,12 @@ inline void ts_sim_launch(dim3 grid, dim3 block, size_t shared_bytes, std::funct
         (void)(stream_);                                                                           \
         ts_sim_launch((grid_), (block_), (shared_bytes_), [&] { (kernel_)(__VA_ARGS__); });        \
     } while (0)
+
+/* For tests in C: rt_standin.h. */
+extern "C" __attribute__((used)) inline void ts_sim_refuse(int64_t n)
+{
+    ts_sim.refuse = n;
+}
 
 inline int ts_launch_error(void)
 {

@@ -6,11 +6,16 @@
 
 #include "base/cpu.h"
 #include "cpu/ops.h"
+#include "plan/speed.h"
 
 #define DEFAULT_CTX    4096
 #define DEFAULT_UBATCH 512
 #define ALIGN          64  /* of everything in the CPU's arena and among the buffers */
 #define ACCEL_ALIGN    256 /* of weights on accelerators                             */
+
+/* Of a CPU whose bandwidth isn't known yet while a plan is made: much, so that what is moved away
+ * from it for it is worth it on any. */
+#define TYPICAL_READ 300e9
 
 /* Sizes are sums and products of numbers from a stranger's file and from options. They saturate:
  * what doesn't fit 64 bits doesn't fit the machine either and is refused with the rest. */
@@ -118,8 +123,10 @@ static const ts_accel_kind cpu_kind = {
 static void size_session(ts_plan *p, int device, const ts_model *m)
 {
     ts_plan_device *d = &p->dev[device];
-    for (int64_t i = 0; i < m->hp.n_layer; i++)
-        d->n_layers += m->layers[i].device == device;
+    for (int64_t i = 0; i < m->hp.n_layer; i++) {
+        d->n_blocks += m->layers[i].device == device;
+        d->n_layers += m->layers[i].kv_device == device;
+    }
     for (size_t i = 0; i < p->steps.n_bufs; i++)
         if (p->steps.bufs[i].devices >> device & 1)
             d->buffers = sat_add(d->buffers, ts_plan_buffer_bytes(p, (ts_buf)i));
@@ -152,10 +159,10 @@ static ts_status check_memory(const ts_plan *p, ts_error *err)
 }
 
 /* The first accelerator that doesn't hold what it should; 0: all do. */
-static int overfull(const ts_plan *p, const ts_split *s)
+static int overfull(const ts_plan *p)
 {
     for (int i = 1; i < p->n_devices; i++)
-        if (needs(&p->dev[i]) > s->accels[i - 1].memory)
+        if (needs(&p->dev[i]) > p->dev[i].memory)
             return i;
     return 0;
 }
@@ -216,19 +223,30 @@ static bool any_accel(const ts_steps *s)
     return false;
 }
 
-/* The plan with the last n layers on accelerators; `p` has the options. */
-static ts_status split_at(ts_plan *p, int64_t n, ts_model *m, const ts_split *split, ts_error *err)
+static ts_plan_device accel_device(const ts_accel *a)
 {
-    p->n_gpu_layers = n;
+    return (ts_plan_device){.name = a->name,
+                            .kind = a->kind,
+                            .ordinal = a->ordinal,
+                            .isa = a->kind->isa,
+                            .n_threads = 1,
+                            .memory = a->memory,
+                            .read = a->read,
+                            .link = a->link,
+                            .flops = a->flops};
+}
+
+/* The plan with this on accelerators; `p` has the options. */
+static ts_status split_at(ts_plan *p, ts_placing what, ts_model *m, const ts_split *split,
+                          ts_error *err)
+{
+    p->placing = what;
+    p->n_gpu_layers = what.layers + (what.layers == m->hp.n_layer && what.output);
     p->n_devices = 1 + split->n_accels;
     p->dev[0] = (ts_plan_device){.name = "CPU", .isa = p->isa, .n_threads = p->n_threads};
     for (int i = 1; i < p->n_devices; i++)
-        p->dev[i] = (ts_plan_device){.name = split->accels[i - 1].name,
-                                     .isa = split->accels[i - 1].kind->isa,
-                                     .kind = split->accels[i - 1].kind,
-                                     .ordinal = split->accels[i - 1].ordinal,
-                                     .n_threads = 1};
-    ts_status s = ts_split_place(split, n, m, err);
+        p->dev[i] = accel_device(&split->accels[i - 1]);
+    ts_status s = ts_split_place(split, what, m, err);
     if (s)
         return s;
     place_weights(p, m);
@@ -242,39 +260,93 @@ static ts_status split_at(ts_plan *p, int64_t n, ts_model *m, const ts_split *sp
     return TS_OK;
 }
 
-static ts_status refuse(const ts_plan *p, const ts_split *split, int device, ts_error *err)
+static ts_status refuse(const ts_plan *p, int device, ts_error *err)
 {
     const ts_plan_device *d = &p->dev[device];
     return ts_fail(err, TS_NO_MEMORY,
                    "%s would have to hold %.2f GiB (weights %.2f, KV cache of %lld layers %.2f, "
                    "buffers %.2f) and has room for %.2f",
                    d->name, gib(needs(d)), gib(d->packed), (long long)d->n_layers, gib(d->kv),
-                   gib(d->buffers), gib(split->accels[device - 1].memory));
+                   gib(d->buffers), gib(d->memory));
+}
+
+/* split_at, and whether all have room for it: *full is 0, or who has not. */
+static ts_status try_split(ts_plan *p, ts_placing what, ts_model *m, const ts_split *split,
+                           int *full, ts_error *err)
+{
+    ts_steps_free(&p->steps);
+    ts_status s = split_at(p, what, m, split, err);
+    *full = s ? 0 : overfull(p);
+    return s;
+}
+
+/* Beside so many layers, what is worth having of the output matrix and a part of one more block.
+ * *best is what a step takes with what is found so far. */
+static ts_status fill_rest(ts_plan *p, ts_placing *found, ts_model *m, const ts_split *split,
+                           ts_error *err)
+{
+    const double read = split->cpu_read > 0 ? split->cpu_read : TYPICAL_READ;
+    double best = ts_speed_decode(p, read);
+    const ts_placing base = *found;
+    for (int output = 0; output < 2; output++)
+        for (int ffn = TS_FFN_NONE; ffn <= TS_FFN_ALL; ffn++) {
+            const ts_placing c = {base.layers, output, (ts_ffn)ffn};
+            if (ts_placing_compare(c, base) <= 0 || (ffn && c.layers == m->hp.n_layer) ||
+                (split->below && ts_placing_compare(c, *split->below) >= 0))
+                continue;
+            int full;
+            ts_status s = try_split(p, c, m, split, &full, err);
+            if (s)
+                return s;
+            const double seconds = ts_speed_decode(p, read);
+            if (full || seconds >= best)
+                continue;
+            best = seconds;
+            *found = c;
+        }
+    return TS_OK;
+}
+
+/* All, or as many layers as fit and then what else: layers gain in prefill too, the output matrix
+ * and one block's feed-forward weights in decode only (docs/ARCHITECTURE.md). */
+static ts_status split_automatically(ts_plan *p, ts_model *m, const ts_split *split, ts_error *err)
+{
+    const ts_placing all = {.layers = m->hp.n_layer, .output = true}, none = {0};
+    for (ts_placing c = all;; c = (ts_placing){.layers = c.layers - !c.output}) {
+        int full = 0;
+        if (split->below && ts_placing_compare(c, *split->below) >= 0 &&
+            ts_placing_compare(c, none) > 0)
+            continue;
+        ts_status s = try_split(p, c, m, split, &full, err);
+        if (s || (!full && c.output))
+            return s;
+        if (full && c.layers > 0)
+            continue;
+        if (full)
+            return refuse(p, full, err);
+        ts_placing found = c;
+        s = fill_rest(p, &found, m, split, err);
+        return s ? s : try_split(p, found, m, split, &full, err);
+    }
 }
 
 /* As many layers on accelerators as asked for, or as fit. */
 static ts_status split_model(ts_plan *p, ts_model *m, const ts_split *split, ts_error *err)
 {
-    const bool automatic = split->n_gpu_layers == TS_GPU_LAYERS_AUTO;
-    int64_t n = m->hp.n_layer + 1;
-    if (!split->n_accels)
-        n = 0;
-    else if (!automatic && split->n_gpu_layers < n)
-        n = split->n_gpu_layers;
-    for (;; n--) {
-        ts_status s = split_at(p, n, m, split, err);
-        if (s)
-            return s;
-        const int full = overfull(p, split);
-        if (!full)
-            return TS_OK;
-        if (!automatic || n == 0) {
-            s = refuse(p, split, full, err);
-            ts_plan_free(p);
-            return s;
-        }
-        ts_plan_free(p);
+    const int64_t n = m->hp.n_layer, want = split->n_gpu_layers;
+    ts_placing what = {.layers = want < n ? want : n, .output = want > n};
+    int full = 0;
+    ts_status s;
+    if (split->n_accels && want == TS_GPU_LAYERS_AUTO) {
+        s = split_automatically(p, m, split, err);
+    } else {
+        s = try_split(p, split->n_accels ? what : (ts_placing){0}, m, split, &full, err);
+        if (!s && full)
+            s = refuse(p, full, err);
     }
+    if (s)
+        ts_plan_free(p);
+    return s;
 }
 
 ts_status ts_plan_make(ts_plan *out, ts_model *m, const ts_plan_options *opt, const ts_log *log,

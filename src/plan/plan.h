@@ -25,21 +25,25 @@ typedef struct ts_plan_device {
     int ordinal;               /* as the accelerator has it                         */
     ts_isa isa;                /* the widest of its kernel sets                     */
     int n_threads;
-    int64_t n_layers;    /* whose K and V it holds                                  */
-    size_t packed;       /* its arena of weights, one an engine                     */
-    size_t source;       /* weights that are read in the mapped file                */
-    size_t kv;           /* KV cache of a session                                   */
-    size_t buffers;      /* activations, logits and attention scratch of a session  */
-    size_t parts;        /* of them: partial attention sums of a decode step        */
-    size_t scratch;      /* of them: of one thread, for attention and tile products */
-    size_t step_weights; /* read from its memory by one decode step                 */
+    int64_t n_blocks;         /* whose weights it holds, but for patterns                */
+    int64_t n_layers;         /* whose K and V it holds                                  */
+    size_t packed;            /* its arena of weights, one an engine                     */
+    size_t source;            /* weights that are read in the mapped file                */
+    size_t kv;                /* KV cache of a session                                   */
+    size_t buffers;           /* activations, logits and attention scratch of a session  */
+    size_t parts;             /* of them: partial attention sums of a decode step        */
+    size_t scratch;           /* of them: of one thread, for attention and tile products */
+    size_t step_weights;      /* read from its memory by one decode step                 */
+    size_t memory;            /* an accelerator's that may be taken                      */
+    double read, link, flops; /* what an accelerator can do, as ts_accel has it     */
 } ts_plan_device;
 
 typedef struct ts_plan {
     ts_isa isa; /* of the CPU, as dev[0] has it */
     int n_threads;
     int n_devices;
-    int64_t n_gpu_layers;               /* as ts_split has it, and decided */
+    ts_placing placing;                 /* as decided */
+    int64_t n_gpu_layers;               /* the same as ts_split has it */
     ts_plan_device dev[TS_MAX_DEVICES]; /* 0 is the CPU */
     int64_t n_ctx;                      /* positions of a session's KV cache          */
     int64_t n_ubatch;                   /* tokens computed together                   */
