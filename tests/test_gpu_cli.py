@@ -137,6 +137,13 @@ def choices(model):
     p = plan(model, "-ngl", 99, "-nkvo")
     check([d["kv_bytes"] > 0 for d in p["devices"]] == [True, False], p["devices"])
     check([d["layers"] for d in p["devices"]] == [2, 0] and [d["blocks"] for d in p["devices"]] == [0, 2], p["devices"])
+    i = json.loads(good("info", "--json", env=GPU).out)
+    check(i["gpus"] == [{"name": "CUDA0", "description": "stand-in", "total_bytes": 1 << 32, "free_bytes": 1 << 32}]
+          and i["gpus_why_not"] is None, i["gpus"])
+    i = json.loads(good("info", "--json", env=NONE).out)
+    check(i["gpus"] == [] and "no GPU can be used: " in i["gpus_why_not"], i)
+    out = good("info", env=GPU).out
+    check("  CUDA0        stand-in, 4.00 GiB, 4.00 GiB free\n" in out, out)
     out = good("plan", "--list-devices", env=GPU).out
     check(re.fullmatch(r"CPU: .+\nCUDA0: stand-in, 4.00 GiB, 4.00 GiB free\n", out), out)
     for c in ["run", "bench", "perplexity"]:
@@ -196,7 +203,7 @@ def planned(model):
         bad(["plan", "-m", model, f"--gpu={spec}"], says, env=NONE)
     bad(["plan", "-m", model, *["--gpu=" + h100] * 9], "9 GPUs to plan for; at most 8", env=NONE)
     out = good("plan", "-m", model, "--gpu", h100, "-ngl", 1, env=NONE).out
-    check("copy of x from CPU" in out and "3000 GB/s read, 50.0 GB/s link, 900 TFLOPS" in out, out)
+    check("copy of x from CPU" in out and " output\n" in out and "blocks 0" not in out and "block 0\n" in out and "3000 GB/s read, 50.0 GB/s link, 900 TFLOPS" in out, out)
 
 
 def limits(model):
@@ -208,6 +215,21 @@ def limits(model):
           need["weight_bytes"])
     check(layers(plan(model, "-ngl", "auto", "--vram-limit", "1K")) == ["CPU"] * 2)
     bad(["plan", "-m", model, "-ngl", 2, "--vram-limit", "1M"], "CUDA0 would have to hold", "has room for", env=GPU)
+
+
+def taken_meanwhile(model):
+    """The GPU's memory is another's when it is wanted: less goes there, one warning, the same text."""
+    want = text(model, env=NONE).out
+    sizes = {d["name"]: d for d in plan(model, "-ngl", 1)["devices"]}["CUDA0"]
+    one = sum(sizes[k] for k in ("weight_bytes", "kv_bytes", "buffer_bytes"))
+    blas = 64 << 20  # is planned for, and never taken by a stand-in
+    for free, layers in [(one, 1), (one - 1, 0), (sizes["weight_bytes"], 0), (0, 0)]:
+        # a plan leaves a margin of 256 MiB
+        env = {**GPU, "TS_STANDIN_ROOM": str(max(free - blas + 4096, 0)), "TS_STANDIN_FREE": str(free + (256 << 20))}
+        for n in ["2", "all", "auto"]:
+            r = text(model, "-ngl", n, env=env)
+            check(r.out == want, n, free, r)
+            check(r.err.count("warning: ") == 1 and f"; {layers} of 2 layers are on GPUs instead of 2" in r.err, n, free, r)
 
 
 def refusals(model):
@@ -235,5 +257,6 @@ with Folder() as folder:
     choices(model)
     planned(model)
     limits(model)
+    taken_meanwhile(model)
     refusals(model)
 done("gpu_cli")

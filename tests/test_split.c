@@ -384,6 +384,14 @@ static void test_kv_on_cpu(reference *r, ts_isa isa)
     CHECK_MSG(copies(&e->plan.steps) == 4 * r->n_layer + 2, "%s: %d copies", r->arch,
               copies(&e->plan.steps));
     ts_engine_close(e);
+    /* q is made on the CPU and stays there: what was normed comes in its place */
+    const ts_override q = {"attn_q", 0};
+    split.split.overrides = &q;
+    split.split.n_overrides = 1;
+    REQUIRE(open_split(&e, r->path, TS_ISA_REF, &split, &err) == TS_OK);
+    CHECK_MSG(copies(&e->plan.steps) == 4 * r->n_layer + 2, "%s: %d copies", r->arch,
+              copies(&e->plan.steps));
+    ts_engine_close(e);
 }
 
 /* Layers by shares; the output matrix on the main accelerator. */

@@ -65,10 +65,10 @@ static const char *copy_from(const ts_plan *p, const ts_step *copy)
     return p->dev[copy->from].name;
 }
 
-/* "blocks 3 to 7", "block 3", or nothing for what is outside them. */
+/* "blocks 3 to 7", "block 3", or what is before or behind them. */
 static const char *blocks(const segment *g, char buf[48])
 {
-    buf[0] = 0;
+    snprintf(buf, 48, "%s", g->first ? "output" : "embedding");
     if (g->lo >= 0 && g->hi > g->lo)
         snprintf(buf, 48, "blocks %d to %d", g->lo, g->hi);
     else if (g->lo >= 0)
