@@ -76,12 +76,25 @@ static ts_status load_planned(ts_engine *e, const ts_engine_options *o,
     return s;
 }
 
+/* That a plan was made again, with the sentence of the allocation that failed first. */
+static void say_smaller(const ts_engine *e, const ts_error *why, ts_placing planned)
+{
+    const long long now = (long long)e->plan.placing.layers, then = (long long)planned.layers;
+    if (now < then)
+        ts_logf(&e->log, TS_LOG_WARN, "%s; %lld of %lld layers are on GPUs instead of %lld",
+                why->msg, now, (long long)e->m->hp.n_layer, then);
+    else
+        ts_logf(&e->log, TS_LOG_WARN,
+                "%s; %lld of %lld layers are on GPUs, without all that was to go there with them",
+                why->msg, now, (long long)e->m->hp.n_layer);
+}
+
 /* Plans and loads. An accelerator may lose memory between the two: then less goes there, of what is
  * free now, and so on. */
 static ts_status load_model(ts_engine *e, const ts_engine_options *o, ts_plan_options *po,
                             const ts_backend *const be[], ts_error *err)
 {
-    ts_placing failed = {0};
+    ts_placing planned = {0}, failed = {0};
     ts_error first = {0};
     for (;;) {
         ts_status s = ts_plan_make(&e->plan, e->m, po, &e->log, err);
@@ -89,16 +102,16 @@ static ts_status load_model(ts_engine *e, const ts_engine_options *o, ts_plan_op
             return s;
         s = load_planned(e, o, be, err);
         if (!s && first.code)
-            ts_logf(&e->log, TS_LOG_WARN, "%s; %lld of %lld layers are on GPUs instead of %lld",
-                    first.msg, (long long)e->plan.placing.layers, (long long)e->m->hp.n_layer,
-                    (long long)po->split.below->layers);
+            say_smaller(e, &first, planned);
         if (!s)
             say_split(e);
         if (s != TS_NO_MEMORY || ts_placing_compare(e->plan.placing, (ts_placing){0}) == 0)
             return s;
-        if (!first.code)
-            first = *err;
         failed = e->plan.placing;
+        if (!first.code) {
+            first = *err;
+            planned = failed;
+        }
         po->split.n_gpu_layers = TS_GPU_LAYERS_AUTO;
         po->split.below = &failed;
         ts_gpus_refresh(&e->gpus);

@@ -509,6 +509,8 @@ static ts_status open_logged(ts_engine **e, const char *path, const ts_engine_sp
 static void test_no_memory(reference *r)
 {
     ts_engine_split split = accels(2, r->n_layer + 1);
+    char said[80];
+    snprintf(said, sizeof said, "are on GPUs instead of %d\n", (int)r->n_layer);
     for (int64_t at = 0; at < 40; at++) {
         ts_error err = {0};
         ts_engine *e = NULL;
@@ -523,7 +525,8 @@ static void test_no_memory(reference *r)
             ts_engine_close(e);
             continue;
         }
-        CHECK_MSG(e->plan.n_gpu_layers == 0 && lines(warnings) == 1 && strstr(warnings, "0 of ") &&
+        CHECK_MSG(e->plan.n_gpu_layers == 0 && lines(warnings) == 1 &&
+                      strstr(warnings, "; 0 of ") && strstr(warnings, said) &&
                       strstr(warnings, "as it was told"),
                   "call %d: %d layers, %s", (int)at, (int)e->plan.n_gpu_layers, warnings);
         CHECK(timeline(e, r->t, r->got, r->max) == r->n);
