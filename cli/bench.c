@@ -17,7 +17,7 @@
 #include "stats.h"
 
 typedef struct bench_opts {
-    opt_strs models;
+    opt_strs models, gpu_layers;
     opt_ints prompts, gens, pairs, depths, steps, threads;
     int64_t batch, reps;
     const char *format;
@@ -227,7 +227,8 @@ static int64_t context_needed(const bench_opts *o)
     return largest(&o->depths) + n + 1;
 }
 
-static ts_status run_model(bench *b, const char *path, int64_t threads, ts_error *err)
+static ts_status run_model(bench *b, const char *path, const char *gpu_layers, int64_t threads,
+                           ts_error *err)
 {
     model_opts *m = &b->o->model;
     ts_status st = count_work(path, &b->r.work, err);
@@ -236,6 +237,7 @@ static ts_status run_model(bench *b, const char *path, int64_t threads, ts_error
         return st;
     m->path = b->r.path = path;
     m->threads = threads;
+    m->gpu_layers = gpu_layers;
     m->ctx = context_needed(b->o);
     st = model_open(&b->engine, m, longest_step(b->o), false, err);
     if (st)
@@ -270,6 +272,12 @@ static ts_status check(const bench_opts *o, ts_error *err)
         return ts_fail(err, TS_BAD_ARG, "-pg takes pairs of numbers, not %zu of them", o->pairs.n);
     if (largest(&o->prompts) + largest(&o->gens) + largest(&o->pairs) == 0)
         return ts_fail(err, TS_BAD_ARG, "nothing to measure: -p, -n and -pg are all 0");
+    for (size_t i = 0; i < o->gpu_layers.n; i++) {
+        int64_t n;
+        ts_status st = model_gpu_layers(o->gpu_layers.v[i], &n, err);
+        if (st)
+            return st;
+    }
     return TS_OK;
 }
 
@@ -284,9 +292,12 @@ static ts_status run_all(bench *b, ts_error *err)
     b->ids = ts_calloc((size_t)most, sizeof *b->ids);
     if (!b->ids)
         return ts_fail(err, TS_NO_MEMORY, "no memory for a batch of %lld tokens", (long long)most);
+    const size_t splits = o->gpu_layers.n ? o->gpu_layers.n : 1;
     for (size_t i = 0; i < o->models.n; i++)
-        for (size_t t = 0; t < o->threads.n && !st && !cli_stdout_failed(); t++)
-            st = run_model(b, o->models.v[i], o->threads.v[t], err);
+        for (size_t g = 0; g < splits; g++)
+            for (size_t t = 0; t < o->threads.n && !st && !cli_stdout_failed(); t++)
+                st = run_model(b, o->models.v[i], o->gpu_layers.n ? o->gpu_layers.v[g] : NULL,
+                               o->threads.v[t], err);
     bench_print_footer(&b->out);
     return st;
 }
@@ -301,10 +312,13 @@ static int bench_with(bench_opts *o)
                                                 : BENCH_CSV;
     b.out.show_batch = o->batch != 2048;
     b.out.show_ubatch = o->model.ubatch != 0;
+    b.out.show_ngl = o->gpu_layers.n || o->model.overrides.n;
     interrupt_catch();
     ts_status st = run_all(&b, &err);
     free(b.ids);
     opt_strs_free(&o->models);
+    opt_strs_free(&o->gpu_layers);
+    model_opts_free(&o->model);
     return st ? model_failed(&err) : CLI_OK;
 }
 
@@ -318,6 +332,7 @@ int cmd_bench(int argc, char **argv)
         .threads = {1, {0}},
         .batch = 2048,
         .reps = 5,
+        .model = MODEL_OPTS,
         .format = "md",
     };
     const opt table[] = {
@@ -335,6 +350,9 @@ int cmd_bench(int argc, char **argv)
             "tokens computed together in prefill", .min = 1, .max = 65536, .def = "512"),
         OPT("Model", "-v, --verbose", OPT_FLAG, &o.model.verbose, NULL,
             "print the library's log to stderr"),
+        OPT("GPU", "-ngl, --gpu-layers, --n-gpu-layers", OPT_STRS, &o.gpu_layers, "N[,N]",
+            "layers on GPUs, from the last; auto: what fits; all", .def = "auto"),
+        GPU_PLACE_OPTIONS(&o.model),
         OPT("Tests", "-p, --n-prompt", OPT_INTS, &o.prompts, "N[,N]",
             "prefill this many tokens; 0: no such test", .min = 0, .max = 1048576),
         OPT("Tests", "-n, --n-gen", OPT_INTS, &o.gens, "N[,N]",
@@ -362,5 +380,10 @@ int cmd_bench(int argc, char **argv)
         OPT_TABLE(table),
     };
     int status = opt_start(&cmd, argc, argv);
+    if (status == OPT_GO && o.model.list_devices) {
+        opt_strs_free(&o.models);
+        opt_strs_free(&o.gpu_layers);
+        return model_list_devices(&o.model);
+    }
     return status == OPT_GO ? bench_with(&o) : status;
 }

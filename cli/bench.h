@@ -33,8 +33,8 @@ typedef enum bench_format { BENCH_MD, BENCH_JSON, BENCH_CSV } bench_format;
 /* Where the table stands. Zero-initialise. */
 typedef struct bench_printer {
     bench_format format;
-    bool show_batch, show_ubatch; /* columns of the md table */
-    size_t n;                     /* results so far */
+    bool show_batch, show_ubatch, show_ngl; /* columns of the md table */
+    size_t n;                               /* results so far */
 } bench_printer;
 
 /* Prints what stands before the first result, too. */

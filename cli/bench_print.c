@@ -46,7 +46,7 @@ static double stddev(const bench_result *r, sample_fn *get)
 
 /* What bounds a test, and how near to the bound it came. */
 typedef struct bound {
-    const char *name;      /* "read", "int8", "tile_bf16" ..; NULL for a mixed test */
+    const char *name;      /* "read", "int8", "tile_bf16" ..; NULL: of several kinds, or on GPUs */
     const char *unit;      /* of the achieved figure                           */
     const char *peak_unit; /* of the peak                                      */
     double achieved, peak; /* in that unit                                     */
@@ -83,6 +83,8 @@ static bound bound_of(const bench_result *r)
         double steps = ceil((double)r->n_gen / (double)r->n_step);
         b.achieved = 1e-9 * tps / (double)r->n_gen * steps * (double)w->weight_bytes;
         b.peak = 1e-9 * r->peak.read;
+        if (r->info.gpus[0]) /* the CPU's memory is a part of what is read */
+            b.name = NULL;
         return b;
     }
     /* Logits are made once a batch, for its last token. */
@@ -91,6 +93,8 @@ static bound bound_of(const bench_result *r)
         2 * ((double)w->body_params * (double)r->n_prompt + (double)w->head_params * batches);
     b.achieved = 1e-12 * flops * tps / (double)r->n_prompt;
     prefill_peak(r, &b);
+    if (r->info.gpus[0])
+        b.name = NULL;
     return b;
 }
 
@@ -121,12 +125,16 @@ static void md_header(const bench_printer *p)
         printf(" %7s |", "n_batch");
     if (p->show_ubatch)
         printf(" %8s |", "n_ubatch");
+    if (p->show_ngl)
+        printf(" %3s |", "ngl");
     printf(" %15s | %19s | %13s | %32s |\n", "test", "t/s", "achieved", "of measured peak");
     printf("| ------------------------------ | ---------: | ---------: | ---------- | ------: |");
     if (p->show_batch)
         printf(" ------: |");
     if (p->show_ubatch)
         printf(" -------: |");
+    if (p->show_ngl)
+        printf(" --: |");
     printf(" --------------: | ------------------: | ------------: | "
            "-------------------------------: |\n");
 }
@@ -136,12 +144,14 @@ static void md_row(const bench_printer *p, const bench_result *r)
     char size[32], params[32], test[96], backend[32], speed[64], figure[64] = "", share[64] = "";
     bound b = bound_of(r);
 
-    snprintf(backend, sizeof backend, "CPU %s%s", r->info.isa, r->info.int8_prefill ? " int8" : "");
+    snprintf(backend, sizeof backend, "CPU %s%s%s", r->info.isa,
+             r->info.int8_prefill ? " int8" : "", r->info.gpus[0] ? ", CUDA" : "");
     snprintf(speed, sizeof speed, "%.2f ± %.2f", mean(r, tokens_per_second),
              stddev(r, tokens_per_second));
-    if (b.name) {
+    if (b.unit)
         snprintf(figure, sizeof figure, b.unit[0] == 'T' ? "%.3f %s" : "%.2f %s", b.achieved,
                  b.unit);
+    if (b.name) {
         snprintf(share, sizeof share,
                  b.unit[0] == 'T' ? "%.0f %% of %.3f %s %s" : "%.0f %% of %.2f %s %s",
                  100 * b.achieved / b.peak, b.peak, b.peak_unit, b.name);
@@ -153,6 +163,8 @@ static void md_row(const bench_printer *p, const bench_result *r)
         printf(" %7lld |", (long long)r->n_batch);
     if (p->show_ubatch)
         printf(" %8lld |", (long long)r->info.n_ubatch);
+    if (p->show_ngl)
+        printf(" %3lld |", (long long)r->info.n_gpu_layers);
     /* the sign between mean and deviation is two bytes wide and one column */
     printf(" %15s | %20s | %13s | %32s |\n", test_name(r, test), speed, figure, share);
 }
@@ -232,8 +244,8 @@ static void add_known(fields *f, const bench_result *r)
     field_str(f, "build_commit", TS_BUILD_COMMIT);
     field_str(f, "build_version", ts_version());
     field_str(f, "cpu_info", ts_cpu_get()->brand);
-    field_str(f, "gpu_info", "");
-    field_str(f, "backends", "CPU");
+    field_str(f, "gpu_info", r->info.gpus);
+    field_str(f, "backends", r->info.gpus[0] ? "CPU,CUDA" : "CPU");
     field_str(f, "model_filename", r->path);
     field_str(f, "model_type", r->info.desc);
     field_int(f, "model_size", r->info.model_bytes);
@@ -243,6 +255,7 @@ static void add_known(fields *f, const bench_result *r)
     field_int(f, "n_threads", (uint64_t)r->info.n_threads);
     field_str(f, "type_k", "f16");
     field_str(f, "type_v", "f16");
+    field_int(f, "n_gpu_layers", (uint64_t)r->info.n_gpu_layers);
     field_int(f, "n_prompt", (uint64_t)r->n_prompt);
     field_int(f, "n_gen", (uint64_t)r->n_gen);
     field_int(f, "n_depth", (uint64_t)r->n_depth);
@@ -269,23 +282,22 @@ static void add_own(fields *f, const bench_result *r)
     field_float(f, "peak_int8_tops", 1e-12 * r->peak.int8);
     field_float(f, "peak_tile_bf16_tflops", 1e-12 * r->peak.tile_bf16);
     field_float(f, "peak_tile_int8_tops", 1e-12 * r->peak.tile_int8);
-    if (!b.name) {
+    if (b.name)
+        field_str(f, "bound", b.name);
+    else
         field_none(f, "bound");
-        field_none(f, "achieved_gbps");
-        field_none(f, "achieved_tflops");
-        field_none(f, "share");
-        return;
-    }
-    field_str(f, "bound", b.name);
-    if (r->n_gen)
+    if (b.unit && r->n_gen)
         field_float(f, "achieved_gbps", b.achieved);
     else
         field_none(f, "achieved_gbps");
-    if (r->n_prompt)
+    if (b.unit && r->n_prompt)
         field_float(f, "achieved_tflops", b.achieved);
     else
         field_none(f, "achieved_tflops");
-    field_float(f, "share", b.achieved / b.peak);
+    if (b.name)
+        field_float(f, "share", b.achieved / b.peak);
+    else
+        field_none(f, "share");
 }
 
 static void json_row(const bench_printer *p, fields *f, const bench_result *r)
@@ -328,8 +340,10 @@ ts_status bench_print(bench_printer *p, const bench_result *r, ts_error *err)
 {
     fields f = {0};
 
-    if (p->n == 0)
+    if (p->n == 0) {
+        p->show_ngl |= r->info.gpus[0] != 0;
         header(p);
+    }
     if (p->format == BENCH_MD)
         md_row(p, r);
     else if (p->format == BENCH_JSON)

@@ -13,11 +13,16 @@
 #include "opt.h"
 #include "report.h"
 
+enum { MAX_GPUS = 16 };
+
 typedef struct machine {
     const ts_cpu *cpu;
     int n_threads, n_nodes;
     ts_numa_node nodes[TS_NUMA_MAX];
     ts_probe rates;
+    ts_gpu gpus[MAX_GPUS];
+    size_t n_gpus;
+    char no_gpus[512]; /* why there are none */
 } machine;
 
 static size_t count_ksets(ts_isa isa)
@@ -130,6 +135,20 @@ static void put_rates(ts_sb *b, const machine *m)
     put_rate(b, "  tile bf16", 1e-12 * r->tile_bf16, "TFLOPS", "TDPBF16PS");
 }
 
+static void put_gpus(ts_sb *b, const machine *m)
+{
+    ts_sb_str(b, "\nGPUs\n");
+    if (!m->n_gpus)
+        put(b, "  none", m->no_gpus);
+    for (size_t i = 0; i < m->n_gpus; i++) {
+        char label[32], text[256], total[32], left[32];
+        snprintf(label, sizeof label, "  %s", m->gpus[i].name);
+        snprintf(text, sizeof text, "%s, %s, %s free", m->gpus[i].desc,
+                 cli_size(total, m->gpus[i].total_bytes), cli_size(left, m->gpus[i].free_bytes));
+        put(b, label, text);
+    }
+}
+
 static void print_text(ts_sb *b, const machine *m)
 {
     put(b, "CPU", m->cpu->brand);
@@ -140,6 +159,7 @@ static void print_text(ts_sb *b, const machine *m)
     put_caches(b, m->cpu);
     put_memory(b, m);
     put_ksets(b, m->cpu);
+    put_gpus(b, m);
     put_rates(b, m);
 }
 
@@ -209,6 +229,23 @@ static void add_ksets(ts_sb *b, const ts_cpu *c)
     ts_sb_str(b, "],\n");
 }
 
+static void add_gpus(ts_sb *b, const machine *m)
+{
+    ts_sb_str(b, "\"gpus\":[");
+    for (size_t i = 0; i < m->n_gpus; i++) {
+        ts_sb_printf(b, "%s{\"name\":\"%s\",\"description\":", i ? ",\n" : "", m->gpus[i].name);
+        add_str(b, m->gpus[i].desc);
+        ts_sb_printf(b, ",\"total_bytes\":%zu,\"free_bytes\":%zu}", m->gpus[i].total_bytes,
+                     m->gpus[i].free_bytes);
+    }
+    ts_sb_str(b, "],\n\"gpus_why_not\":");
+    if (m->n_gpus)
+        ts_sb_str(b, "null");
+    else
+        add_str(b, m->no_gpus);
+    ts_sb_str(b, ",\n");
+}
+
 static void print_json(ts_sb *b, const machine *m)
 {
     const ts_probe *r = &m->rates;
@@ -217,6 +254,7 @@ static void print_json(ts_sb *b, const machine *m)
     add_cpu(b, m->cpu);
     add_memory(b, m);
     add_ksets(b, m->cpu);
+    add_gpus(b, m);
     ts_sb_printf(b,
                  "\"n_threads\":%d,\n\"measured\":{\"read_gbs\":%.2f,\"fma_gflops\":%.1f,"
                  "\"int8_gops\":%.1f,\"tile_int8_gops\":%.1f,\"tile_bf16_gflops\":%.1f}}\n",
@@ -231,6 +269,11 @@ static ts_status look(machine *m, int64_t threads, ts_error *err)
     m->cpu = ts_cpu_get();
     m->n_threads = threads ? (int)threads : m->cpu->n_cpus;
     m->n_nodes = ts_numa_nodes(TS_NUMA_SYSFS, m->nodes);
+    ts_error no_gpus = {0};
+    if (ts_list_gpus(m->gpus, MAX_GPUS, &m->n_gpus, &no_gpus))
+        snprintf(m->no_gpus, sizeof m->no_gpus, "%s", no_gpus.msg);
+    if (m->n_gpus > MAX_GPUS)
+        m->n_gpus = MAX_GPUS;
     return ts_probe_run(m->n_threads, TS_ISA_AUTO, &m->rates, err);
 }
 

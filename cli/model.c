@@ -3,6 +3,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -51,29 +52,90 @@ static ts_status parse_size(const char *text, size_t *out, ts_error *err)
     return TS_OK;
 }
 
+ts_status model_gpu_layers(const char *text, int64_t *out, ts_error *err)
+{
+    char *end;
+    if (strcmp(text, "auto") == 0) {
+        *out = TS_GPU_LAYERS_AUTO;
+        return TS_OK;
+    }
+    if (strcmp(text, "all") == 0) {
+        *out = INT32_MAX;
+        return TS_OK;
+    }
+    errno = 0;
+    const long long v = strtoll(text, &end, 10);
+    if (errno || end == text || *end || v < 0 || v > INT32_MAX)
+        return ts_fail(err, TS_BAD_ARG, "-ngl wants a number of layers, 'auto' or 'all', not '%s'",
+                       text);
+    *out = v;
+    return TS_OK;
+}
+
 static ts_status choose_gpus(const model_opts *m, ts_engine_options *o, ts_error *err)
 {
-    const char *n = m->gpu_layers;
-    if (n && strcmp(n, "auto") == 0) {
-        o->n_gpu_layers = TS_GPU_LAYERS_AUTO;
-    } else if (n && strcmp(n, "all") == 0) {
-        o->n_gpu_layers = INT32_MAX;
-    } else if (n) {
-        char *end;
-        errno = 0;
-        const long long v = strtoll(n, &end, 10);
-        if (errno || end == n || *end || v < 0 || v > INT32_MAX)
-            return ts_fail(err, TS_BAD_ARG,
-                           "-ngl wants a number of layers, 'auto' or 'all', not '%s'", n);
-        o->n_gpu_layers = v;
+    if (m->gpu_layers) {
+        ts_status st = model_gpu_layers(m->gpu_layers, &o->n_gpu_layers, err);
+        if (st)
+            return st;
     }
+    if (m->cpu_moe && m->n_cpu_moe >= 0)
+        return ts_fail(err, TS_BAD_ARG, "--cpu-moe and --n-cpu-moe exclude each other");
+    o->n_cpu_moe = m->cpu_moe ? INT64_MAX : m->n_cpu_moe < 0 ? 0 : m->n_cpu_moe;
     o->override_tensors = (const char *const *)m->overrides.v;
     o->n_override_tensors = m->overrides.n;
     if (m->stream)
         o->stream = strcmp(m->stream, "on") == 0    ? TS_STREAM_ON
                     : strcmp(m->stream, "off") == 0 ? TS_STREAM_OFF
                                                     : TS_STREAM_AUTO;
+    o->planned_gpus = (const char *const *)m->planned.v;
+    o->n_planned_gpus = m->planned.n;
+    o->devices = m->devices;
+    o->split_mode =
+        m->split_mode && strcmp(m->split_mode, "none") == 0 ? TS_SPLIT_NONE : TS_SPLIT_LAYER;
+    o->main_gpu = (int)m->main_gpu;
+    o->no_kv_offload = m->no_kv_offload;
     return m->vram ? parse_size(m->vram, &o->vram_limit, err) : TS_OK;
+}
+
+/* The numbers of -ts. */
+static ts_status read_shares(const model_opts *m, float out[OPT_LIST_MAX], ts_error *err)
+{
+    for (size_t i = 0; i < m->shares.n; i++) {
+        const char *s = m->shares.v[i];
+        char *end;
+        out[i] = strtof(s, &end);
+        if (end == s || *end || strspn(s, "0123456789.eE+-") != strlen(s))
+            return ts_fail(err, TS_BAD_ARG, "-ts wants numbers, as in 3,1, not '%s'", s);
+    }
+    return TS_OK;
+}
+
+void model_opts_free(model_opts *m)
+{
+    opt_strs_free(&m->overrides);
+    opt_strs_free(&m->shares);
+    opt_strs_free(&m->planned);
+}
+
+int model_list_devices(model_opts *m)
+{
+    enum { MOST = 16 };
+    ts_gpu gpus[MOST];
+    size_t n = 0;
+    ts_error err = {0};
+
+    model_opts_free(m);
+    const ts_status st = ts_list_gpus(gpus, MOST, &n, &err);
+    printf("CPU: %s\n", ts_cpu_get()->brand);
+    for (size_t i = 0; i < n && i < MOST; i++) {
+        char total[32], left[32];
+        printf("%s: %s, %s, %s free\n", gpus[i].name, gpus[i].desc,
+               cli_size(total, gpus[i].total_bytes), cli_size(left, gpus[i].free_bytes));
+    }
+    if (st)
+        fprintf(stderr, "%s\n", err.msg);
+    return CLI_OK;
 }
 
 ts_status model_open(ts_engine **out, model_opts *m, int64_t n_logits, bool plan_only,
@@ -89,8 +151,11 @@ ts_status model_open(ts_engine **out, model_opts *m, int64_t n_logits, bool plan
     o.plan_only = plan_only;
     o.int8_prefill = m->prefill && strcmp(m->prefill, "int8") == 0;
     ts_status st = choose_isa(m, &o, err);
-    if (st || (st = choose_gpus(m, &o, err)))
+    float shares[OPT_LIST_MAX];
+    if (st || (st = choose_gpus(m, &o, err)) || (st = read_shares(m, shares, err)))
         return st;
+    o.tensor_split = shares;
+    o.n_tensor_split = m->shares.n;
     o.pack_cache = m->pack_cache;
     o.check_finite = m->check_finite;
     m->level = m->verbose ? TS_LOG_DEBUG : TS_LOG_WARN;

@@ -9,11 +9,22 @@ typedef struct model_opts {
     const char *path, *isa, *prefill, *pack_cache;
     int64_t threads, ctx, ubatch; /* 0: the library's choice */
     const char *gpu_layers, *vram, *stream;
-    opt_strs overrides; /* opt_strs_free when done */
+    const char *devices, *split_mode;
+    int64_t main_gpu, n_cpu_moe;
+    opt_strs overrides, shares, planned; /* model_opts_free when done */
+    bool no_kv_offload, cpu_moe, list_devices;
     bool verbose, amx, no_amx, check_finite;
     ts_log_level level; /* of the log; stays where it is while the engine is open */
     cli_progress bar;
 } model_opts;
+
+/* What they are before the command line is read. */
+#define MODEL_OPTS                                                                                 \
+    {                                                                                              \
+        .main_gpu = -1, .n_cpu_moe = -1                                                            \
+    }
+
+void model_opts_free(model_opts *m);
 
 /* Rows of an option table. */
 #define ISA_OPTIONS(o)                                                                             \
@@ -38,9 +49,29 @@ typedef struct model_opts {
             "print the library's log to stderr")
 #define GPU_OPTIONS(o)                                                                             \
     OPT("GPU", "-ngl, --gpu-layers, --n-gpu-layers", OPT_STR, &(o)->gpu_layers, "N",               \
-        "layers on GPUs, from the last; auto: what fits; all", .def = "0"),                        \
+        "layers on GPUs, from the last; auto: what fits; all", .def = "auto"),                     \
+        GPU_PLACE_OPTIONS(o)
+#define GPU_PLACE_OPTIONS(o)                                                                       \
+    OPT("GPU", "-dev, --device", OPT_STR, &(o)->devices, "DEV[,DEV]",                              \
+        "GPUs that may be used, in this order: CUDA0,CUDA1; none", .def = "all"),                  \
+        OPT("GPU", "--list-devices", OPT_FLAG, &(o)->list_devices, NULL, "list the GPUs and end",  \
+            .alone = true),                                                                        \
+        OPT("GPU", "-sm, --split-mode", OPT_CHOICE, &(o)->split_mode, NULL,                        \
+            "several GPUs share the layers, or the main GPU has all", .choices = "layer|none",     \
+            .def = "layer"),                                                                       \
+        OPT("GPU", "-ts, --tensor-split", OPT_STRS, &(o)->shares, "N[,N]",                         \
+            "shares of the layers for each GPU, as 3,1", .def = "by memory"),                      \
+        OPT("GPU", "-mg, --main-gpu", OPT_INT, &(o)->main_gpu, "I",                                \
+            "with -sm none the only GPU, else the one that gets the output matrix", .min = 0,      \
+            .max = 7, .def = "the first, or the last layer's"),                                    \
+        OPT("GPU", "-nkvo, --no-kv-offload", OPT_FLAG, &(o)->no_kv_offload, NULL,                  \
+            "KV cache and attention stay on the CPU"),                                             \
         OPT("GPU", "-ot, --override-tensor", OPT_STRS, &(o)->overrides, "RE=DEV",                  \
             "weights whose names match go to CPU, CUDA0, ..."),                                    \
+        OPT("GPU", "-cmoe, --cpu-moe", OPT_FLAG, &(o)->cpu_moe, NULL,                              \
+            "weights of experts stay on the CPU"),                                                 \
+        OPT("GPU", "-ncmoe, --n-cpu-moe", OPT_INT, &(o)->n_cpu_moe, "N",                           \
+            "those of the first N layers do", .min = 0, .max = 2147483647, .def = ""),             \
         OPT("GPU", "--vram-limit", OPT_STR, &(o)->vram, "SIZE",                                    \
             "memory to take of each GPU: 6G, 800M", .def = "what is free, less a margin"),         \
         OPT("GPU", "--stream", OPT_CHOICE, &(o)->stream, NULL,                                     \
@@ -61,6 +92,12 @@ typedef struct model_opts {
  * (TS_CANCELLED). n_logits as in ts_engine_options. */
 ts_status model_open(ts_engine **out, model_opts *m, int64_t n_logits, bool plan_only,
                      ts_error *err);
+
+/* --list-devices: prints them; frees m's lists. The exit status. */
+int model_list_devices(model_opts *m);
+
+/* The value of -ngl: a number, "auto" or "all". */
+ts_status model_gpu_layers(const char *text, int64_t *out, ts_error *err);
 
 /* The token this model puts before a text by itself (BOS), or -1. */
 ts_status model_bos(const ts_engine *e, ts_token *bos, ts_error *err);

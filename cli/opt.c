@@ -187,30 +187,46 @@ static ts_status read_choice(const opt *o, const char *name, const char *s, ts_e
     return ts_fail(err, TS_BAD_ARG, "%s is one of %s, not '%s'", name, o->choices, s);
 }
 
+static ts_status fail_many(const char *name, ts_error *err)
+{
+    return ts_fail(err, TS_BAD_ARG, "%s takes at most %d elements", name, OPT_LIST_MAX);
+}
+
+static ts_status add_word(const opt *o, const char *name, const char *s, size_t n, ts_error *err)
+{
+    opt_strs *l = o->dst;
+    if (l->n == OPT_LIST_MAX)
+        return fail_many(name, err);
+    l->v[l->n] = strndup(s, n);
+    if (!l->v[l->n])
+        return ts_fail(err, TS_NO_MEMORY, "out of memory");
+    l->n++;
+    return TS_OK;
+}
+
 /* Elements between commas are added to the list. */
 static ts_status read_list(const opt *o, const char *name, const char *s, ts_error *err)
 {
     for (const char *p = s;; p++) {
         size_t len = strcspn(p, ",");
-        size_t n = o->kind == OPT_STRS ? ((opt_strs *)o->dst)->n : ((opt_ints *)o->dst)->n;
+        ts_status st = TS_OK;
         if (!len)
             return ts_fail(err, TS_BAD_ARG, "%s has an empty element in '%s'", name, s);
-        if (n == OPT_LIST_MAX)
-            return ts_fail(err, TS_BAD_ARG, "%s takes at most %d elements", name, OPT_LIST_MAX);
-        char *one = strndup(p, len);
-        if (!one)
-            return ts_fail(err, TS_NO_MEMORY, "out of memory");
         if (o->kind == OPT_STRS) {
-            opt_strs *l = o->dst;
-            l->v[l->n++] = one;
+            st = add_word(o, name, p, len, err);
         } else {
             opt_ints *l = o->dst;
-            ts_status st = read_int(o, name, one, &l->v[l->n], err);
+            if (l->n == OPT_LIST_MAX)
+                return fail_many(name, err);
+            char *one = strndup(p, len);
+            if (!one)
+                return ts_fail(err, TS_NO_MEMORY, "out of memory");
+            st = read_int(o, name, one, &l->v[l->n], err);
             free(one);
-            if (st)
-                return st;
-            l->n++;
+            l->n += !st;
         }
+        if (st)
+            return st;
         p += len;
         if (!*p)
             return TS_OK;
@@ -239,6 +255,8 @@ static ts_status read_value(const opt *o, const char *name, const char *s, bool 
         return read_list(o, name, s, err);
     case OPT_STRS:
         return read_list(o, name, s, err);
+    case OPT_LINES:
+        return add_word(o, name, s, strlen(s), err);
     }
     return ts_fail(err, TS_BAD_ARG, "%s cannot be read", name);
 }
@@ -258,7 +276,8 @@ static ts_status take(parse *p, const opt *o, const char *name, const char *valu
     uint64_t bit = (uint64_t)1 << (o - p->c->opts);
     bool first = !(p->seen & bit);
 
-    if (!first && o->kind != OPT_STRS && o->kind != OPT_INTS && o->kind != OPT_FLAG)
+    if (!first && o->kind != OPT_STRS && o->kind != OPT_LINES && o->kind != OPT_INTS &&
+        o->kind != OPT_FLAG)
         return ts_fail(p->err, TS_BAD_ARG, "%s is given twice", name);
     p->seen |= bit;
     return read_value(o, name, value, first, p->err);
@@ -289,6 +308,9 @@ static ts_status take_named(parse *p, const char *arg)
 
 static ts_status check_required(parse *p)
 {
+    for (size_t i = 0; i < p->c->n_opts; i++)
+        if (p->c->opts[i].alone && (p->seen >> i & 1))
+            return TS_OK;
     for (size_t i = 0; i < p->c->n_opts; i++) {
         const opt *o = &p->c->opts[i];
         if (!o->required || (p->seen >> i & 1))
@@ -305,7 +327,7 @@ static ts_status check_required(parse *p)
 static void free_lists(const opt_cmd *c)
 {
     for (size_t i = 0; i < c->n_opts; i++)
-        if (c->opts[i].kind == OPT_STRS)
+        if (c->opts[i].kind == OPT_STRS || c->opts[i].kind == OPT_LINES)
             opt_strs_free(c->opts[i].dst);
 }
 

@@ -24,6 +24,7 @@ typedef enum opt_kind {
     OPT_FLOAT,  /* double in min..max, finite                                */
     OPT_STR,    /* const char *                                              */
     OPT_STRS,   /* opt_strs: repeated, and each value split at commas        */
+    OPT_LINES,  /* opt_strs: repeated, each value as it is                   */
     OPT_INTS,   /* opt_ints: the same, each number in min..max               */
     OPT_CHOICE, /* const char *: one of the words in `choices`               */
 } opt_kind;
@@ -52,6 +53,7 @@ typedef struct opt {
     const char *choices; /* of OPT_CHOICE: "md|json|csv"                                     */
     const char *def;     /* what to print as the default instead of *dst; "" prints none     */
     bool required;
+    bool alone; /* a flag: what is required isn't, with it                                   */
 } opt;
 
 typedef struct opt_cmd {

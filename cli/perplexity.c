@@ -327,13 +327,13 @@ static int perplexity_with(ppl_opts *o)
     free(p.text);
     free(p.row.log_p);
     free(p.base_row.log_p);
-    opt_strs_free(&o->model.overrides);
+    model_opts_free(&o->model);
     return st ? model_failed(&err) : CLI_OK;
 }
 
 int cmd_perplexity(int argc, char **argv)
 {
-    ppl_opts o = {.chunks = -1};
+    ppl_opts o = {.model = MODEL_OPTS, .chunks = -1};
     const opt table[] = {
         MODEL_OPTIONS(&o.model),
         PACK_CACHE_OPTION(&o.model),
@@ -361,5 +361,7 @@ int cmd_perplexity(int argc, char **argv)
         OPT_TABLE(table),
     };
     int status = opt_start(&cmd, argc, argv);
+    if (status == OPT_GO && o.model.list_devices)
+        return model_list_devices(&o.model);
     return status == OPT_GO ? perplexity_with(&o) : status;
 }

@@ -11,7 +11,7 @@ static int plan_with(model_opts *m, bool json)
     char *text;
 
     ts_status st = model_open(&e, m, 1, true, &err);
-    opt_strs_free(&m->overrides);
+    model_opts_free(m);
     if (st)
         return model_failed(&err);
     st = ts_engine_plan(e, json, &text, &err);
@@ -25,11 +25,13 @@ static int plan_with(model_opts *m, bool json)
 
 int cmd_plan(int argc, char **argv)
 {
-    model_opts m = {0};
+    model_opts m = MODEL_OPTS;
     bool json = false;
     const opt table[] = {
         MODEL_OPTIONS(&m),
         GPU_OPTIONS(&m),
+        OPT("GPU", "--gpu", OPT_LINES, &m.planned, "NAME,MEM,BW,LINK",
+            "plan for a GPU that isn't there: \"H100,78G,3000GB/s,50GB/s\"; repeated for several"),
         CTX_OPTION(&m, "what the model was trained for, at most 4096"),
         OPT("Output", "--json", OPT_FLAG, &json, NULL, "JSON for programs (docs/CLI.md)"),
     };
@@ -41,5 +43,7 @@ int cmd_plan(int argc, char **argv)
         OPT_TABLE(table),
     };
     int status = opt_start(&cmd, argc, argv);
-    return status == OPT_GO ? plan_with(&m, json) : status;
+    return status != OPT_GO ? status
+           : m.list_devices ? model_list_devices(&m)
+                            : plan_with(&m, json);
 }

@@ -345,7 +345,7 @@ static int run_with(run_opts *o)
     r.seed = o->seed >= 0 ? (uint64_t)o->seed : (uint64_t)time(NULL);
     int status = open_all(&r, o, &err) ? model_failed(&err) : generate(&r);
     close_all(&r);
-    opt_strs_free(&o->model.overrides);
+    model_opts_free(&o->model);
     return status;
 }
 
@@ -354,6 +354,7 @@ int cmd_run(int argc, char **argv)
     ts_sampler_options d;
     ts_sampler_options_init(&d);
     run_opts o = {
+        .model = MODEL_OPTS,
         .batch = 2048,
         .predict = -1,
         .seed = -1,
@@ -419,5 +420,7 @@ int cmd_run(int argc, char **argv)
         OPT_TABLE(table),
     };
     int status = opt_start(&cmd, argc, argv);
+    if (status == OPT_GO && o.model.list_devices)
+        return model_list_devices(&o.model);
     return status == OPT_GO ? run_with(&o) : status;
 }

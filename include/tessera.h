@@ -88,6 +88,9 @@ typedef enum ts_isa { TS_ISA_AUTO = 0, TS_ISA_REF, TS_ISA_AVX2, TS_ISA_AVX512, T
 
 typedef enum ts_stream_mode { TS_STREAM_AUTO, TS_STREAM_OFF, TS_STREAM_ON } ts_stream_mode;
 
+/* How several GPUs share layers: each has a run of them, or one has all. */
+typedef enum ts_split_mode { TS_SPLIT_LAYER = 0, TS_SPLIT_NONE } ts_split_mode;
+
 typedef struct ts_engine_options {
     size_t size;      /* sizeof, set by the init function                      */
     int n_threads;    /* compute threads; 0 = one for each CPU this process may use */
@@ -116,7 +119,8 @@ typedef struct ts_engine_options {
      * has the output matrix too, with TS_GPU_LAYERS_AUTO as many as fit; 0 uses none. A number that
      * doesn't fit is refused (TS_NO_MEMORY). Where no GPU can be used, a line of the log says why
      * and the CPU does everything; where memory that was free is taken meanwhile, fewer layers go
-     * there, with a line too. */
+     * there, with a line too. TS_GPU_LAYERS_DEFAULT, the default, is AUTO but for that line, which
+     * is then TS_LOG_DEBUG instead of TS_LOG_WARN; and 0 with TS_ISA_REF. */
     int64_t n_gpu_layers;
     size_t vram_limit; /* bytes of each GPU that may be taken; 0 = what is free, less a margin */
     /* "PATTERN=DEVICE": weights in whose names the pattern (PCRE2) is found go to the device, CPU,
@@ -131,9 +135,32 @@ typedef struct ts_engine_options {
      * read, which is slow. The first that is found ends the eval with TS_NOT_FINITE, whose sentence
      * names the step, its weight, the layer, the device and the element. */
     bool check_finite;
+    /* "CUDA1,CUDA0": these GPUs alone may be used, in this order; "none": no GPU; NULL or "": all.
+     * One that isn't there is TS_BAD_ARG. */
+    const char *devices;
+    /* How layers are shared among GPUs: by these shares, in the order of the devices (the rest get
+     * none); without any, in proportion to the memory that may be taken. */
+    const float *tensor_split;
+    size_t n_tensor_split;
+    ts_split_mode split_mode;
+    /* The number, from 0, of one of the GPUs that may be used: with TS_SPLIT_NONE the only one,
+     * with TS_SPLIT_LAYER the one that gets the output matrix, if any does. Below 0, the default:
+     * the first one, or the one that has the last layer. */
+    int main_gpu;
+    bool no_kv_offload; /* K, V and attention of all layers stay with the CPU */
+    /* Weights of experts (ffn_up_exps, ffn_gate_exps, ffn_down_exps) of the first so many layers
+     * stay with the CPU, unless override_tensors says otherwise; INT64_MAX: of all; 0: as their
+     * layer. TS_BAD_ARG where there are none. */
+    int64_t n_cpu_moe;
+    /* With plan_only: GPUs to plan for instead of those that are there, CUDA0, CUDA1 ... Each is
+     * "NAME,MEMORY,BANDWIDTH,LINK" or "NAME,MEMORY,BANDWIDTH,LINK,PEAK", as in
+     * "H100,78G,3000GB/s,50GB/s,900TFLOPS" (docs/CLI.md). */
+    const char *const *planned_gpus;
+    size_t n_planned_gpus;
 } ts_engine_options;
 
-#define TS_GPU_LAYERS_AUTO (-1)
+#define TS_GPU_LAYERS_AUTO    (-1)
+#define TS_GPU_LAYERS_DEFAULT (-2)
 
 TS_API void ts_engine_options_init(ts_engine_options *opt);
 
@@ -156,6 +183,10 @@ typedef struct ts_engine_info {
     int n_threads;
     double load_seconds;
     bool int8_prefill; /* as asked for in the options             */
+    /* What the plan decided: layers on GPUs, more than n_layer with the output matrix; and the GPUs
+     * that have a part of the model, "CUDA0 NVIDIA L4, CUDA1 NVIDIA L4", "" without any. */
+    int64_t n_gpu_layers;
+    char gpus[256];
 } ts_engine_info;
 
 TS_API void ts_engine_get_info(const ts_engine *e, ts_engine_info *info);
@@ -165,6 +196,16 @@ TS_API void ts_engine_get_info(const ts_engine *e, ts_engine_info *info);
 TS_API ts_status ts_engine_plan(const ts_engine *e, bool json, char **out, ts_error *err);
 
 TS_API void ts_free(void *p);
+
+typedef struct ts_gpu {
+    char name[16];  /* "CUDA0", as options name it */
+    char desc[128]; /* "NVIDIA H100 80GB HBM3"     */
+    size_t free_bytes, total_bytes;
+} ts_gpu;
+
+/* The GPUs that engines can use: *n of them, the first `max` into out. TS_UNSUPPORTED where there
+ * is none, with a sentence that says why. */
+TS_API ts_status ts_list_gpus(ts_gpu *out, size_t max, size_t *n, ts_error *err);
 
 /* --- tokens ------------------------------------------------------------- */
 

@@ -1,9 +1,9 @@
 /* engine.c - from a path to a loaded model. */
 #include "engine.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 #include "base/clock.h"
 #include "base/cpu.h"
@@ -20,7 +20,8 @@ const char *ts_version(void)
 
 void ts_engine_options_init(ts_engine_options *opt)
 {
-    *opt = (ts_engine_options){.size = sizeof *opt};
+    *opt = (ts_engine_options){
+        .size = sizeof *opt, .n_gpu_layers = TS_GPU_LAYERS_DEFAULT, .main_gpu = -1};
 }
 
 static void free_overrides(ts_engine *e)
@@ -34,6 +35,8 @@ void ts_engine_close(ts_engine *e)
 {
     if (!e)
         return;
+    if (e->has_spare)
+        ts_run_close(&e->spare);
     ts_devices_close(&e->devices);
     ts_gpus_close(&e->gpus);
     free_overrides(e);
@@ -44,71 +47,7 @@ void ts_engine_close(ts_engine *e)
     free(e);
 }
 
-/* --- GPUs --------------------------------------------------------------------- */
-
-/* The number of a device by its name; -1. */
-static int device_of(const ts_split *s, const char *name)
-{
-    for (int i = 0; i <= s->n_accels; i++)
-        if (strcasecmp(i ? s->accels[i - 1].name : "CPU", name) == 0)
-            return i;
-    return -1;
-}
-
-/* From "PATTERN=DEVICE", which is cut in two. */
-static ts_status parse_override(ts_override *out, char *text, const ts_split *s, ts_error *err)
-{
-    char *sep = strrchr(text, '=');
-    if (!sep || sep == text || !sep[1])
-        return ts_fail(err, TS_BAD_ARG, "'%s' is not of the form PATTERN=DEVICE", text);
-    const int device = device_of(s, sep + 1);
-    if (device < 0)
-        return ts_fail(err, TS_BAD_ARG, "'%s': there is no device '%s' to be used", text, sep + 1);
-    *sep = '\0';
-    *out = (ts_override){text, device};
-    return TS_OK;
-}
-
-static ts_status take_overrides(ts_engine *e, const ts_engine_options *o, ts_split *s,
-                                ts_error *err)
-{
-    if (!o->n_override_tensors)
-        return TS_OK;
-    e->overrides = ts_calloc(o->n_override_tensors, sizeof *e->overrides);
-    if (!e->overrides)
-        return ts_fail(err, TS_NO_MEMORY, "no memory for %zu patterns", o->n_override_tensors);
-    for (size_t i = 0; i < o->n_override_tensors; i++) {
-        char *copy = strdup(o->override_tensors[i]);
-        if (!copy)
-            return ts_fail(err, TS_NO_MEMORY, "no memory for %zu patterns", o->n_override_tensors);
-        e->overrides[e->n_overrides++].pattern = copy;
-        ts_status st = parse_override(&e->overrides[i], copy, s, err);
-        if (st)
-            return st;
-    }
-    s->overrides = e->overrides;
-    s->n_overrides = e->n_overrides;
-    return TS_OK;
-}
-
-/* What the options say of GPUs. */
-static ts_status take_gpus(ts_engine *e, const ts_engine_options *o, ts_engine_split *out,
-                           ts_error *err)
-{
-    char why[256];
-    if (o->n_gpu_layers < TS_GPU_LAYERS_AUTO)
-        return ts_fail(err, TS_BAD_ARG, "%lld layers on GPUs; it must be 0 or more",
-                       (long long)o->n_gpu_layers);
-    if (o->n_gpu_layers || o->n_override_tensors) {
-        ts_gpus_open(&e->gpus, o->vram_limit, why, sizeof why);
-        if (!e->gpus.n)
-            ts_logf(&e->log, TS_LOG_WARN, "no GPU is used: %s", why);
-    }
-    out->split =
-        (ts_split){.accels = e->gpus.accel, .n_accels = e->gpus.n, .n_gpu_layers = o->n_gpu_layers};
-    out->backends = e->gpus.backend;
-    return take_overrides(e, o, &out->split, err);
-}
+/* --- loading ------------------------------------------------------------------ */
 
 /* Who holds how many layers, a line for each accelerator. */
 static void say_split(const ts_engine *e)
@@ -117,36 +56,71 @@ static void say_split(const ts_engine *e)
         const ts_plan_device *d = &e->plan.dev[i];
         ts_logf(&e->log, TS_LOG_INFO, "%s%s%s: %lld of %lld layers, %.2f GiB of weights", d->name,
                 e->gpus.n ? ", " : "", e->gpus.n ? e->gpus.info[i - 1].name : "",
-                (long long)d->n_layers, (long long)e->m->hp.n_layer,
+                (long long)d->n_blocks, (long long)e->m->hp.n_layer,
                 (double)d->packed / (double)(1 << 30));
     }
 }
 
-/* Plans and loads. An accelerator may lose memory between the two: then one layer less goes there,
- * and so on. */
+/* Loads what is planned, and opens the first session's state: then it is sure that there is memory
+ * for one. */
+static ts_status load_planned(ts_engine *e, const ts_engine_options *o,
+                              const ts_backend *const be[], ts_error *err)
+{
+    const ts_load_options lo = {.log = &e->log,
+                                .pack_cache = o->pack_cache,
+                                .progress = o->progress,
+                                .progress_user = o->progress_user};
+    ts_status s = ts_devices_open(&e->devices, be, &e->plan, e->m, &lo, err);
+    if (s)
+        return s;
+    s = ts_run_open(&e->spare, &e->devices, e->check_finite, err);
+    if (!s && (s = ts_stream_measure(&e->devices, &e->spare, &e->log, err)))
+        ts_run_close(&e->spare);
+    if (s)
+        ts_devices_close(&e->devices);
+    e->has_spare = !s;
+    return s;
+}
+
+/* That a plan was made again, with the sentence of the allocation that failed first. */
+static void say_smaller(const ts_engine *e, const ts_error *why, ts_placing planned)
+{
+    const long long now = (long long)e->plan.placing.layers, then = (long long)planned.layers;
+    if (now < then)
+        ts_logf(&e->log, TS_LOG_WARN, "%s; %lld of %lld layers are on GPUs instead of %lld",
+                why->msg, now, (long long)e->m->hp.n_layer, then);
+    else
+        ts_logf(&e->log, TS_LOG_WARN,
+                "%s; %lld of %lld layers are on GPUs, without all that was to go there with them",
+                why->msg, now, (long long)e->m->hp.n_layer);
+}
+
+/* Plans and loads. An accelerator may lose memory between the two: then less goes there, of what is
+ * free now, and so on. */
 static ts_status load_model(ts_engine *e, const ts_engine_options *o, ts_plan_options *po,
                             const ts_backend *const be[], ts_error *err)
 {
-    ts_load_options lo = {.log = &e->log,
-                          .pack_cache = o->pack_cache,
-                          .progress = o->progress,
-                          .progress_user = o->progress_user};
+    ts_placing planned = {0}, failed = {0};
+    ts_error first = {0};
     for (;;) {
         ts_status s = ts_plan_make(&e->plan, e->m, po, &e->log, err);
         if (s || o->plan_only)
             return s;
-        s = ts_devices_open(&e->devices, be, &e->plan, e->m, &lo, err);
+        s = load_planned(e, o, be, err);
+        if (!s && first.code)
+            say_smaller(e, &first, planned);
         if (!s)
-            s = ts_stream_measure(&e->devices, &e->log, err);
-        if (s != TS_NO_MEMORY || e->plan.n_gpu_layers == 0) {
-            if (!s)
-                say_split(e);
+            say_split(e);
+        if (s != TS_NO_MEMORY || ts_placing_compare(e->plan.placing, (ts_placing){0}) == 0)
             return s;
+        failed = e->plan.placing;
+        if (!first.code) {
+            first = *err;
+            planned = failed;
         }
-        po->split.n_gpu_layers = e->plan.n_gpu_layers - 1;
-        ts_logf(&e->log, TS_LOG_WARN, "%s; trying with %lld layers on GPUs", err->msg,
-                (long long)po->split.n_gpu_layers);
-        ts_devices_close(&e->devices);
+        po->split.n_gpu_layers = TS_GPU_LAYERS_AUTO;
+        po->split.below = &failed;
+        ts_gpus_refresh(&e->gpus);
         ts_plan_free(&e->plan);
         e->plan = (ts_plan){0};
         *err = (ts_error){0};
@@ -163,14 +137,15 @@ static ts_status open_model(ts_engine *e, const ts_engine_options *o, const ts_e
                           .n_ctx = o->n_ctx,
                           .n_ubatch = o->n_ubatch,
                           .n_logits = o->n_logits,
-                          .stream = o->stream};
+                          .stream = o->stream,
+                          .step_by_step = o->check_finite};
     ts_engine_split found = {0};
     ts_status s;
     if ((s = ts_isa_resolve(o->isa, o->no_amx, &e->log, &po.isa, err)) ||
         (s = ts_model_open(&e->m, e->g, ts_tokenizer_n(e->tok), &e->log, err)))
         return s;
     if (!split) {
-        if ((s = take_gpus(e, o, &found, err)))
+        if ((s = ts_engine_take_gpus(e, o, po.isa, &found, err)))
             return s;
         split = &found;
     }
@@ -215,6 +190,15 @@ ts_status ts_engine_open_split(ts_engine **out, const char *path, const ts_engin
     return TS_OK;
 }
 
+/* "CUDA0 NVIDIA L4, CUDA1 NVIDIA L4", cut where there is no room for more. */
+static void name_gpus(const ts_engine *e, char *out, size_t n)
+{
+    size_t at = 0;
+    for (int i = 1; i < e->plan.n_devices && at < n; i++)
+        at += (size_t)snprintf(out + at, n - at, "%s%s%s%s", i > 1 ? ", " : "", e->plan.dev[i].name,
+                               e->gpus.n ? " " : "", e->gpus.n ? e->gpus.info[i - 1].name : "");
+}
+
 void ts_engine_get_info(const ts_engine *e, ts_engine_info *info)
 {
     *info = (ts_engine_info){
@@ -233,6 +217,8 @@ void ts_engine_get_info(const ts_engine *e, ts_engine_info *info)
     info->n_ubatch = e->plan.n_ubatch;
     info->n_threads = e->plan.n_threads;
     info->int8_prefill = e->plan.int8_prefill;
+    info->n_gpu_layers = e->plan.n_gpu_layers;
+    name_gpus(e, info->gpus, sizeof info->gpus);
 }
 
 ts_status ts_engine_plan(const ts_engine *e, bool json, char **out, ts_error *err)
@@ -244,11 +230,12 @@ ts_status ts_engine_plan(const ts_engine *e, bool json, char **out, ts_error *er
     ts_status st = ts_probe_run(e->plan.n_threads, e->plan.isa, &rates, err);
     if (st)
         return st;
+    ts_plan p = e->plan; /* with what is measured now */
+    for (int i = 1; i < p.n_devices && i <= e->gpus.n; i++)
+        if (!(p.dev[i].link > 0))
+            p.dev[i].link = ts_gpus_link(&e->gpus, i - 1);
     ts_sb sb = {0};
-    if (json)
-        ts_plan_json(&e->plan, e->m, &rates, &sb);
-    else
-        ts_plan_text(&e->plan, e->m, &rates, &sb);
+    (json ? ts_plan_json : ts_plan_text)(&p, e->m, &rates, &sb);
     if (sb.failed) {
         ts_sb_free(&sb);
         return ts_fail(err, TS_NO_MEMORY, "no memory for the text of the plan");

@@ -2,6 +2,8 @@
 #ifndef TS_ENGINE_H
 #define TS_ENGINE_H
 
+#include <stdatomic.h>
+
 #include "exec/gpu.h"
 #include "exec/run.h"
 #include "model/tokenizer.h"
@@ -17,6 +19,8 @@ struct ts_engine {
     ts_override *overrides; /* [n_overrides], with their patterns */
     size_t n_overrides;
     ts_devices devices; /* n = 0 with vocab_only or plan_only     */
+    ts_run spare;       /* the first session's state               */
+    atomic_bool has_spare;
     double load_seconds;
     bool check_finite;
 };
@@ -30,5 +34,9 @@ typedef struct ts_engine_split {
 /* As ts_engine_open; split: accelerators for tests, instead of what the options say. */
 ts_status ts_engine_open_split(ts_engine **out, const char *path, const ts_engine_options *opt,
                                const ts_engine_split *split, ts_error *err);
+
+/* Finds the GPUs that the options want, and what they say of the split; isa: the CPU's. */
+ts_status ts_engine_take_gpus(ts_engine *e, const ts_engine_options *o, ts_isa isa,
+                              ts_engine_split *out, ts_error *err);
 
 #endif

@@ -24,7 +24,11 @@ ts_status ts_session_open(ts_session **out, ts_engine *e, ts_error *err)
     if (!s)
         return ts_fail(err, TS_NO_MEMORY, "no memory for a session");
     s->e = e;
-    ts_status st = ts_run_open(&s->run, &e->devices, e->check_finite, err);
+    ts_status st = TS_OK;
+    if (atomic_exchange(&e->has_spare, false))
+        s->run = e->spare;
+    else
+        st = ts_run_open(&s->run, &e->devices, e->check_finite, err);
     if (st) {
         free(s);
         return st;

@@ -16,11 +16,13 @@
 
 static int64_t fake_calls;         /* that may fail, so far                    */
 static int64_t fake_fails_at = -1; /* the number of the one that fails; -1: none */
+static bool fake_fails_on;         /* and of all that come after it           */
 static int64_t fake_copies, fake_runs;
 
 static ts_status fake_call(const char *what, ts_error *err)
 {
-    if (fake_calls++ == fake_fails_at)
+    const int64_t call = fake_calls++;
+    if (call == fake_fails_at || (fake_fails_on && fake_fails_at >= 0 && call > fake_fails_at))
         return ts_fail(err, strncmp(what, "allocate", 8) == 0 ? TS_NO_MEMORY : TS_IO,
                        "the fake device fails to %s, as it was told", what);
     return TS_OK;
@@ -156,6 +158,12 @@ static const ts_kset *fake_kset(ts_type type)
 static int64_t fake_streams; /* layers that came */
 static int64_t fake_layer = -1;
 
+static ts_status fake_stream_open(ts_device *d, ts_error *err)
+{
+    (void)d;
+    return fake_call("allocate a ring", err);
+}
+
 static ts_status fake_stream_begin(ts_state *s, int64_t first, bool wait, ts_error *err)
 {
     (void)s;
@@ -265,6 +273,7 @@ static const ts_backend fake_backend = {
     .get = fake_get,
     .kv_get = fake_kv_get,
     .kv_put = fake_kv_put,
+    .stream_open = fake_stream_open,
     .stream_begin = fake_stream_begin,
     .stream_end = fake_stream_end,
     .stream_time = fake_stream_time,

@@ -16,8 +16,8 @@
 
 static const char *const archs[] = {"llama", "qwen2", "qwen3", "gemma3"};
 static const ts_backend *const fakes[] = {&fake_backend, &fake_backend};
-static const ts_accel two[2] = {{"fake0", 0, &fake_kind, ROOMY, 0},
-                                {"fake1", 1, &fake_kind, ROOMY, 0}};
+static const ts_accel two[2] = {{"fake0", 0, &fake_kind, ROOMY, 0, 0, 0, 0},
+                                {"fake1", 1, &fake_kind, ROOMY, 0, 0, 0, 0}};
 static ts_token ids[N_IDS];
 
 static ts_engine *open_engine(const char *path, ts_isa isa, int accels, int64_t layers, bool check)

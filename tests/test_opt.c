@@ -12,7 +12,8 @@ typedef struct values {
     int64_t n, ctx;
     double temp;
     bool json;
-    opt_strs many;
+    opt_strs many, lines;
+    bool list;
     opt_ints lens;
 } values;
 
@@ -31,6 +32,8 @@ static const opt table[] = {
     OPT("Output", "-o, --output", OPT_CHOICE, &v.format, "md|json|csv", "format",
         .choices = "md|json|csv"),
     OPT("Output", "--many", OPT_STRS, &v.many, "A,B", "several words"),
+    OPT("Output", "--line", OPT_LINES, &v.lines, "A,B", "a line"),
+    OPT("Output", "--list", OPT_FLAG, &v.list, NULL, "list them", .alone = true),
     OPT("Output", "-p, --n-prompt", OPT_INTS, &v.lens, "N,N", "several numbers", .min = 0,
         .max = 100000),
 };
@@ -46,6 +49,7 @@ static ts_status parse_line(const opt_cmd *c, const char *line)
     int argc = 1;
 
     opt_strs_free(&v.many);
+    opt_strs_free(&v.lines);
     v = (values){.n = 128, .format = "md", .temp = 0.8, .lens = {.n = 1, .v = {512}}};
     memset(&err, 0, sizeof err);
     snprintf(copy, sizeof copy, "%s", line);
@@ -63,11 +67,27 @@ static void bad(const char *line, const char *sentence)
 {
     CHECK_MSG(parse_line(&cmd, line) == TS_BAD_ARG, "%s is taken", line);
     CHECK_MSG(strstr(err.msg, sentence) != NULL, "%s -> %s", line, err.msg);
-    CHECK(v.many.n == 0);
+    CHECK(v.many.n == 0 && v.lines.n == 0);
+}
+
+static void test_lines(void)
+{
+    char many[4096] = "-m x";
+    good("-m x --line a,b --line=c --line ''");
+    CHECK(v.lines.n == 3 && !strcmp(v.lines.v[0], "a,b") && !strcmp(v.lines.v[1], "c") &&
+          !*v.lines.v[2]);
+    for (int i = 0; i < 9; i++)
+        strcat(many, " --line a --many a,b,c,d,e,f,g,h");
+    bad(many, "--many takes at most 64 elements");
+    bad("--line a", "say needs -m FILE");
+    good("--list"); /* what is required isn't */
+    CHECK(v.list && !v.model);
+    bad("--list=1", "--list takes no value");
 }
 
 static void test_values(void)
 {
+    test_lines();
     good("-m a.gguf");
     CHECK(!strcmp(v.model, "a.gguf") && v.n == 128 && !v.json && v.lens.n == 1);
     good("--model=a=b --n-predict=7 --json --temp 1e-1 -o json");

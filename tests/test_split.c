@@ -16,7 +16,8 @@ static const char *const archs[] = {"llama", "qwen2", "qwen3", "gemma3"};
 static const ts_backend *const fakes[] = {&fake_backend, &fake_backend};
 static uint64_t seed = 20261125;
 
-static ts_accel two[2] = {{"fake0", 0, &fake_kind, ROOMY, 0}, {"fake1", 1, &fake_kind, ROOMY, 0}};
+static ts_accel two[2] = {{"fake0", 0, &fake_kind, ROOMY, 0, 0, 0, 0},
+                          {"fake1", 1, &fake_kind, ROOMY, 0, 0, 0, 0}};
 
 static ts_engine_options options(ts_isa isa)
 {
@@ -283,6 +284,67 @@ static void test_fit(const reference *r)
     }
 }
 
+/* What a plan with these patterns and this memory takes, decided by itself. */
+static ts_placing decided(const reference *r, size_t memory, double cpu_read)
+{
+    ts_error err = {0};
+    ts_engine *e = NULL;
+    ts_engine_split split = accels(1, TS_GPU_LAYERS_AUTO);
+    two[0].memory = memory;
+    split.split.cpu_read = cpu_read;
+    const ts_status st = open_split(&e, r->path, TS_ISA_REF, &split, &err);
+    CHECK_MSG(st == TS_OK, "%s", err.msg);
+    const ts_placing p = e ? e->plan.placing : (ts_placing){.layers = -1};
+    ts_engine_close(e);
+    two[0].memory = ROOMY;
+    return p;
+}
+
+/* What the accelerator needs for so many layers, and with a pattern for what is found. */
+static size_t need_with(const reference *r, int64_t layers, const char *pattern)
+{
+    ts_error err = {0};
+    ts_engine *e = NULL;
+    ts_engine_split split = accels(1, layers);
+    ts_override o = {pattern, 1};
+    split.split.overrides = &o;
+    split.split.n_overrides = pattern != NULL;
+    REQUIRE(open_split(&e, r->path, TS_ISA_REF, &split, &err) == TS_OK);
+    const size_t n = e->plan.n_devices > 1 ? need(&e->plan.dev[1]) : 0;
+    ts_engine_close(e);
+    return n;
+}
+
+/* What is left of the memory beside whole layers: for the output matrix or feed-forward weights of
+ * one more block; and for neither where the way there takes longer than reading them on the CPU. */
+static void test_rest(const reference *r)
+{
+    const double slow = 1e6, fast = 1e13;
+    int tried = 0;
+    for (int64_t layers = 0; layers < r->n_layer; layers++) {
+        const size_t more = need_with(r, layers + 1, NULL);
+        for (int which = 0; which < 3; which++) {
+            char pattern[64];
+            snprintf(pattern, sizeof pattern, "blk\\.%d\\.ffn_%s", (int)(r->n_layer - 1 - layers),
+                     which == 1 ? "down" : "(gate|up|down)");
+            const size_t memory = need_with(r, layers, which ? pattern : "^(output|token_embd)\\.");
+            if (memory >= more) /* then rather one layer more */
+                continue;
+            tried++;
+            ts_placing p = decided(r, memory, slow);
+            CHECK_MSG(p.layers == layers &&
+                          (p.output || p.ffn == TS_FFN_ALL || (which == 1 && p.ffn == TS_FFN_DOWN)),
+                      "%s, %d layers, %d: %d, %d %d", r->arch, (int)layers, which, (int)p.layers,
+                      p.output, p.ffn);
+            p = decided(r, memory - 1, slow);
+            CHECK(p.layers == layers && (which ? (int)p.ffn != which : !p.output));
+            p = decided(r, memory, fast);
+            CHECK(p.layers == layers && !p.output && !p.ffn);
+        }
+    }
+    CHECK(tried > 3);
+}
+
 /* Exactly the weights that a pattern names go where it says; the last pattern counts. */
 static void test_patterns(const reference *r)
 {
@@ -489,7 +551,186 @@ static void test_streams(reference *r, ts_isa isa)
     two[0].memory = ROOMY;
 }
 
+/* --- K, V, several accelerators, experts ----------------------------------------- */
+
+/* K, V and attention on the CPU, weights on the accelerators: the same bits, and no KV cache there.
+ */
+static void test_kv_on_cpu(reference *r, ts_isa isa)
+{
+    for (int n = 1; n <= 2; n++)
+        for (int64_t layers = 0; layers <= r->n_layer + 1; layers++) {
+            char what[80];
+            snprintf(what, sizeof what, "K and V on the CPU, %d accelerators, %d layers", n,
+                     (int)layers);
+            ts_engine_split split = accels(n, layers);
+            ts_override o = {"attn_(q|output)", (int)(layers % 3 ? 0 : n)};
+            split.split.kv_on_cpu = true;
+            compare(r, isa, &split, what);
+            split.split.overrides = &o;
+            split.split.n_overrides = 1;
+            compare(r, isa, &split, what);
+        }
+    ts_error err = {0};
+    ts_engine *e = NULL;
+    ts_engine_split split = accels(1, r->n_layer + 1);
+    split.split.kv_on_cpu = true;
+    REQUIRE(open_split(&e, r->path, TS_ISA_REF, &split, &err) == TS_OK);
+    CHECK(e->plan.dev[1].n_blocks == r->n_layer && e->plan.dev[1].kv == 0 &&
+          e->plan.dev[0].n_layers == r->n_layer && e->plan.dev[0].kv > 0);
+    /* q, k, v there and o back, of each layer; the hidden state there, and the logits back */
+    CHECK_MSG(copies(&e->plan.steps) == 4 * r->n_layer + 2, "%s: %d copies", r->arch,
+              copies(&e->plan.steps));
+    ts_engine_close(e);
+    /* q is made on the CPU and stays there: what was normed comes in its place */
+    const ts_override q = {"attn_q", 0};
+    split.split.overrides = &q;
+    split.split.n_overrides = 1;
+    REQUIRE(open_split(&e, r->path, TS_ISA_REF, &split, &err) == TS_OK);
+    CHECK_MSG(copies(&e->plan.steps) == 4 * r->n_layer + 2, "%s: %d copies", r->arch,
+              copies(&e->plan.steps));
+    ts_engine_close(e);
+}
+
+/* Layers by shares; the output matrix on the main accelerator. */
+static void test_shares(reference *r)
+{
+    static const struct {
+        double share[2];
+        int main;
+    } cases[] = {{{1, 1}, 1}, {{3, 1}, 0}, {{0, 1}, 1}, {{1, 0}, 2}, {{1, 3}, 0}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        ts_error err = {0};
+        ts_engine *e = NULL;
+        ts_engine_split split = accels(2, r->n_layer + 1);
+        const double *share = cases[i].share;
+        split.split.main = cases[i].main;
+        two[0].share = share[0];
+        two[1].share = share[1];
+        compare(r, TS_ISA_REF, &split, "shares");
+        REQUIRE(open_split(&e, r->path, TS_ISA_REF, &split, &err) == TS_OK);
+        int64_t n[3] = {0};
+        for (int64_t l = 0; l < r->n_layer; l++)
+            n[e->m->layers[l].device]++;
+        const double want = (double)r->n_layer * share[0] / (share[0] + share[1]);
+        CHECK_MSG(n[0] == 0 && fabs((double)n[1] - want) <= 0.5, "%g, %g: %d and %d", share[0],
+                  share[1], (int)n[1], (int)n[2]);
+        const int main = cases[i].main ? cases[i].main : e->m->layers[r->n_layer - 1].device;
+        CHECK(e->m->output->device == main);
+        ts_engine_close(e);
+        two[0].share = two[1].share = 0;
+    }
+}
+
+/* Weights of experts, of which there is no model here: by their names alone. */
+static void test_experts(void)
+{
+    enum { LAYERS = 12, EACH = 5 };
+    static const char *const names[EACH] = {"attn_q", "ffn_gate_exps", "ffn_up_exps",
+                                            "ffn_down_exps", "ffn_gate_shexp"};
+    static ts_tensor tensor[LAYERS * EACH + 1];
+    static ts_weight weight[LAYERS * EACH + 1];
+    static char text[LAYERS * EACH + 1][40];
+    static ts_layer layer[LAYERS];
+    ts_model m = {.layers = layer, .weights = weight, .n_weights = LAYERS * EACH + 1};
+    m.hp.n_layer = LAYERS;
+    m.output = m.token_embd = &weight[LAYERS * EACH];
+    for (int i = 0; i <= LAYERS * EACH; i++) {
+        snprintf(text[i], sizeof text[i], "blk.%d.%s.weight", i / EACH, names[i % EACH]);
+        tensor[i].name = i < LAYERS * EACH ? text[i] : "output.weight";
+        weight[i].source = &tensor[i];
+    }
+    for (int64_t n = 0; n <= LAYERS + 1; n++) {
+        const ts_override o = {"blk.0.ffn_up_exps", 2};
+        ts_split s = {.accels = two, .n_accels = 2, .n_cpu_moe = n, .overrides = &o};
+        ts_error err = {0};
+        s.n_overrides = n == 0 ? 0 : 1;
+        for (int i = 0; i < LAYERS; i++)
+            layer[i] = (ts_layer){.wq = &weight[i * EACH],
+                                  .gate = &weight[i * EACH + 1],
+                                  .up = &weight[i * EACH + 2],
+                                  .down = &weight[i * EACH + 3],
+                                  .wo = &weight[i * EACH + 4]};
+        REQUIRE(ts_split_place(&s, (ts_placing){.layers = LAYERS}, &m, &err) == TS_OK);
+        for (int i = 0; i < LAYERS * EACH; i++) {
+            const bool expert = strstr(text[i], "_exps"), cpu = expert && i / EACH < n;
+            const int want = n && i == 2 ? 2 : cpu ? 0 : layer[i / EACH].device;
+            CHECK_MSG(weight[i].device == want, "%d: %s on %d", (int)n, text[i], weight[i].device);
+        }
+    }
+    /* without experts, in no layer or not in these */
+    ts_split s = {.accels = two, .n_accels = 1, .n_cpu_moe = INT64_MAX};
+    ts_error err = {0};
+    for (int i = 0; i < LAYERS * EACH; i++)
+        if (strstr(text[i], "_exps"))
+            tensor[i].name = "ffn";
+    CHECK(ts_split_place(&s, (ts_placing){0}, &m, &err) == TS_BAD_ARG &&
+          strstr(err.msg, "the model has no experts"));
+    tensor[5 * EACH + 1].name = text[5 * EACH + 1];
+    s.n_cpu_moe = 5;
+    CHECK(ts_split_place(&s, (ts_placing){0}, &m, &err) == TS_BAD_ARG &&
+          strstr(err.msg, "no experts in these layers"));
+    s.n_cpu_moe = 6;
+    CHECK(ts_split_place(&s, (ts_placing){0}, &m, &err) == TS_OK);
+}
+
 /* --- failures ----------------------------------------------------------------- */
+
+static char warnings[2000]; /* each with a newline */
+
+static void log_line(void *user, ts_log_level level, const char *line)
+{
+    (void)user;
+    const size_t n = strlen(warnings);
+    if (level <= TS_LOG_WARN)
+        snprintf(warnings + n, sizeof warnings - n, "%s\n", line);
+}
+
+static int lines(const char *s)
+{
+    int n = 0;
+    for (; *s; s++)
+        n += *s == '\n';
+    return n;
+}
+
+static ts_status open_logged(ts_engine **e, const char *path, const ts_engine_split *split,
+                             ts_error *err)
+{
+    ts_engine_options o = options(TS_ISA_REF);
+    o.log = log_line;
+    warnings[0] = 0;
+    return ts_engine_open_split(e, path, &o, split, err);
+}
+
+/* From one call on there is no memory at all: the CPU does everything, and says so once. */
+static void test_no_memory(reference *r)
+{
+    ts_engine_split split = accels(2, r->n_layer + 1);
+    char said[80];
+    snprintf(said, sizeof said, "are on GPUs instead of %d\n", (int)r->n_layer);
+    for (int64_t at = 0; at < 40; at++) {
+        ts_error err = {0};
+        ts_engine *e = NULL;
+        fake_calls = 0;
+        fake_fails_at = at;
+        fake_fails_on = true;
+        const ts_status st = open_logged(&e, r->path, &split, &err);
+        fake_fails_on = false;
+        fake_fails_at = -1;
+        if (st || e->plan.placing.output) { /* it wasn't an allocation that failed first, or none */
+            CHECK(st == TS_IO ? !e : lines(warnings) == 0);
+            ts_engine_close(e);
+            continue;
+        }
+        CHECK_MSG(e->plan.n_gpu_layers == 0 && lines(warnings) == 1 &&
+                      strstr(warnings, "; 0 of ") && strstr(warnings, said) &&
+                      strstr(warnings, "as it was told"),
+                  "call %d: %d layers, %s", (int)at, (int)e->plan.n_gpu_layers, warnings);
+        CHECK(timeline(e, r->t, r->got, r->max) == r->n);
+        CHECK(memcmp(r->want, r->got, r->n * sizeof(float)) == 0);
+        ts_engine_close(e);
+    }
+}
 
 /* Every call of an accelerator fails once: opening ends with its sentence, an eval too, and the
  * next one gives what it would have given. */
@@ -504,19 +745,24 @@ static void test_failures(reference *r)
         fake_calls = 0;
         fake_fails_at = at;
         err = (ts_error){0};
-        const ts_status st = open_split(&e, r->path, TS_ISA_REF, &split, &err);
+        const ts_status st = open_logged(&e, r->path, &split, &err);
         if (st == TS_OK && e->plan.n_gpu_layers == r->n_layer)
             break;
-        /* no memory: a smaller plan; else a sentence */
-        CHECK_MSG(st ? !e && strstr(err.msg, "as it was told")
-                     : e->plan.n_gpu_layers == r->n_layer - 1 && ++smaller,
+        /* no memory: a smaller plan, and one line says so; else a sentence */
+        CHECK_MSG(st ? !e && strstr(err.msg, "as it was told") && lines(warnings) == 0
+                     : e->plan.n_gpu_layers == r->n_layer - 1 && lines(warnings) == 1 &&
+                           strstr(warnings, "as it was told") && ++smaller,
                   "call %d: %s", (int)at, err.msg);
         ts_engine_close(e);
         e = NULL;
     }
-    CHECK_MSG(smaller == 2, "%d smaller plans", smaller);
+    /* weights and a session, on both */
+    CHECK_MSG(smaller == 4, "%d smaller plans", smaller);
     CHECK_MSG(at >= 2 + 2 + 10, "opening ended well with %d failures", (int)at);
-    ts_session *s = NULL;
+    /* the first session's memory has been taken; that of the second may fail */
+    ts_session *s = NULL, *second = NULL;
+    fake_calls = fake_fails_at = 0;
+    REQUIRE(ts_session_open(&second, e, &err) == TS_OK && fake_calls == 0);
     for (at = 0;; at++) {
         fake_calls = 0;
         fake_fails_at = at;
@@ -538,6 +784,7 @@ static void test_failures(reference *r)
     CHECK_MSG(at >= 4, "an eval ended well with %d failures", (int)at);
     CHECK(memcmp(ts_session_logits(s, 0), r->want, v * sizeof(float)) == 0);
     fake_fails_at = -1;
+    ts_session_close(second);
     ts_session_close(s);
     ts_engine_close(e);
 }
@@ -548,6 +795,7 @@ int main(void)
     int fd = mkstemp(path);
     REQUIRE(fd >= 0);
     close(fd);
+    test_experts();
     for (size_t i = 0; i < sizeof archs / sizeof *archs; i++) {
         ts_error err = {0};
         REQUIRE(ts_synth_tiny(path, archs[i], i % 2 ? "Q4_K_M" : "Q8_0", false, &err) == TS_OK);
@@ -557,8 +805,12 @@ int main(void)
         test_copies(&r);
         test_overrides(&r, TS_ISA_REF, SANITIZED ? 3 : 8);
         test_fit(&r);
+        test_rest(&r);
+        test_kv_on_cpu(&r, TS_ISA_REF);
+        test_shares(&r);
         test_patterns(&r);
         test_bad_patterns(&r);
+        test_no_memory(&r);
         test_failures(&r);
         test_streams(&r, TS_ISA_REF);
         test_turns(&r);
@@ -568,6 +820,7 @@ int main(void)
             continue;
         open_reference(&r, archs[i], path, TS_ISA_AUTO);
         test_layers(&r, TS_ISA_AUTO, 2);
+        test_kv_on_cpu(&r, TS_ISA_AUTO);
         test_overrides(&r, TS_ISA_AUTO, 3);
         test_streams(&r, TS_ISA_AUTO);
         test_cpu_sets(&r);

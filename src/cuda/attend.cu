@@ -16,7 +16,7 @@ constexpr int WARPS = 4, THREADS = 32 * WARPS;
 
 /* Decode: positions of a split, whose sums a block makes: its warps do them in one or two steps.
  * Blocks of a KV head at most; with more splits than that a block has several. */
-constexpr int SPLIT = 128, MAX_SPLITS = 256;
+constexpr int SPLIT = TS_CUDA_SPLIT, MAX_SPLITS = 256;
 
 /* Threads of a block that joins splits. */
 constexpr int JOIN = 256;
@@ -395,11 +395,6 @@ template <int HD> __global__ void __launch_bounds__(THREADS) prefill(task a)
 /* Shared memory that a launch gets without asking. */
 constexpr int64_t SHARED = 48 << 10;
 
-int64_t splits(const ts_cuda_kv *kv)
-{
-    return (kv->n_ctx + SPLIT - 1) / SPLIT;
-}
-
 bool valid(const ts_cuda_attention *p)
 {
     return p->kv.head_dim % 8 == 0 && p->kv.head_dim > 0 && p->kv.head_dim <= TS_CUDA_MAX_HEAD &&
@@ -429,7 +424,7 @@ task task_of(const ts_cuda_on *on, const ts_cuda_attention *p)
 
 template <int HD> int run_decode(const ts_cuda_on *on, const ts_cuda_attention *p, task a)
 {
-    const int64_t n = splits(&p->kv), bytes = sizeof(shared_sums<HD>);
+    const int64_t n = ts_cuda_splits(&p->kv), bytes = sizeof(shared_sums<HD>);
     const int e = bytes > SHARED ? TS_SHARED_LIMIT(decode<HD>, bytes) : 0;
     if (e)
         return e;
@@ -452,12 +447,6 @@ template <int HD> int run_prefill(const ts_cuda_on *on, task a)
 
 } // namespace
 
-size_t ts_cuda_attend_bytes(const ts_cuda_kv *kv, int64_t n_head, int64_t rows)
-{
-    return (size_t)splits(kv) * (size_t)(n_head * rows) * (size_t)(kv->head_dim + 2) *
-           sizeof(float);
-}
-
 int ts_cuda_attend_decode(const ts_cuda_on *on, const ts_cuda_attention *p)
 {
     if (on->rows <= 0)
@@ -467,7 +456,7 @@ int ts_cuda_attend_decode(const ts_cuda_on *on, const ts_cuda_attention *p)
     task a = task_of(on, p);
     a.part = (float *)p->work;
     a.act = (uint8_t *)p->act;
-    a.ml = a.part + splits(&p->kv) * a.n_head_kv * a.rows * a.hd;
+    a.ml = a.part + ts_cuda_splits(&p->kv) * a.n_head_kv * a.rows * a.hd;
     const int e = a.hd <= 64    ? run_decode<64>(on, p, a)
                   : a.hd <= 128 ? run_decode<128>(on, p, a)
                   : a.hd <= 192 ? run_decode<192>(on, p, a)

@@ -36,8 +36,20 @@ typedef struct ts_cuda_attention {
 #define TS_CUDA_DECODE 32
 int ts_cuda_attend_decode(const ts_cuda_on *on, const ts_cuda_attention *p);
 
+/* Positions of a split. */
+#define TS_CUDA_SPLIT 128
+
+static inline int64_t ts_cuda_splits(const ts_cuda_kv *kv)
+{
+    return (kv->n_ctx + TS_CUDA_SPLIT - 1) / TS_CUDA_SPLIT;
+}
+
 /* Bytes of `work` for so many rows (on->rows). */
-size_t ts_cuda_attend_bytes(const ts_cuda_kv *kv, int64_t n_head, int64_t rows);
+static inline size_t ts_cuda_attend_bytes(const ts_cuda_kv *kv, int64_t n_head, int64_t rows)
+{
+    return (size_t)ts_cuda_splits(kv) * (size_t)(n_head * rows) * (size_t)(kv->head_dim + 2) *
+           sizeof(float);
+}
 
 /* Prefill: any number of rows. A block walks over all positions that its 64 query rows see, so a
  * few rows after a long context keep few blocks busy: those are better decoded. */

@@ -67,7 +67,7 @@ static ts_status open_device(ts_device **out, const ts_plan *plan, int index, co
         return ts_fail(err, TS_NO_MEMORY, "no memory for %s", plan->dev[index].name);
     }
     find_segments(d);
-    if (!plain)
+    if (!plain && !plan->step_by_step)
         ts_cuda_fuse(d->does, plan, index, m);
     int e;
     if ((e = ts_rt_use(d->at->ordinal)) || (e = ts_rt_stream_open(&d->stream)) ||
@@ -219,6 +219,16 @@ static ts_status stream_failed(ts_device *d, int e, ts_error *err)
     return e ? ts_cuda_failed(d, e, "bringing weights", err) : TS_OK;
 }
 
+static ts_status cuda_stream_open(ts_device *d, ts_error *err)
+{
+    int e = ts_rt_use(d->at->ordinal);
+    if (!e)
+        e = ts_cuda_stream_open(&d->streamed, d->plan, d->stream, &d->log);
+    if (e == ts_rt_no_memory)
+        return ts_cuda_no_memory(d, e, d->at->stream, "streamed weights", err);
+    return stream_failed(d, e, err);
+}
+
 static ts_status cuda_stream_begin(ts_state *s, int64_t first, bool wait, ts_error *err)
 {
     ts_device *d = s->d;
@@ -295,8 +305,9 @@ static size_t cuda_stats(const ts_state *s, ts_work out[TS_MAX_WORK])
         .open = open_, .name = "CUDA", .close = cuda_close, .load = ts_cuda_load,                  \
         .state_open = cuda_state_open, .state_close = cuda_state_close, .run = ts_cuda_run,        \
         .put = cuda_put, .get = cuda_get, .kv_get = ts_cuda_kv_get, .kv_put = ts_cuda_kv_put,      \
-        .stream_begin = cuda_stream_begin, .stream_end = cuda_stream_end,                          \
-        .stream_time = cuda_stream_time, .set_stats = cuda_set_stats, .stats = cuda_stats,         \
+        .stream_open = cuda_stream_open, .stream_begin = cuda_stream_begin,                        \
+        .stream_end = cuda_stream_end, .stream_time = cuda_stream_time,                            \
+        .set_stats = cuda_set_stats, .stats = cuda_stats,                                          \
     }
 
 const ts_backend ts_backend_cuda = BACKEND(cuda_open);

@@ -198,10 +198,5 @@ ts_status ts_cuda_load(ts_device *d, ts_model *m, const ts_load_options *opt, ts
     s = send(&u, err);
     free(u.items);
     pthread_mutex_destroy(&u.lock);
-    if (s || d->plan->stream.device != d->index)
-        return s;
-    e = ts_cuda_stream_open(&d->streamed, d->plan, d->stream, &d->log);
-    if (e == ts_rt_no_memory)
-        return ts_cuda_no_memory(d, e, d->at->stream, "streamed weights", err);
-    return e ? ts_cuda_failed(d, e, "loading", err) : TS_OK;
+    return s;
 }

@@ -18,6 +18,8 @@ typedef struct ts_rt_info {
     char name[128]; /* "NVIDIA H100 80GB HBM3"     */
     size_t free_bytes, total_bytes;
     int major, minor; /* compute capability          */
+    double read;      /* bytes/s from its memory, by its clock and width; 0: not known       */
+    double flops;     /* operations/s of BF16 products on its tensor cores; 0: not known     */
 } ts_rt_info;
 
 /* How many GPUs there are; 0 and *why without. *why is static. */

@@ -25,6 +25,23 @@ int ts_rt_count(const char **why)
     return e == cudaSuccess ? n : 0;
 }
 
+static double attribute(enum cudaDeviceAttr a, int ordinal)
+{
+    int v = 0;
+    return cudaDeviceGetAttribute(&v, a, ordinal) == cudaSuccess ? v : 0;
+}
+
+/* BF16 operations of a multiprocessor in a cycle, with sums in float and no sparsity (NVIDIA's
+ * architecture papers); of the newest GPUs and those to come, as of Hopper. */
+static double cycle_flops(int major, int minor)
+{
+    if (major < 8)
+        return 0;
+    if (major == 8)
+        return minor == 0 ? 2048 : 512;
+    return major == 12 ? 512 : 4096;
+}
+
 int ts_rt_get_info(int ordinal, ts_rt_info *info)
 {
     struct cudaDeviceProp p;
@@ -39,6 +56,12 @@ int ts_rt_get_info(int ordinal, ts_rt_info *info)
     snprintf(info->name, sizeof info->name, "%.127s", p.name);
     info->major = p.major;
     info->minor = p.minor;
+    /* kHz, two transfers a cycle; bits */
+    info->read = 2e3 * attribute(cudaDevAttrMemoryClockRate, ordinal) *
+                 attribute(cudaDevAttrGlobalMemoryBusWidth, ordinal) / 8;
+    info->flops = 1e3 * attribute(cudaDevAttrClockRate, ordinal) *
+                  attribute(cudaDevAttrMultiProcessorCount, ordinal) *
+                  cycle_flops(p.major, p.minor);
     return 0;
 }
 

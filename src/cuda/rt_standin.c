@@ -4,6 +4,8 @@
  * a graph is recorded (rt_record.cpp), what CUDA refuses fails here too. */
 #include "cuda/rt_standin.h"
 
+#include <malloc.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,11 +32,20 @@ int ts_rt_count(const char **why)
     return 1;
 }
 
+/* A number in the environment, for tests of the program: TS_STANDIN_ROOM is what can be allocated
+ * really, TS_STANDIN_FREE what is said to be free when it is asked for a second time. */
+static size_t setting(const char *name, size_t otherwise)
+{
+    const char *s = getenv(name);
+    return s ? strtoull(s, NULL, 10) : otherwise;
+}
+
 int ts_rt_get_info(int ordinal, ts_rt_info *info)
 {
+    static int asked;
     (void)ordinal;
-    *info = (ts_rt_info){
-        .name = "stand-in", .free_bytes = ts_rt_memory, .total_bytes = ts_rt_memory, .major = 8};
+    *info = (ts_rt_info){.name = "stand-in", .total_bytes = ts_rt_memory, .major = 8};
+    info->free_bytes = asked++ ? setting("TS_STANDIN_FREE", ts_rt_memory) : ts_rt_memory;
     return 0;
 }
 
@@ -48,7 +59,7 @@ int ts_rt_use(int ordinal)
     return ordinal != 0;
 }
 
-int ts_rt_alloc(void **p, size_t bytes)
+static int allocate(void **p, size_t bytes)
 {
     int e = call();
     *p = e ? NULL : aligned_alloc(256, (bytes + 255) / 256 * 256);
@@ -57,14 +68,27 @@ int ts_rt_alloc(void **p, size_t bytes)
     return *p ? 0 : 2;
 }
 
+static atomic_size_t taken; /* of GPU memory */
+
+int ts_rt_alloc(void **p, size_t bytes)
+{
+    *p = NULL;
+    if (taken + bytes > setting("TS_STANDIN_ROOM", SIZE_MAX))
+        return 2;
+    const int e = allocate(p, bytes);
+    taken += *p ? malloc_usable_size(*p) : 0;
+    return e;
+}
+
 void ts_rt_free(void *p)
 {
+    taken -= p ? malloc_usable_size(p) : 0;
     free(p);
 }
 
 int ts_rt_alloc_host(void **p, size_t bytes)
 {
-    return ts_rt_alloc(p, bytes);
+    return allocate(p, bytes);
 }
 
 void ts_rt_free_host(void *p)

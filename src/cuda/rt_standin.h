@@ -23,6 +23,9 @@ int ts_rt_call(void);
 bool ts_rt_recording(void);
 void ts_rt_record_copy(void *dst, const void *src, size_t bytes);
 
+/* The n-th launch of a kernel from now, 1 being the next, fails; 0: none does. */
+void ts_sim_refuse(int64_t n);
+
 #ifdef __cplusplus
 }
 #endif

@@ -105,6 +105,7 @@ struct ts_sim_state {
     int error;
     unsigned launches;
     std::vector<std::function<void()>> *record; /* launches go there instead, when there is one */
+    int64_t refuse;                             /* the so-manieth launch from now fails; 0: none */
 };
 
 inline ts_sim_state ts_sim;
@@ -403,6 +404,10 @@ inline void ts_sim_launch(dim3 grid, dim3 block, size_t shared_bytes, std::funct
         ts_sim.error = TS_SIM_BAD_LAUNCH;
         return;
     }
+    if (ts_sim.refuse && --ts_sim.refuse == 0) {
+        ts_sim.error = TS_SIM_BAD_LAUNCH;
+        return;
+    }
     if (ts_sim.record) {
         ts_sim.record->push_back([=] { ts_sim_launch(grid, block, shared_bytes, kernel); });
         return;
@@ -423,6 +428,12 @@ template <class K, class... A> std::function<void()> ts_sim_call(K kernel, A... 
         (void)(stream_);                                                                           \
         ts_sim_launch((grid_), (block_), (shared_bytes_), ts_sim_call(kernel_, __VA_ARGS__));      \
     } while (0)
+
+/* For tests in C: rt_standin.h. */
+extern "C" __attribute__((used)) inline void ts_sim_refuse(int64_t n)
+{
+    ts_sim.refuse = n;
+}
 
 inline int ts_launch_error(void)
 {

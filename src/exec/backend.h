@@ -64,7 +64,9 @@ typedef struct ts_backend {
                         ts_error *err);
     ts_status (*kv_put)(ts_state *s, int layer, int64_t pos, int64_t n, const float *k,
                         const float *v, ts_error *err);
-    /* The plan's stream device's: weights of the streamed layers from `first` on begin to come, in
+    /* The plan's stream device's, when all devices have loaded: takes what streaming needs. */
+    ts_status (*stream_open)(ts_device *d, ts_error *err);
+    /* Weights of the streamed layers from `first` on begin to come, in
      * their order, and until stream_end run takes those layers' steps of the second list, in order.
      * Other sessions' streams wait. stream_end follows in any case, when all are queued. `wait`:
      * until as much as there is room for has come. */

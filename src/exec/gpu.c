@@ -1,13 +1,16 @@
 /* gpu.c - see gpu.h. */
 #include "exec/gpu.h"
 
+#include <ctype.h>
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/hash.h"
 #include "base/mem.h"
+#include "cuda/device.h"
 
 /* Of free memory, left for the driver and others: a sixteenth, at least so many bytes. */
 #define MARGIN ((size_t)256 << 20)
@@ -15,6 +18,8 @@
 uint64_t ts_gpu_abi(void)
 {
     const uint64_t v[] = {1,
+                          sizeof(ts_gpu_plugin),
+                          sizeof(ts_rt_info),
                           sizeof(ts_backend),
                           sizeof(ts_plan),
                           sizeof(ts_plan_device),
@@ -89,8 +94,12 @@ static void find(ts_gpus *g, const ts_gpu_plugin *p, size_t limit, char *why, si
             continue;
         }
         snprintf(g->name[j], sizeof g->name[j], "CUDA%d", i);
-        g->accel[j] = (ts_accel){
-            .name = g->name[j], .ordinal = i, .kind = p->kind, .memory = room(&g->info[j], limit)};
+        g->accel[j] = (ts_accel){.name = g->name[j],
+                                 .ordinal = i,
+                                 .kind = p->kind,
+                                 .memory = room(&g->info[j], limit),
+                                 .read = g->info[j].read,
+                                 .flops = g->info[j].flops};
         g->backend[j] = p->backend;
         g->n++;
     }
@@ -110,6 +119,8 @@ void ts_gpus_open(ts_gpus *g, size_t limit, char *why, size_t n)
         snprintf(why, n, "the library for GPUs is of another version of Tessera");
     else
         find(g, p, limit, why, n);
+    g->plugin = p;
+    g->limit = limit;
     if (g->n == 0)
         ts_gpus_close(g);
 }
@@ -119,4 +130,119 @@ void ts_gpus_close(ts_gpus *g)
     if (g->library)
         dlclose(g->library);
     memset(g, 0, sizeof *g);
+}
+
+void ts_gpus_keep(ts_gpus *g, const int *order, int n)
+{
+    const ts_gpus all = *g;
+    for (int i = 0; i < n; i++) {
+        const int from = order[i];
+        g->accel[i] = all.accel[from];
+        g->backend[i] = all.backend[from];
+        g->info[i] = all.info[from];
+        memcpy(g->name[i], all.name[from], sizeof g->name[i]);
+        g->accel[i].name = g->name[i];
+    }
+    g->n = n;
+}
+
+void ts_gpus_refresh(ts_gpus *g)
+{
+    for (int i = 0; i < g->n && g->plugin; i++) {
+        ts_rt_info now;
+        if (g->plugin->get_info(g->accel[i].ordinal, &now) == 0)
+            g->accel[i].memory = room(&now, g->limit);
+    }
+}
+
+double ts_gpus_link(const ts_gpus *g, int i)
+{
+    double speed = 0;
+    if (!g->plugin || g->plugin->link(g->accel[i].ordinal, &speed))
+        return 0;
+    return speed;
+}
+
+/* --- GPUs that are planned for ---------------------------------------------------- */
+
+/* A field of a description, cut at its comma. */
+typedef struct field {
+    const char *s;
+    int n;
+} field;
+
+/* The number of "78G", "3.35TB/s": times 1000 (or `step`) for each letter of KMGTP up to the
+ * unit's; `rest` must follow, or nothing where `bare`. 0: it isn't one. */
+static double quantity(field f, double step, const char *rest, bool bare)
+{
+    static const char units[] = "KMGTP";
+    char text[64], *end;
+    snprintf(text, sizeof text, "%.*s", f.n, f.s);
+    double v = strtod(text, &end);
+    const char *unit = *end ? strchr(units, toupper((unsigned char)*end)) : NULL;
+    if (end == text || f.n >= (int)sizeof text || !isdigit((unsigned char)text[0]))
+        return 0;
+    for (const char *u = units; unit && u <= unit; u++)
+        v *= step;
+    end += unit != NULL;
+    return (bare && !*end) || strcasecmp(end, rest) == 0 ? v : 0;
+}
+
+static ts_status parse_spec(ts_rt_info *out, double *link, const char *spec, ts_error *err)
+{
+    field f[5] = {{0}};
+    int n = 0;
+    for (const char *p = spec; n < 5; p++) {
+        f[n].s = p;
+        f[n++].n = (int)strcspn(p, ",");
+        p += f[n - 1].n;
+        if (!*p)
+            break;
+        if (n == 5)
+            n = 6;
+    }
+    if (n < 4 || n > 5 || !f[0].n)
+        return ts_fail(err, TS_BAD_ARG,
+                       "'%s' describes no GPU: it takes NAME,MEMORY,BANDWIDTH,LINK and perhaps "
+                       "PEAK, as in H100,78G,3000GB/s,50GB/s,900TFLOPS",
+                       spec);
+    const double memory = quantity(f[1], 1024, "B", true),
+                 read = quantity(f[2], 1000, "B/s", false), to = quantity(f[3], 1000, "B/s", false),
+                 flops = n == 5 ? quantity(f[4], 1000, "FLOPS", false) : 0;
+    const char *const what[] = {"memory, like 78G", "bandwidth, like 3000GB/s",
+                                "speed of its link, like 50GB/s", "peak, like 900TFLOPS"};
+    const double got[] = {memory, read, to, n == 5 ? flops : 1};
+    for (int i = 0; i < 4; i++)
+        if (!(got[i] >= 1 && got[i] < 1e18))
+            return ts_fail(err, TS_BAD_ARG, "'%.*s' in '%s' is no %s", f[1 + i].n, f[1 + i].s, spec,
+                           what[i]);
+    *out = (ts_rt_info){
+        .free_bytes = (size_t)memory, .total_bytes = (size_t)memory, .read = read, .flops = flops};
+    snprintf(out->name, sizeof out->name, "%.*s", f[0].n, f[0].s);
+    *link = to;
+    return TS_OK;
+}
+
+ts_status ts_gpus_plan(ts_gpus *g, const char *const *specs, size_t n, size_t limit, ts_error *err)
+{
+    memset(g, 0, sizeof *g);
+    if (n > TS_MAX_GPUS)
+        return ts_fail(err, TS_BAD_ARG, "%zu GPUs to plan for; at most %d can be used", n,
+                       TS_MAX_GPUS);
+    for (size_t i = 0; i < n; i++) {
+        double link = 0;
+        ts_status s = parse_spec(&g->info[i], &link, specs[i], err);
+        if (s)
+            return s;
+        snprintf(g->name[i], sizeof g->name[i], "CUDA%zu", i);
+        g->accel[i] = (ts_accel){.name = g->name[i],
+                                 .ordinal = (int)i,
+                                 .kind = &ts_cuda_kind,
+                                 .memory = room(&g->info[i], limit),
+                                 .read = g->info[i].read,
+                                 .link = link,
+                                 .flops = g->info[i].flops};
+    }
+    g->n = (int)n;
+    return TS_OK;
 }

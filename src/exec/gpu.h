@@ -17,6 +17,8 @@ typedef struct ts_gpu_plugin {
     int (*count)(const char **why);
     int (*get_info)(int ordinal, ts_rt_info *info);
     const char *(*text)(int error);
+    /* Measures how fast pinned memory goes there, in bytes/s. */
+    int (*link)(int ordinal, double *speed);
 } ts_gpu_plugin;
 
 typedef const ts_gpu_plugin *ts_gpu_plugin_fn(void);
@@ -25,6 +27,8 @@ typedef const ts_gpu_plugin *ts_gpu_plugin_fn(void);
 
 typedef struct ts_gpus {
     void *library;
+    const ts_gpu_plugin *plugin; /* NULL: of GPUs that are planned for only */
+    size_t limit;                /* of memory to take of each; 0: none      */
     int n;
     ts_accel accel[TS_MAX_GPUS];
     const ts_backend *backend[TS_MAX_GPUS];
@@ -39,5 +43,17 @@ uint64_t ts_gpu_abi(void);
  * where none can be used, and why[n] a clause that says the reason. */
 void ts_gpus_open(ts_gpus *g, size_t limit, char *why, size_t n);
 void ts_gpus_close(ts_gpus *g);
+
+/* GPUs that aren't there, to plan for: "NAME,MEMORY,BANDWIDTH,LINK[,PEAK]" each. TS_BAD_ARG. */
+ts_status ts_gpus_plan(ts_gpus *g, const char *const *specs, size_t n, size_t limit, ts_error *err);
+
+/* These alone, in this order. */
+void ts_gpus_keep(ts_gpus *g, const int *order, int n);
+
+/* What is free now. */
+void ts_gpus_refresh(ts_gpus *g);
+
+/* Bytes/s from the CPU's memory to the i-th, measured; 0: not known. */
+double ts_gpus_link(const ts_gpus *g, int i);
 
 #endif

@@ -36,7 +36,8 @@ static ts_status load(ts_devices *d, ts_model *m, const ts_load_options *opt, ts
     for (int i = 0; i < d->n; i++)
         all += (double)d->plan->dev[i].packed;
     part p = {.all = opt};
-    for (int i = 0; i < d->n; i++) {
+    for (int i = d->n;
+         i-- > 0;) { /* the CPU last: packing for it takes long, and they may refuse */
         ts_load_options o = *opt;
         p.begin += p.share;
         p.share = d->n == 1 ? 1 : all > 0 ? (double)d->plan->dev[i].packed / all : 0;
@@ -48,7 +49,8 @@ static ts_status load(ts_devices *d, ts_model *m, const ts_load_options *opt, ts
         if (s)
             return s;
     }
-    return TS_OK;
+    const int sd = d->plan->stream.device;
+    return sd ? d->be[sd]->stream_open(d->dev[sd], err) : TS_OK;
 }
 
 ts_status ts_devices_open(ts_devices *out, const ts_backend *const be[], const ts_plan *plan,

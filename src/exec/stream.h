@@ -17,9 +17,9 @@ double ts_stream_seconds(const ts_stream *t, const ts_stream_rates *r, int64_t m
 /* How many layers the CPU keeps of a batch of m tokens; -1: nothing is streamed. */
 int64_t ts_stream_keep(const ts_stream *t, const ts_stream_rates *r, int64_t m);
 
-/* Measures the rates, with a session of its own. Without a plan that streams by itself nothing is
- * done. */
-ts_status ts_stream_measure(ts_devices *d, const ts_log *log, ts_error *err);
+/* Measures the rates, with a session that hasn't been used. Without a plan that streams by itself
+ * nothing is done. */
+ts_status ts_stream_measure(ts_devices *d, ts_run *r, const ts_log *log, ts_error *err);
 
 /* As ts_run_batch, of which it is the part for batches that are streamed. */
 ts_status ts_stream_batch(ts_run *r, const ts_batch *b, int64_t keep, ts_error *err);

@@ -62,9 +62,10 @@ typedef struct ts_layer {
     const ts_rope *rope;
     int64_t window; /* 0 = sees all positions */
     /* written by the plan */
-    int device;       /* that holds its K and V and does what isn't a product  */
-    int64_t kv_index; /* among the layers of that device                       */
-    bool streamed; /* weights of it are on the CPU and can be streamed         */
+    int device;       /* that does what isn't a product or attention            */
+    int kv_device;    /* that holds its K and V and does attention: that one or the CPU */
+    int64_t kv_index; /* among the layers whose K and V are there               */
+    bool streamed;    /* weights of it are on the CPU and can be streamed                  */
     /* Of the CPU's layers that can be streamed: number among them; else -1. */
     int64_t stream_index;
 } ts_layer;

@@ -6,11 +6,16 @@
 
 #include "base/cpu.h"
 #include "cpu/ops.h"
+#include "plan/speed.h"
 
 #define DEFAULT_CTX    4096
 #define DEFAULT_UBATCH 512
 #define ALIGN          64  /* of everything in the CPU's arena and among the buffers */
 #define ACCEL_ALIGN    256 /* of weights on accelerators                             */
+
+/* Of a CPU whose bandwidth isn't known yet while a plan is made: much, so that what is moved away
+ * from it for it is worth it on any. */
+#define TYPICAL_READ 300e9
 
 /* Sizes are sums and products of numbers from a stranger's file and from options. They saturate:
  * what doesn't fit 64 bits doesn't fit the machine either and is refused with the rest. */
@@ -118,8 +123,10 @@ static const ts_accel_kind cpu_kind = {
 
 static void count_layers(ts_plan *p, const ts_model *m)
 {
-    for (int64_t i = 0; i < m->hp.n_layer; i++)
-        p->dev[m->layers[i].device].n_layers++;
+    for (int64_t i = 0; i < m->hp.n_layer; i++) {
+        p->dev[m->layers[i].device].n_blocks++;
+        p->dev[m->layers[i].kv_device].n_layers++;
+    }
 }
 
 static size_t stream_bytes(const ts_stream *t)
@@ -162,10 +169,10 @@ static ts_status check_memory(const ts_plan *p, ts_error *err)
 }
 
 /* The first accelerator that doesn't hold what it should; 0: all do. */
-static int overfull(const ts_plan *p, const ts_split *s)
+static int overfull(const ts_plan *p)
 {
     for (int i = 1; i < p->n_devices; i++)
-        if (needs(&p->dev[i]) > s->accels[i - 1].memory)
+        if (needs(&p->dev[i]) > p->dev[i].memory)
             return i;
     return 0;
 }
@@ -190,6 +197,7 @@ static ts_status take_options(ts_plan *p, const ts_model *m, const ts_plan_optio
     int n_cpus = ts_cpu_get()->n_cpus;
     p->isa = o->isa;
     p->int8_prefill = o->int8_prefill;
+    p->step_by_step = o->step_by_step;
     p->n_threads = o->n_threads ? o->n_threads : n_cpus;
     if (p->n_threads > n_cpus)
         p->n_threads = n_cpus;
@@ -226,31 +234,41 @@ static bool any_accel(const ts_steps *s)
     return false;
 }
 
-/* The plan with the last n layers on accelerators; `p` has the options. */
-static ts_status split_at(ts_plan *p, int64_t n, ts_stream_mode stream, ts_model *m,
-                          const ts_split *split, ts_error *err)
+static ts_plan_device accel_device(const ts_accel *a)
 {
-    p->stream = (ts_stream){.mode = stream};
-    p->n_gpu_layers = n;
+    return (ts_plan_device){.name = a->name,
+                            .kind = a->kind,
+                            .ordinal = a->ordinal,
+                            .isa = a->kind->isa,
+                            .n_threads = 1,
+                            .memory = a->memory,
+                            .read = a->read,
+                            .link = a->link,
+                            .flops = a->flops};
+}
+
+/* The plan with this on accelerators; `p` has the options. */
+static ts_status split_at(ts_plan *p, ts_placing what, ts_model *m, const ts_split *split,
+                          ts_error *err)
+{
+    p->placing = what;
+    p->stream = (ts_stream){.mode = p->stream.mode};
+    p->n_gpu_layers = what.layers + (what.layers == m->hp.n_layer && what.output);
     p->n_devices = 1 + split->n_accels;
     p->dev[0] = (ts_plan_device){.name = "CPU", .isa = p->isa, .n_threads = p->n_threads};
     for (int i = 1; i < p->n_devices; i++)
-        p->dev[i] = (ts_plan_device){.name = split->accels[i - 1].name,
-                                     .isa = split->accels[i - 1].kind->isa,
-                                     .kind = split->accels[i - 1].kind,
-                                     .ordinal = split->accels[i - 1].ordinal,
-                                     .n_threads = 1};
-    ts_status s = ts_split_place(split, n, m, err);
+        p->dev[i] = accel_device(&split->accels[i - 1]);
+    ts_status s = ts_split_place(split, what, m, err);
     if (s)
         return s;
     place_weights(p, m);
     s = ts_steps_make(&p->steps, m, err);
     if (s)
         return s;
-    if (!any_accel(&p->steps) && stream != TS_STREAM_ON)
+    if (!any_accel(&p->steps) && p->stream.mode != TS_STREAM_ON)
         p->n_devices = 1;
     count_layers(p, m);
-    if (stream != TS_STREAM_OFF && (s = ts_plan_stream(p, m, split, err))) {
+    if (p->stream.mode != TS_STREAM_OFF && (s = ts_plan_stream(p, m, split, err))) {
         ts_plan_free(p);
         return s;
     }
@@ -262,75 +280,128 @@ static ts_status split_at(ts_plan *p, int64_t n, ts_stream_mode stream, ts_model
 }
 
 /* What is left takes K and V of all streamed layers, if it can, and more pieces. */
-static void use_rest(ts_plan *p, const ts_model *m, const ts_split *split)
+static void use_rest(ts_plan *p, const ts_model *m)
 {
     ts_stream *t = &p->stream;
     if (!t->device)
         return;
     ts_plan_device *d = &p->dev[t->device];
-    const size_t memory = split->accels[t->device - 1].memory, one = d->kv;
+    const size_t one = d->kv;
     int64_t cpu = 0; /* streamed layers whose K and V are the CPU's */
     for (int64_t i = 0; i < m->hp.n_layer; i++)
         cpu += m->layers[i].stream_index >= 0;
     if (cpu > 0) {
         d->n_streamed = cpu;
         d->kv = d->kind->kv_bytes(p, t->device, m);
-        t->all_kv = needs(d) <= memory;
+        t->all_kv = needs(d) <= d->memory;
         if (!t->all_kv) {
             d->n_streamed = 1;
             d->kv = one;
         }
     }
-    const size_t more = (memory - needs(d)) / t->piece;
+    const size_t more = (d->memory - needs(d)) / t->piece;
     const size_t most = ((size_t)t->n_layers * t->bytes + t->piece - 1) / t->piece + 1;
     if ((size_t)t->pieces < most)
         t->pieces = more < most - (size_t)t->pieces ? t->pieces + (int64_t)more : (int64_t)most;
     d->stream = stream_bytes(t);
 }
 
-static ts_status refuse(const ts_plan *p, const ts_split *split, int device, ts_error *err)
+static ts_status refuse(const ts_plan *p, int device, ts_error *err)
 {
     const ts_plan_device *d = &p->dev[device];
     return ts_fail(err, TS_NO_MEMORY,
                    "%s would have to hold %.2f GiB (weights %.2f, KV cache of %lld layers %.2f, "
                    "buffers %.2f) and has room for %.2f",
                    d->name, gib(needs(d)), gib(d->packed), (long long)d->n_layers, gib(d->kv),
-                   gib(d->buffers), gib(split->accels[device - 1].memory));
+                   gib(d->buffers), gib(d->memory));
+}
+
+/* split_at, and whether all have room for it: *full is 0, or who has not. */
+static ts_status try_split(ts_plan *p, ts_placing what, ts_model *m, const ts_split *split,
+                           int *full, ts_error *err)
+{
+    ts_steps_free(&p->steps);
+    ts_status s = split_at(p, what, m, split, err);
+    *full = s ? 0 : overfull(p);
+    return s;
+}
+
+/* Beside so many layers, what is worth having of the output matrix and a part of one more block.
+ * *best is what a step takes with what is found so far. */
+static ts_status fill_rest(ts_plan *p, ts_placing *found, ts_model *m, const ts_split *split,
+                           ts_error *err)
+{
+    const double read = split->cpu_read > 0 ? split->cpu_read : TYPICAL_READ;
+    double best = ts_speed_decode(p, read);
+    const ts_placing base = *found;
+    for (int output = 0; output < 2; output++)
+        for (int ffn = TS_FFN_NONE; ffn <= TS_FFN_ALL; ffn++) {
+            const ts_placing c = {base.layers, output, (ts_ffn)ffn};
+            if (ts_placing_compare(c, base) <= 0 || (ffn && c.layers == m->hp.n_layer) ||
+                (split->below && ts_placing_compare(c, *split->below) >= 0))
+                continue;
+            int full;
+            ts_status s = try_split(p, c, m, split, &full, err);
+            if (s)
+                return s;
+            const double seconds = ts_speed_decode(p, read);
+            if (full || seconds >= best)
+                continue;
+            best = seconds;
+            *found = c;
+        }
+    return TS_OK;
+}
+
+/* All, or as many layers as fit and then what else: layers gain in prefill too, the output matrix
+ * and one block's feed-forward weights in decode only (docs/ARCHITECTURE.md). */
+static ts_status split_automatically(ts_plan *p, ts_model *m, const ts_split *split, ts_error *err)
+{
+    const ts_placing all = {.layers = m->hp.n_layer, .output = true}, none = {0};
+    for (ts_placing c = all;; c = (ts_placing){.layers = c.layers - !c.output}) {
+        int full = 0;
+        if (split->below && ts_placing_compare(c, *split->below) >= 0 &&
+            ts_placing_compare(c, none) > 0)
+            continue;
+        ts_status s = try_split(p, c, m, split, &full, err);
+        if (s || (!full && c.output))
+            return s;
+        if (full && c.layers > 0)
+            continue;
+        if (full)
+            return refuse(p, full, err);
+        ts_placing found = c;
+        s = fill_rest(p, &found, m, split, err);
+        return s ? s : try_split(p, found, m, split, &full, err);
+    }
 }
 
 /* As many layers on accelerators as asked for, or as fit. */
 static ts_status split_model(ts_plan *p, ts_model *m, const ts_split *split, ts_stream_mode stream,
                              ts_error *err)
 {
-    const bool automatic = split->n_gpu_layers == TS_GPU_LAYERS_AUTO;
-    int64_t n = m->hp.n_layer + 1;
-    if (!split->n_accels)
-        n = 0;
-    else if (!automatic && split->n_gpu_layers < n)
-        n = split->n_gpu_layers;
-    for (;; n--) {
-        ts_status s = split_at(p, n, stream, m, split, err);
-        if (s)
-            return s;
-        const int full = overfull(p, split);
-        if (!full) {
-            use_rest(p, m, split);
-            return TS_OK;
+    const int64_t n = m->hp.n_layer, want = split->n_gpu_layers;
+    ts_placing what = {.layers = want < n ? want : n, .output = want > n};
+    int full = 0;
+    ts_status s;
+    p->stream.mode = stream;
+    if (split->n_accels && want == TS_GPU_LAYERS_AUTO) {
+        s = split_automatically(p, m, split, err);
+    } else {
+        what = split->n_accels ? what : (ts_placing){0};
+        s = try_split(p, what, m, split, &full, err);
+        if (!s && full && p->stream.device && stream == TS_STREAM_AUTO) { /* it fits without? */
+            p->stream.mode = TS_STREAM_OFF;
+            s = try_split(p, what, m, split, &full, err);
         }
-        if (p->stream.device && stream == TS_STREAM_AUTO &&
-            !automatic) { /* what was asked fits so? */
-            ts_plan_free(p);
-            stream = TS_STREAM_OFF;
-            n++;
-            continue;
-        }
-        if (!automatic || n == 0) {
-            s = refuse(p, split, full, err);
-            ts_plan_free(p);
-            return s;
-        }
-        ts_plan_free(p);
+        if (!s && full)
+            s = refuse(p, full, err);
     }
+    if (!s)
+        use_rest(p, m);
+    if (s)
+        ts_plan_free(p);
+    return s;
 }
 
 ts_status ts_plan_make(ts_plan *out, ts_model *m, const ts_plan_options *opt, const ts_log *log,

@@ -25,16 +25,19 @@ typedef struct ts_plan_device {
     int ordinal;               /* as the accelerator has it                         */
     ts_isa isa;                /* the widest of its kernel sets                     */
     int n_threads;
-    int64_t n_layers;    /* whose K and V it holds                                  */
-    int64_t n_streamed;  /* layers of the CPU whose K and V it has room for, to stream them */
-    size_t stream;       /* the ring and what is unpacked, one an engine            */
-    size_t packed;       /* its arena of weights, one an engine                     */
-    size_t source;       /* weights that are read in the mapped file                */
-    size_t kv;           /* KV cache of a session                                   */
-    size_t buffers;      /* activations, logits and attention scratch of a session  */
-    size_t parts;        /* of them: partial attention sums of a decode step        */
-    size_t scratch;      /* of them: of one thread, for attention and tile products */
-    size_t step_weights; /* read from its memory by one decode step                 */
+    int64_t n_blocks;         /* whose weights it holds, but for patterns                */
+    int64_t n_layers;         /* whose K and V it holds                                  */
+    int64_t n_streamed;       /* layers of the CPU whose K and V it has room for, to stream them */
+    size_t stream;            /* the ring and what is unpacked, one an engine            */
+    size_t packed;            /* its arena of weights, one an engine                     */
+    size_t source;            /* weights that are read in the mapped file                */
+    size_t kv;                /* KV cache of a session                                   */
+    size_t buffers;           /* activations, logits and attention scratch of a session  */
+    size_t parts;             /* of them: partial attention sums of a decode step        */
+    size_t scratch;           /* of them: of one thread, for attention and tile products */
+    size_t step_weights;      /* read from its memory by one decode step                 */
+    size_t memory;            /* an accelerator's that may be taken                      */
+    double read, link, flops; /* what an accelerator can do, as ts_accel has it     */
 } ts_plan_device;
 
 /* Streaming: micro-batches of many tokens run the second list of steps, for which weights of the
@@ -60,12 +63,14 @@ typedef struct ts_plan {
     ts_isa isa; /* of the CPU, as dev[0] has it */
     int n_threads;
     int n_devices;
-    int64_t n_gpu_layers;               /* as ts_split has it, and decided */
+    ts_placing placing;                 /* as decided */
+    int64_t n_gpu_layers;               /* the same as ts_split has it */
     ts_plan_device dev[TS_MAX_DEVICES]; /* 0 is the CPU */
     int64_t n_ctx;                      /* positions of a session's KV cache          */
     int64_t n_ubatch;                   /* tokens computed together                   */
     int64_t n_logits;                   /* rows of logits one eval can return         */
     ts_stream stream;
+    bool step_by_step; /* every step is run by itself and looked at: none is made part of another */
     bool int8_prefill; /* micro-batches of TS_PREFILL_ROWS or more use 8-bit activations */
     ts_steps steps;
 } ts_plan;
@@ -83,6 +88,7 @@ typedef struct ts_plan_options {
     int64_t n_ctx, n_ubatch, n_logits; /* 0 = the default */
     ts_split split;
     ts_stream_mode stream;
+    bool step_by_step;
 } ts_plan_options;
 
 /* Places m's weights. TS_BAD_ARG, TS_NO_MEMORY (the sentence gives the sizes). */
@@ -98,7 +104,7 @@ static inline int64_t ts_plan_kv_layers(const ts_plan *p, int device)
 
 static inline int64_t ts_plan_kv_index(const ts_plan *p, int device, const ts_layer *l)
 {
-    if (l->device == device)
+    if (l->kv_device == device)
         return l->kv_index;
     return p->dev[device].n_layers + (p->stream.all_kv ? l->stream_index : 0);
 }

@@ -4,56 +4,7 @@
 
 #include "base/cpu.h"
 #include "cpu/ops.h"
-#include "plan/plan.h"
-
-/* What real models reach of the measured limits (docs/BENCHMARKS.md): one token streams its weights
- * at this share of the read bandwidth, a micro-batch computes at this share of the peak. Exact
- * activations are two int8 products each. */
-#define DECODE_SHARE    0.67
-#define EXACT_SHARE     0.25
-#define INT8_SHARE      0.46
-#define FMA_SHARE       0.70
-#define TILE_SHARE      0.27
-#define TILE_INT8_SHARE 0.23
-#define PREFILL_TOKENS  512
-
-typedef struct speeds {
-    double prefill_tps, decode_tps; /* 0: not predicted */
-} speeds;
-
-/* Operations a second of a micro-batch's products with this weight. */
-static double prefill_rate(const ts_plan *p, const ts_weight *w, const ts_probe *r)
-{
-    if (ts_kset_on_int8_tiles(w->kset, p->int8_prefill, PREFILL_TOKENS))
-        return r->tile_int8 * TILE_INT8_SHARE;
-    if (ts_kset_on_tiles(w->kset, p->int8_prefill, PREFILL_TOKENS))
-        return r->tile_bf16 * TILE_SHARE;
-    if (w->kset->prep->act == TS_ACT_F32)
-        return r->fma * FMA_SHARE;
-    return r->int8 * (p->int8_prefill ? INT8_SHARE : EXACT_SHARE);
-}
-
-/* Decode is bound by reading every weight once a token, prefill by computing. Attention is small
- * beside both at the lengths predicted for. The oracle's speed isn't worth a prediction. */
-static speeds predict(const ts_plan *p, const ts_model *m, const ts_probe *r)
-{
-    speeds s = {0};
-    if (!r || p->isa == TS_ISA_REF || p->n_devices > 1)
-        return s;
-    double seconds = 0; /* of computing one token among many */
-    for (size_t i = 0; i < m->n_weights; i++) {
-        const ts_weight *w = &m->weights[i];
-        if (!w->kset)
-            continue;
-        double flops = 2.0 * (double)w->n * (double)w->k;
-        if (w == m->output) /* for the last token only */
-            flops /= PREFILL_TOKENS;
-        seconds += flops / prefill_rate(p, w, r);
-    }
-    s.prefill_tps = 1 / seconds;
-    s.decode_tps = r->read * DECODE_SHARE / (double)p->dev[0].step_weights;
-    return s;
-}
+#include "plan/speed.h"
 
 static const char *kset_name(const ts_plan *p, const ts_weight *w)
 {
@@ -75,6 +26,108 @@ static const char *kv_type(const ts_plan *p)
 static double mib(size_t n)
 {
     return (double)n / (1 << 20);
+}
+
+/* --- steps: segments and copies ----------------------------------------------- */
+
+/* One segment, or one copy. */
+typedef struct segment {
+    size_t first, end;
+    const ts_step *st; /* the first */
+    int lo, hi;        /* of the blocks that its steps belong to; -1: none */
+    size_t bytes;      /* of weights it reads, or that it copies, for one token */
+} segment;
+
+static segment segment_at(const ts_plan *p, size_t first)
+{
+    segment g = {.first = first,
+                 .end = ts_steps_segment(&p->steps, first),
+                 .st = &p->steps.v[first],
+                 .lo = -1,
+                 .hi = -1};
+    if (g.st->op == TS_OP_COPY)
+        g.bytes = ts_speed_copy_bytes(g.st);
+    for (size_t i = first; i < g.end; i++) {
+        const ts_step *st = &p->steps.v[i];
+        if (st->layer >= 0)
+            g.hi = st->layer;
+        if (g.lo < 0)
+            g.lo = st->layer;
+        if (st->op == TS_OP_MATMUL || st->op == TS_OP_GLU)
+            g.bytes += st->w->bytes + (st->w2 ? st->w2->bytes : 0);
+    }
+    return g;
+}
+
+/* Where a copy comes from, and where it goes to. */
+static const char *copy_from(const ts_plan *p, const ts_step *copy)
+{
+    return p->dev[copy->from].name;
+}
+
+/* "blocks 3 to 7", "block 3", or what is before or behind them. */
+static const char *blocks(const segment *g, char buf[48])
+{
+    snprintf(buf, 48, "%s", g->first ? "output" : "embedding");
+    if (g->lo >= 0 && g->hi > g->lo)
+        snprintf(buf, 48, "blocks %d to %d", g->lo, g->hi);
+    else if (g->lo >= 0)
+        snprintf(buf, 48, "block %d", g->lo);
+    return buf;
+}
+
+static void text_steps(const ts_plan *p, ts_sb *out)
+{
+    size_t barriers = 0, copies = 0, bytes = 0;
+    for (size_t i = 0; i < p->steps.n; i++) {
+        barriers += p->steps.v[i].barrier;
+        copies += p->steps.v[i].op == TS_OP_COPY;
+    }
+    if (p->n_devices > 1)
+        ts_sb_printf(out, "\n%-12s %-8s %12s  %s\n", "steps", "device", "KiB a token", "what");
+    for (size_t i = 0, end; i < p->steps.n && p->n_devices > 1; i = end) {
+        const segment g = segment_at(p, i);
+        char range[48], what[48];
+        end = g.end;
+        snprintf(range, sizeof range, end > i + 1 ? "%zu-%zu" : "%zu", i, end - 1);
+        ts_sb_printf(out, "%-12s %-8s %12.2f  ", range, p->dev[g.st->device].name,
+                     (double)g.bytes / 1024);
+        if (g.st->op == TS_OP_COPY) {
+            ts_sb_printf(out, "copy of %s from %s\n", p->steps.bufs[g.st->dst].name,
+                         copy_from(p, g.st));
+            bytes += g.bytes;
+        } else {
+            ts_sb_printf(out, "%s\n", blocks(&g, what));
+        }
+    }
+    ts_sb_printf(out, "\n%zu steps, %zu barriers, %zu copies between devices", p->steps.n, barriers,
+                 copies);
+    if (copies)
+        ts_sb_printf(out, " of %.2f KiB a token", (double)bytes / 1024);
+    ts_sb_printf(out, ", micro-batch %lld\n", (long long)p->n_ubatch);
+}
+
+/* What the prediction is made of. */
+static void text_speed(const ts_plan *p, ts_speed s, const ts_probe *r, ts_sb *out)
+{
+    if (!(s.decode_tps > 0)) {
+        ts_sb_str(out, "predicted: nothing for the ref kernel sets, which are there to be right\n");
+        return;
+    }
+    ts_sb_printf(out,
+                 "predicted: prefill of %d tokens %.1f tok/s, decode %.1f tok/s (%.1f MiB a token; "
+                 "measured here: %.1f GB/s read, %.0f GOP/s int8, %.0f GFLOP/s float",
+                 TS_SPEED_TOKENS, s.prefill_tps, s.decode_tps, mib(p->dev[0].step_weights),
+                 r->read / 1e9, r->int8 / 1e9, r->fma / 1e9);
+    if (r->tile_bf16 > 0)
+        ts_sb_printf(out, ", %.0f GFLOP/s bf16 on tiles", r->tile_bf16 / 1e9);
+    for (int i = 1; i < p->n_devices; i++) {
+        const ts_plan_device *d = &p->dev[i];
+        ts_sb_printf(out, "; %s: %.1f MiB a token, %.0f GB/s read, %.1f GB/s link, %.0f TFLOPS",
+                     d->name, mib(d->step_weights), ts_speed_read(d) / 1e9, ts_speed_link(d) / 1e9,
+                     ts_speed_flops(d) / 1e12);
+    }
+    ts_sb_str(out, ")\n");
 }
 
 void ts_plan_text(const ts_plan *p, const ts_model *m, const ts_probe *r, ts_sb *out)
@@ -115,30 +168,26 @@ void ts_plan_text(const ts_plan *p, const ts_model *m, const ts_probe *r, ts_sb 
         ts_sb_printf(out, "KV cache, %-7lld layers             %12.2f\n", (long long)d->n_layers,
                      mib(d->kv));
         ts_sb_printf(out, "%-34s %12.2f\n", "buffers and work", mib(d->buffers));
+        ts_sb_printf(out, "%-34s %12.2f\n", "may be taken", mib(d->memory));
     }
-    size_t barriers = 0, copies = 0;
-    for (size_t i = 0; i < p->steps.n; i++) {
-        barriers += p->steps.v[i].barrier;
-        copies += p->steps.v[i].op == TS_OP_COPY;
+    text_steps(p, out);
+    text_speed(p, ts_speed_predict(p, m, r), r, out);
+}
+
+/* Segments and copies in order. */
+static void json_segments(const ts_plan *p, ts_sb *out)
+{
+    for (size_t i = 0, end; i < p->steps.n; i = end) {
+        const segment g = segment_at(p, i);
+        end = g.end;
+        ts_sb_printf(out, "%s\n{\"device\":\"%s\",\"first\":%zu,\"steps\":%zu,", i ? "," : "",
+                     p->dev[g.st->device].name, i, end - i);
+        if (g.st->op == TS_OP_COPY)
+            ts_sb_printf(out, "\"copy\":\"%s\",\"from\":\"%s\",\"bytes\":%zu}",
+                         p->steps.bufs[g.st->dst].name, copy_from(p, g.st), g.bytes);
+        else
+            ts_sb_printf(out, "\"copy\":null,\"from\":null,\"bytes\":%zu}", g.bytes);
     }
-    ts_sb_printf(out, "\n%zu steps, %zu barriers, %zu copies between devices, micro-batch %lld\n",
-                 p->steps.n, barriers, copies, (long long)p->n_ubatch);
-    speeds s = predict(p, m, r);
-    if (s.decode_tps > 0)
-        ts_sb_printf(
-            out,
-            "predicted: prefill of %d tokens %.1f tok/s, decode %.1f tok/s (%.1f MiB a token; "
-            "measured here: %.1f GB/s read, %.0f GOP/s int8, %.0f GFLOP/s float",
-            PREFILL_TOKENS, s.prefill_tps, s.decode_tps, mib(p->dev[0].step_weights), r->read / 1e9,
-            r->int8 / 1e9, r->fma / 1e9);
-    else
-        ts_sb_printf(out, "predicted: nothing for %s\n",
-                     p->n_devices > 1 ? "a model that is split over devices"
-                                      : "the ref kernel sets, which are there to be right");
-    if (s.decode_tps > 0 && r->tile_bf16 > 0)
-        ts_sb_printf(out, ", %.0f GFLOP/s bf16 on tiles", r->tile_bf16 / 1e9);
-    if (s.decode_tps > 0)
-        ts_sb_str(out, ")\n");
 }
 
 void ts_plan_json(const ts_plan *p, const ts_model *m, const ts_probe *r, ts_sb *out)
@@ -171,19 +220,30 @@ void ts_plan_json(const ts_plan *p, const ts_model *m, const ts_probe *r, ts_sb 
     for (int i = 0; i < p->n_devices; i++) {
         const ts_plan_device *d = &p->dev[i];
         ts_sb_printf(out,
-                     "%s\n{\"name\":\"%s\",\"layers\":%lld,\"weight_bytes\":%zu,\"kv_bytes\":%zu,"
-                     "\"buffer_bytes\":%zu}",
-                     i ? "," : "", d->name, (long long)d->n_layers, d->packed, d->kv, d->buffers);
+                     "%s\n{\"name\":\"%s\",\"blocks\":%lld,\"layers\":%lld,\"weight_bytes\":%zu,"
+                     "\"kv_bytes\":%zu,\"buffer_bytes\":%zu,\"step_bytes\":%zu",
+                     i ? "," : "", d->name, (long long)d->n_blocks, (long long)d->n_layers,
+                     d->packed, d->kv, d->buffers, d->step_weights);
+        if (i)
+            ts_sb_printf(out,
+                         ",\"room_bytes\":%zu,\"read_gbs\":%.2f,\"link_gbs\":%.2f,"
+                         "\"tflops\":%.2f",
+                         d->memory, ts_speed_read(d) / 1e9, ts_speed_link(d) / 1e9,
+                         ts_speed_flops(d) / 1e12);
+        ts_sb_str(out, "}");
     }
-    speeds s = predict(p, m, r);
+    ts_sb_str(out, "],\n\"segments\":[");
+    json_segments(p, out);
+    ts_speed s = ts_speed_predict(p, m, r);
     ts_sb_printf(out,
-                 "],\n\"kv\":{\"type\":\"%s\",\"n_ctx\":%lld,\"bytes\":%zu},\n\"n_threads\":%d,"
+                 "],\n\"n_gpu_layers\":%lld,\n\"kv\":{\"type\":\"%s\",\"n_ctx\":%lld,\"bytes\":%zu}"
+                 ",\n\"n_threads\":%d,"
                  "\"n_ubatch\":%lld,\"isa\":\"%s\",\"steps\":%zu,\n"
                  "\"predicted\":{\"prefill_tps\":%.2f,\"decode_tps\":%.2f},\n\"measured\":"
                  "{\"read_gbs\":%.2f,\"int8_gops\":%.1f,\"fma_gflops\":%.1f,"
                  "\"tile_int8_gops\":%.1f,\"tile_bf16_gflops\":%.1f}}\n",
-                 kv_type(p), (long long)p->n_ctx, p->dev[0].kv, p->n_threads,
-                 (long long)p->n_ubatch, ts_isa_name(p->isa), p->steps.n, s.prefill_tps,
-                 s.decode_tps, r ? r->read / 1e9 : 0, r ? r->int8 / 1e9 : 0, r ? r->fma / 1e9 : 0,
-                 r ? r->tile_int8 / 1e9 : 0, r ? r->tile_bf16 / 1e9 : 0);
+                 (long long)p->n_gpu_layers, kv_type(p), (long long)p->n_ctx, p->dev[0].kv,
+                 p->n_threads, (long long)p->n_ubatch, ts_isa_name(p->isa), p->steps.n,
+                 s.prefill_tps, s.decode_tps, r ? r->read / 1e9 : 0, r ? r->int8 / 1e9 : 0,
+                 r ? r->fma / 1e9 : 0, r ? r->tile_int8 / 1e9 : 0, r ? r->tile_bf16 / 1e9 : 0);
 }

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/mem.h"
 #include "plan/plan.h"
 
 /* Whose the i-th of n layers on accelerators is: they follow each other in order, each with its
@@ -47,7 +48,8 @@ static void place_layer(ts_layer *l, int device)
         w[i]->device = device;
 }
 
-static ts_status override(const ts_override *o, ts_model *m, ts_error *err)
+/* *found: in how many names the pattern is. */
+static ts_status override(const ts_override *o, ts_model *m, size_t *found, ts_error *err)
 {
     int code;
     PCRE2_SIZE at;
@@ -60,7 +62,6 @@ static ts_status override(const ts_override *o, ts_model *m, ts_error *err)
                        o->pattern, why, (size_t)at);
     }
     pcre2_match_data *match = pcre2_match_data_create(1, NULL);
-    size_t found = 0;
     int rc = match ? PCRE2_ERROR_NOMATCH : PCRE2_ERROR_NOMEMORY;
     for (size_t i = 0; i < m->n_weights && match; i++) {
         ts_weight *w = &m->weights[i];
@@ -70,7 +71,7 @@ static ts_status override(const ts_override *o, ts_model *m, ts_error *err)
             break;
         if (rc < 0)
             continue;
-        found++;
+        ++*found;
         w->device = o->device;
     }
     pcre2_match_data_free(match);
@@ -78,32 +79,87 @@ static ts_status override(const ts_override *o, ts_model *m, ts_error *err)
     if (rc < 0 && rc != PCRE2_ERROR_NOMATCH)
         return ts_fail(err, rc == PCRE2_ERROR_NOMEMORY ? TS_NO_MEMORY : TS_BAD_ARG,
                        "the pattern '%s' could not be matched: PCRE2 error %d", o->pattern, rc);
-    if (!found)
-        return ts_fail(err, TS_BAD_ARG, "no weight has a name in which the pattern '%s' is found",
-                       o->pattern);
     return TS_OK;
 }
 
-ts_status ts_split_place(const ts_split *s, int64_t n_gpu_layers, ts_model *m, ts_error *err)
+/* Experts' weights of the first n layers: one more pattern. */
+static ts_status keep_experts(int64_t n, ts_model *m, ts_error *err)
 {
-    const int64_t n = m->hp.n_layer, on = s->n_accels == 0   ? 0
-                                          : n_gpu_layers < n ? n_gpu_layers
-                                                             : n;
+    ts_sb sb = {0};
+    if (n < m->hp.n_layer) {
+        ts_sb_str(&sb, "^blk\\.(");
+        for (int64_t i = 0; i < n; i++)
+            ts_sb_printf(&sb, "%s%lld", i ? "|" : "", (long long)i);
+        ts_sb_str(&sb, ")\\.");
+    }
+    ts_sb_str(&sb, "ffn_(up|down|gate)_exps");
+    size_t found = 0;
+    ts_status s = sb.failed ? ts_fail(err, TS_NO_MEMORY, "no memory for a pattern")
+                            : override(&(ts_override){sb.s, 0}, m, &found, err);
+    ts_sb_free(&sb);
+    if (!s && !found)
+        return ts_fail(err, TS_BAD_ARG,
+                       "weights of experts are to stay on the CPU, but the model has no experts%s",
+                       n < m->hp.n_layer ? " in these layers" : "");
+    return s;
+}
+
+static ts_status take_patterns(const ts_split *s, ts_model *m, ts_error *err)
+{
+    ts_status st = s->n_cpu_moe ? keep_experts(s->n_cpu_moe, m, err) : TS_OK;
+    for (size_t i = 0; i < s->n_overrides && !st; i++) {
+        size_t found = 0;
+        st = override(&s->overrides[i], m, &found, err);
+        if (!st && !found)
+            return ts_fail(err, TS_BAD_ARG,
+                           "no weight has a name in which the pattern '%s' is found",
+                           s->overrides[i].pattern);
+    }
+    return st;
+}
+
+/* What goes with the blocks is where the first of them is, so that it needs no way of its own. */
+static void place_ffn(ts_layer *l, ts_ffn ffn, int device)
+{
+    if (ffn == TS_FFN_NONE)
+        return;
+    if (l->down)
+        l->down->device = device;
+    if (ffn == TS_FFN_ALL && l->gate)
+        l->gate->device = device;
+    if (ffn == TS_FFN_ALL && l->up)
+        l->up->device = device;
+}
+
+ts_status ts_split_place(const ts_split *s, ts_placing what, ts_model *m, ts_error *err)
+{
+    const int64_t n = m->hp.n_layer, first = s->n_accels ? n - what.layers : n;
     for (size_t i = 0; i < m->n_weights; i++)
         m->weights[i].device = 0;
     for (int64_t i = 0; i < n; i++)
-        place_layer(&m->layers[i], i < n - on ? 0 : accel_of(s, i - (n - on), on));
-    if (s->n_accels && n_gpu_layers > n)
-        m->output->device = m->layers[n - 1].device;
-    for (size_t i = 0; i < s->n_overrides; i++) {
-        ts_status st = override(&s->overrides[i], m, err);
-        if (st)
-            return st;
-    }
+        place_layer(&m->layers[i], i < first ? 0 : accel_of(s, i - first, what.layers));
+    if (s->n_accels && what.output)
+        m->output->device = s->main ? s->main : what.layers ? m->layers[n - 1].device : 1;
+    if (s->n_accels && first > 0)
+        place_ffn(&m->layers[first - 1], what.ffn, first < n ? m->layers[first].device : 1);
+    ts_status st = take_patterns(s, m, err);
+    if (st)
+        return st;
     if (m->token_embd != m->output) /* its rows are looked up in the file */
         m->token_embd->device = 0;
     int64_t count[TS_MAX_DEVICES] = {0};
-    for (int64_t i = 0; i < n; i++)
-        m->layers[i].kv_index = count[m->layers[i].device]++;
+    for (int64_t i = 0; i < n; i++) {
+        ts_layer *l = &m->layers[i];
+        l->kv_device = s->kv_on_cpu ? 0 : l->device;
+        l->kv_index = count[l->kv_device]++;
+    }
     return TS_OK;
+}
+
+int ts_placing_compare(ts_placing a, ts_placing b)
+{
+    if (a.layers != b.layers)
+        return a.layers < b.layers ? -1 : 1;
+    const int x = 3 * a.output + (int)a.ffn, y = 3 * b.output + (int)b.ffn;
+    return (x > y) - (x < y);
 }

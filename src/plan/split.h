@@ -1,7 +1,8 @@
 /* split.h - which device holds which weight and which layer.
  *
- * Device 0 is the CPU, the others are accelerators. A layer's K and V, and what isn't a product,
- * are where the layer is; a weight is where its layer is unless a pattern says otherwise. */
+ * Device 0 is the CPU, the others are accelerators. What isn't a product of a layer, and its K and
+ * V and attention unless they are kept on the CPU, is where the layer is; a weight is where its
+ * layer is unless a pattern says otherwise. */
 #ifndef TS_SPLIT_H
 #define TS_SPLIT_H
 
@@ -33,7 +34,21 @@ typedef struct ts_accel {
     const ts_accel_kind *kind;
     size_t memory; /* bytes that a plan and one session may take                 */
     double share;  /* of the layers that go to accelerators; all 0: by memory    */
+    /* What it can do, for predictions; 0: not known. */
+    double read;  /* bytes/s from its memory                                     */
+    double link;  /* bytes/s from and to the CPU's                               */
+    double flops; /* operations/s of BF16 products                               */
 } ts_accel;
+
+/* What goes to accelerators: the last blocks, in order and in proportion, and what may go with
+ * them. */
+typedef enum ts_ffn { TS_FFN_NONE, TS_FFN_DOWN, TS_FFN_ALL } ts_ffn;
+
+typedef struct ts_placing {
+    int64_t layers;
+    bool output; /* the output matrix                                      */
+    ts_ffn ffn;  /* feed-forward weights of the block before those         */
+} ts_placing;
 
 /* Weights whose names the pattern (PCRE2) is found in go to a device. */
 typedef struct ts_override {
@@ -44,15 +59,25 @@ typedef struct ts_override {
 typedef struct ts_split {
     const ts_accel *accels;
     int n_accels;
-    int64_t n_gpu_layers; /* the last so many layers; more than there are: the output too; or
-                             TS_GPU_LAYERS_AUTO: what fits                                  */
+    int main;                /* 0: none; else the accelerator that gets the output matrix, from 1 */
+    int64_t n_gpu_layers;    /* the last so many layers; more than there are: the output too; or
+                                TS_GPU_LAYERS_AUTO: what fits                                  */
+    const ts_placing *below; /* with TS_GPU_LAYERS_AUTO: less than this; may be NULL        */
+    bool kv_on_cpu;          /* K, V and attention of all layers                            */
+    double cpu_read;         /* bytes/s of the CPU's memory, to choose by; 0: not known */
+    /* Weights of experts that stay on the CPU: of the first so many layers; 0: none are asked for.
+     * Patterns come after. */
+    int64_t n_cpu_moe;
     const ts_override *overrides; /* the last that is found counts */
     size_t n_overrides;
     size_t stream_piece; /* bytes that weights are streamed by; 0: the default */
 } ts_split;
 
-/* Writes w->device and the layers' device and kv_index, for this number of layers (which isn't
- * TS_GPU_LAYERS_AUTO). TS_BAD_ARG: a pattern is wrong or is found in no name. */
-ts_status ts_split_place(const ts_split *s, int64_t n_gpu_layers, ts_model *m, ts_error *err);
+/* Writes w->device and the layers' device, kv_device and kv_index, whatever s->n_gpu_layers is.
+ * TS_BAD_ARG: a pattern is wrong or is found in no name, or there are no experts. */
+ts_status ts_split_place(const ts_split *s, ts_placing what, ts_model *m, ts_error *err);
+
+/* -1, 0, 1: a is less than b, the same, more; layers count before the rest. */
+int ts_placing_compare(ts_placing a, ts_placing b);
 
 #endif

@@ -14,6 +14,7 @@ struct ts_builder {
     ts_steps *s;
     ts_domain domain;
     int layer, device; /* of the steps that follow */
+    int kv_device;     /* of the layer's K, V and attention */
     bool failed;
     /* For each buffer of prepared activations: which buffer it was made from, and that buffer's
      * version then. A version counts a buffer's writes. */
@@ -165,8 +166,18 @@ static int64_t width(const ts_builder *b, ts_buf x)
 void ts_build_layer(ts_builder *b, int64_t layer)
 {
     b->layer = (int)layer;
-    if (layer >= 0)
+    if (layer >= 0) {
         b->device = b->m->layers[layer].device;
+        b->kv_device = b->m->layers[layer].kv_device;
+    }
+}
+
+/* Where something is done to x in place. K, V and attention may be elsewhere than the rest of a
+ * block: what lies there alone isn't brought back for it. */
+static int at(const ts_builder *b, ts_buf x)
+{
+    const bool here = b->valid[x] >> b->device & 1;
+    return !here && b->valid[x] >> b->kv_device & 1 ? b->kv_device : b->device;
 }
 
 void ts_build_embed(ts_builder *b, ts_buf dst, const ts_weight *w, float scale)
@@ -198,7 +209,8 @@ void ts_build_head_norm(ts_builder *b, ts_buf x, int64_t n_heads, const float *v
 {
     if (!vec)
         return;
-    push(b, (ts_step){.op = TS_OP_NORM,
+    push_on(b, at(b, x),
+            (ts_step){.op = TS_OP_NORM,
                       .by_row = true,
                       .dst = x,
                       .a = x,
@@ -280,7 +292,8 @@ void ts_build_matmul_add(ts_builder *b, ts_buf x, ts_buf a, const ts_weight *w)
 void ts_build_bias(ts_builder *b, ts_buf x, const float *vec)
 {
     if (vec)
-        push(b, (ts_step){.op = TS_OP_BIAS,
+        push_on(b, at(b, x),
+                (ts_step){.op = TS_OP_BIAS,
                           .by_row = true,
                           .dst = x,
                           .a = x,
@@ -291,14 +304,16 @@ void ts_build_bias(ts_builder *b, ts_buf x, const float *vec)
 
 void ts_build_rope(ts_builder *b, ts_buf x, int64_t n_heads, const ts_rope *r)
 {
+    const int device = at(b, x);
     const char *name = r == &b->m->rope ? "angles" : "angles (sliding)";
     ts_buf cs = TS_NO_BUF;
     for (size_t i = 0; i < b->s->n_bufs; i++)
         if (strcmp(b->s->bufs[i].name, name) == 0)
             cs = (ts_buf)i;
-    if (cs == TS_NO_BUF || !(b->valid[cs] >> b->device & 1)) { /* once for all layers of a device */
+    if (cs == TS_NO_BUF || !(b->valid[cs] >> device & 1)) { /* once for all layers of a device */
         cs = ts_build_buf(b, name, r->n_rot);
-        push(b, (ts_step){.op = TS_OP_ANGLES,
+        push_on(b, device,
+                (ts_step){.op = TS_OP_ANGLES,
                           .by_row = true,
                           .dst = cs,
                           .a = TS_NO_BUF,
@@ -306,7 +321,8 @@ void ts_build_rope(ts_builder *b, ts_buf x, int64_t n_heads, const ts_rope *r)
                           .d = r->n_rot,
                           .rope = r});
     }
-    push(b, (ts_step){.op = TS_OP_ROPE,
+    push_on(b, device,
+            (ts_step){.op = TS_OP_ROPE,
                       .by_row = true,
                       .dst = x,
                       .a = cs,
@@ -318,15 +334,16 @@ void ts_build_rope(ts_builder *b, ts_buf x, int64_t n_heads, const ts_rope *r)
 
 void ts_build_store(ts_builder *b, ts_buf k, ts_buf v)
 {
-    push(
-        b,
+    push_on(
+        b, b->kv_device,
         (ts_step){
             .op = TS_OP_STORE, .by_row = true, .dst = TS_NO_BUF, .a = k, .b = v, .d = width(b, k)});
 }
 
 void ts_build_attend(ts_builder *b, ts_buf dst, ts_buf q, int64_t window)
 {
-    push(b, (ts_step){.op = TS_OP_ATTEND,
+    push_on(b, b->kv_device,
+            (ts_step){.op = TS_OP_ATTEND,
                       .dst = dst,
                       .a = q,
                       .b = TS_NO_BUF,
@@ -378,7 +395,8 @@ ts_buf ts_build_select(ts_builder *b, ts_buf x)
 {
     b->domain = TS_OUT_ROWS;
     ts_buf dst = ts_build_buf(b, b->s->bufs[x].name, width(b, x));
-    push(b, (ts_step){.op = TS_OP_SELECT, .dst = dst, .a = x, .b = TS_NO_BUF, .d = width(b, x)});
+    push_on(b, at(b, x),
+            (ts_step){.op = TS_OP_SELECT, .dst = dst, .a = x, .b = TS_NO_BUF, .d = width(b, x)});
     return dst;
 }
 

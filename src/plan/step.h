@@ -11,11 +11,11 @@
  * step reads and writes follows where the threads have to meet: `barrier`. Steps by row over the
  * same domain never wait for each other.
  *
- * A step runs on one DEVICE: products where their weight lies, the rest of a block where its K and
- * V are. A buffer is there once on each device that touches it. Which of them holds what was
- * written last is known while the list is made, so where a step needs what another device wrote, a
- * COPY stands before it. Steps of one device without a copy between them are a SEGMENT, which the
- * device runs as a whole.
+ * A step runs on one DEVICE: products where their weight lies, attention where the block's K and V
+ * are, the rest where the block is. A buffer is there once on each device that touches it. Which of
+ * them holds what was written last is known while the list is made, so where a step needs what
+ * another device wrote, a COPY stands before it. Steps of one device without a copy between them
+ * are a SEGMENT, which the device runs as a whole.
  *
  * A plan that streams has a second list behind the first, for micro-batches whose products are
  * worth bringing their weights to an accelerator: the same forward pass, with what the CPU has of

@@ -52,7 +52,7 @@ static bool may_stream(const ts_plan *p, const ts_layer *l, const ts_accel_kind 
 /* What is changed for the second list, and changed back. */
 typedef struct kept {
     ts_layer *layer;
-    int device; /* of the layer */
+    int device, kv_device; /* of the layer */
     int n;
     ts_weight *w[TS_LAYER_WEIGHTS];
     const ts_kset *kset[TS_LAYER_WEIGHTS];
@@ -64,7 +64,7 @@ static kept take(ts_plan *p, ts_layer *l)
     const ts_accel_kind *kind = p->dev[p->stream.device].kind;
     ts_weight *w[TS_LAYER_WEIGHTS];
     const int n = ts_layer_weights(l, w);
-    kept k = {.layer = l, .device = l->device};
+    kept k = {.layer = l, .device = l->device, .kv_device = l->kv_device};
     for (int i = 0; i < n; i++) {
         if (w[i]->device != 0)
             continue;
@@ -82,7 +82,7 @@ static kept take(ts_plan *p, ts_layer *l)
     l->streamed = true;
     if (l->device == 0)
         l->stream_index = p->stream.n_layers;
-    l->device = p->stream.device;
+    l->device = l->kv_device = p->stream.device;
     p->stream.n_layers++;
     return k;
 }
@@ -90,6 +90,7 @@ static kept take(ts_plan *p, ts_layer *l)
 static void give_back(const kept *k)
 {
     k->layer->device = k->device;
+    k->layer->kv_device = k->kv_device;
     for (int i = 0; i < k->n; i++) {
         k->w[i]->device = 0;
         k->w[i]->kset = k->kset[i];
@@ -99,7 +100,7 @@ static void give_back(const kept *k)
 ts_status ts_plan_stream(ts_plan *p, ts_model *m, const ts_split *split, ts_error *err)
 {
     const int64_t n = m->hp.n_layer;
-    if (p->n_devices < 2 || !p->dev[1].kind->streams)
+    if (p->n_devices < 2 || !p->dev[1].kind->streams || split->kv_on_cpu)
         return TS_OK;
     kept *k = ts_calloc((size_t)n, sizeof *k);
     if (!k)

@@ -1,0 +1,114 @@
+/* speed.c - see speed.h. Every constant that a prediction has is here. */
+#include "plan/speed.h"
+
+/* The CPU: what real models reach of the measured limits (docs/BENCHMARKS.md). One token streams
+ * its weights at this share of the read bandwidth, a micro-batch computes at this share of the
+ * peak. Exact activations are two int8 products each. */
+#define DECODE_SHARE    0.67
+#define EXACT_SHARE     0.25
+#define INT8_SHARE      0.46
+#define FMA_SHARE       0.70
+#define TILE_SHARE      0.27
+#define TILE_INT8_SHARE 0.23
+
+/* GPUs, measured on an H100: the share of its 3.35 TB/s at which one token streams its weights; the
+ * share of its BF16 peak at which a micro-batch computes; how long a segment waits for its first
+ * kernel, and a copy of nothing takes. */
+#define GPU_DECODE_SHARE  0.55
+#define GPU_PREFILL_SHARE 0.40
+#define GPU_LAUNCH        6e-6
+#define COPY_LATENCY      10e-6
+
+/* A GPU of which nothing is known. */
+#define GPU_READ  500e9
+#define GPU_LINK  12e9
+#define GPU_FLOPS 30e12
+
+double ts_speed_read(const ts_plan_device *d)
+{
+    return d->read > 0 ? d->read : GPU_READ;
+}
+
+double ts_speed_link(const ts_plan_device *d)
+{
+    return d->link > 0 ? d->link : GPU_LINK;
+}
+
+double ts_speed_flops(const ts_plan_device *d)
+{
+    return d->flops > 0 ? d->flops : GPU_FLOPS;
+}
+
+/* Operations a second of a micro-batch's products with this weight on the CPU. */
+static double cpu_rate(const ts_plan *p, const ts_weight *w, const ts_probe *r)
+{
+    if (ts_kset_on_int8_tiles(w->kset, p->int8_prefill, TS_SPEED_TOKENS))
+        return r->tile_int8 * TILE_INT8_SHARE;
+    if (ts_kset_on_tiles(w->kset, p->int8_prefill, TS_SPEED_TOKENS))
+        return r->tile_bf16 * TILE_SHARE;
+    if (w->kset->prep->act == TS_ACT_F32)
+        return r->fma * FMA_SHARE;
+    return r->int8 * (p->int8_prefill ? INT8_SHARE : EXACT_SHARE);
+}
+
+size_t ts_speed_copy_bytes(const ts_step *copy)
+{
+    return (size_t)copy->d * sizeof(float);
+}
+
+/* Seconds of what isn't products in one walk over the steps, with so many rows of each domain:
+ * copies, and the beginnings of segments. */
+static double between(const ts_plan *p, double all_rows, double out_rows)
+{
+    double seconds = 0;
+    for (size_t i = 0, end; i < p->steps.n; i = end) {
+        const ts_step *st = &p->steps.v[i];
+        end = ts_steps_segment(&p->steps, i);
+        if (st->op != TS_OP_COPY) {
+            seconds += st->device ? GPU_LAUNCH : 0;
+            continue;
+        }
+        const double rows = st->domain == TS_ALL_ROWS ? all_rows : out_rows;
+        const ts_plan_device *d = &p->dev[st->device ? st->device : st->from];
+        seconds += COPY_LATENCY + rows * (double)ts_speed_copy_bytes(st) / ts_speed_link(d);
+    }
+    return seconds;
+}
+
+double ts_speed_decode(const ts_plan *p, double read)
+{
+    double seconds = between(p, 1, 1);
+    for (int i = 0; i < p->n_devices; i++) {
+        const ts_plan_device *d = &p->dev[i];
+        const double rate = i ? ts_speed_read(d) * GPU_DECODE_SHARE : read * DECODE_SHARE;
+        seconds += (double)d->step_weights / rate;
+    }
+    return seconds;
+}
+
+/* Seconds of a prefill of TS_SPEED_TOKENS tokens, of which only the last wants logits. */
+static double prefill(const ts_plan *p, const ts_model *m, const ts_probe *cpu)
+{
+    const int64_t n = TS_SPEED_TOKENS, batches = (n + p->n_ubatch - 1) / p->n_ubatch;
+    const double rows = (double)n / (double)batches;
+    double seconds = (double)batches * between(p, rows, 1 / (double)batches);
+    for (size_t i = 0; i < m->n_weights; i++) {
+        const ts_weight *w = &m->weights[i];
+        if (!w->kset)
+            continue;
+        const double flops = 2.0 * (double)w->n * (double)w->k * (w == m->output ? 1 : (double)n);
+        seconds += flops / (w->device ? ts_speed_flops(&p->dev[w->device]) * GPU_PREFILL_SHARE
+                                      : cpu_rate(p, w, cpu));
+    }
+    return seconds;
+}
+
+/* Decode is bound by reading every weight once a token, prefill by computing. Attention is small
+ * beside both at the lengths predicted for. The oracle's speed isn't worth a prediction. */
+ts_speed ts_speed_predict(const ts_plan *p, const ts_model *m, const ts_probe *cpu)
+{
+    if (!cpu || (p->isa == TS_ISA_REF && p->dev[0].step_weights))
+        return (ts_speed){0};
+    return (ts_speed){.prefill_tps = TS_SPEED_TOKENS / prefill(p, m, cpu),
+                      .decode_tps = 1 / ts_speed_decode(p, cpu->read)};
+}
