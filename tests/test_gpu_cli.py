@@ -14,14 +14,15 @@ NONE = {"TESSERA_CUDA_LIBRARY": ""}
 
 
 def text(model, *args, env):
-    r = good("run", "-m", model, "-p", "Hello there", "-n", 6, "--ignore-eos", "--temp", 0, "--isa", "ref", *args,
-             env=env)
-    return r
+    """Without streaming, which by itself is used or not as it is measured, and rounds otherwise."""
+    return good("run", "-m", model, "-p", "Hello there", "-n", 6, "--ignore-eos", "--temp", 0, "--isa", "ref",
+                "--stream", "off", *args, env=env)
 
 
 def plan(model, *args, env=GPU):
     isa = [] if "--isa" in args else ["--isa", "ref"]
-    return json.loads(good("plan", "-m", model, "--json", *isa, *args, env=env).out)
+    stream = [] if "--stream" in args else ["--stream", "off"]
+    return json.loads(good("plan", "-m", model, "--json", *isa, *stream, *args, env=env).out)
 
 
 def layers(p):
@@ -232,6 +233,27 @@ def taken_meanwhile(model):
             check(r.err.count("warning: ") == 1 and f"; {layers} of 2 layers are on GPUs instead of 2" in r.err, n, free, r)
 
 
+def streams(folder, model):
+    """A long prompt's products: all on the GPU with --stream on, a part without."""
+    flops, said = {}, {}
+    for mode in ["on", "off", "auto"]:
+        file = os.path.join(folder.path, mode + ".json")
+        r = good("run", "-m", model, "-p", "Hello there, " * 20, "-n", 2, "--temp", 0, "--ignore-eos", "-ngl", 1, "-v",
+                 "--stream", mode, "--stats-json", file, env=GPU)
+        work = json.load(open(file))["work"]
+        flops[mode] = {w["device"]: w["flops"] for w in work if w["name"] == "cuda" or w["device"] == "CPU" and w.get("flops")}
+        said[mode] = r.err
+        os.remove(file)
+    check(flops["on"]["CUDA0"] > 1.8 * flops["off"]["CUDA0"], flops)
+    check("ms on the CPU" in said["auto"] and "ms on the CPU" not in said["off"], said["auto"])
+    on = plan(model, "-ngl", 1, "--stream", "on")
+    check(on["streamed"]["device"] == "CUDA0" and on["streamed"]["layers"] == 1 and on["streamed"]["under_way_bytes"] > 0, on)
+    off = plan(model, "-ngl", 1)
+    check(off["streamed"]["device"] is None and off["streamed"]["layers"] == 0, off)
+    check("1 layers can be streamed to CUDA0" in good("plan", "-m", model, "-ngl", 1, env=GPU).out)
+    bad(["run", "-m", model, "--stream", "maybe"], "--stream", env=GPU)
+
+
 def refusals(model):
     for n in ["-1", "x", "1x", "", "99999999999999999999"]:
         bad(["run", "-m", model, f"-ngl={n}"], "-ngl wants a number of layers", env=GPU)
@@ -258,5 +280,6 @@ with Folder() as folder:
     planned(model)
     limits(model)
     taken_meanwhile(model)
+    streams(folder, model)
     refusals(model)
 done("gpu_cli")

@@ -396,13 +396,23 @@ static void refuse(ts_state *s, ts_cuda_shape *g, int e)
             (long long)g->m, ts_rt_text(e));
 }
 
+/* Is it a whole segment? Graphs are of no others. */
+static bool whole(const ts_steps *s, size_t first, size_t end)
+{
+    const ts_step *before = first ? &s->v[first - 1] : NULL;
+    return ts_steps_segment(s, first) == end &&
+           (!before || before->op == TS_OP_COPY || before->device != s->v[first].device);
+}
+
 /* Steps first..end-1 as a graph. False: nothing was done. */
 static bool replay(ts_state *s, const ts_batch *b, size_t first, size_t end)
 {
     ts_device *d = s->d;
     bool known;
     size_t last = first;
-    if (d->plain || s->stats || b->m > TS_CUDA_FEW || first >= d->plan->steps.n_main)
+    const ts_steps *list = &d->plan->steps;
+    if (d->plain || s->stats || b->m > TS_CUDA_FEW || first >= list->n_main ||
+        !whole(list, first, end))
         return false;
     ts_cuda_shape *g = find_shape(s, b, first, &known);
     g->used = ++s->runs;

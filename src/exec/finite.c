@@ -48,8 +48,8 @@ static ts_status found(const ts_run *r, const ts_batch *b, size_t i, ts_buf x, i
     return ts_fail(err, TS_NOT_FINITE,
                    "step %zu of %zu (%s%s), %s, on %s: %s in '%s', row %lld (position %lld), "
                    "column %lld",
-                   i, p->steps.n, ts_op_name(st->op), with, layer, p->dev[st->device].name, what,
-                   p->steps.bufs[x].name, (long long)row, (long long)(b->pos0 + first + row),
+                   i, p->steps.n_main, ts_op_name(st->op), with, layer, p->dev[st->device].name,
+                   what, p->steps.bufs[x].name, (long long)row, (long long)(b->pos0 + first + row),
                    (long long)column);
 }
 

@@ -7,15 +7,6 @@
 
 #include "exec/backend.h"
 
-/* What streaming costs (exec/stream.h). */
-typedef struct ts_stream_rates {
-    bool known;
-    int64_t m[2]; /* numbers of tokens */
-    double cpu[2],
-        gpu[2];  /* seconds of a layer of so many tokens: on the CPU, on the stream device */
-    double unit; /* seconds in which a layer's weights come                               */
-} ts_stream_rates;
-
 /* One an engine. */
 typedef struct ts_devices {
     const ts_plan *plan;

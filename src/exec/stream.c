@@ -3,66 +3,6 @@
 
 #include "base/clock.h"
 
-/* Fewer tokens than this are never streamed when streaming is on: a step of decode would be slower
- * by far. */
-enum { LEAST = 32 };
-
-/* The CPU waits for the same memory that weights come from. */
-#define CONTENTION 1.15
-
-/* --- what to keep ----------------------------------------------------------- */
-
-/* Between what was measured of two numbers of tokens, and beyond. */
-static double at(const double seconds[2], const int64_t m[2], int64_t x)
-{
-    if (m[0] == m[1])
-        return seconds[0] * (double)x / (double)m[0];
-    const double slope = (seconds[1] - seconds[0]) / (double)(m[1] - m[0]);
-    const double t = seconds[0] + (slope > 0 ? slope : 0) * (double)(x - m[0]);
-    return t > 0 ? t : seconds[0];
-}
-
-double ts_stream_seconds(const ts_stream *t, const ts_stream_rates *r, int64_t m, int64_t keep)
-{
-    enum { RING = 256 };
-    double begun[RING]; /* when a layer was used */
-    /* layers on their way at once: the ring's, and the one that is used piece by piece */
-    const size_t ring = (size_t)t->pieces * t->piece / (t->bytes ? t->bytes : 1);
-    const int64_t slots = 1 + (int64_t)(ring < RING - 1 ? ring : RING - 1);
-    const double gpu = at(r->gpu, r->m, m);
-    double now = (double)keep * at(r->cpu, r->m, m), come = 0;
-    if (keep < t->n_layers)
-        now *= CONTENTION;
-    for (int64_t i = 0; i < t->n_layers - keep; i++) {
-        const double freed = i < slots ? 0 : begun[i % slots];
-        come = (come > freed ? come : freed) + r->unit;
-        const double begin = come > now ? come : now;
-        begun[i % slots] = begin;
-        now = begin + gpu;
-    }
-    return now;
-}
-
-int64_t ts_stream_keep(const ts_stream *t, const ts_stream_rates *r, int64_t m)
-{
-    if (!t->device || t->mode == TS_STREAM_OFF)
-        return -1;
-    if (t->mode == TS_STREAM_ON)
-        return m >= LEAST ? 0 : -1;
-    if (!r->known || m < 2)
-        return -1;
-    int64_t best = -1;
-    double least = (double)t->n_layers * at(r->cpu, r->m, m);
-    for (int64_t keep = 0; keep <= t->n_leading && keep < t->n_layers; keep++) {
-        const double s = ts_stream_seconds(t, r, m, keep);
-        if (s < least) {
-            least = s;
-            best = keep;
-        }
-    }
-    return best;
-}
-
 /* --- a batch ---------------------------------------------------------------- */
 
 /* Has the CPU K and V of this streamed layer? */

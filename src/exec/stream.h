@@ -10,13 +10,6 @@
 
 #include "exec/run.h"
 
-/* Seconds of a batch of m tokens in the layers that can be streamed if the CPU keeps `keep` of
- * them, as predicted. */
-double ts_stream_seconds(const ts_stream *t, const ts_stream_rates *r, int64_t m, int64_t keep);
-
-/* How many layers the CPU keeps of a batch of m tokens; -1: nothing is streamed. */
-int64_t ts_stream_keep(const ts_stream *t, const ts_stream_rates *r, int64_t m);
-
 /* Measures the rates, with a session that hasn't been used. Without a plan that streams by itself
  * nothing is done. */
 ts_status ts_stream_measure(ts_devices *d, ts_run *r, const ts_log *log, ts_error *err);

@@ -117,6 +117,22 @@ int ts_layer_weights(const ts_layer *l, ts_weight *out[TS_LAYER_WEIGHTS]);
  * memory that will do. Where nothing can, p->stream.device stays 0. TS_NO_MEMORY. */
 ts_status ts_plan_stream(ts_plan *p, ts_model *m, const ts_split *split, ts_error *err);
 
+/* What streaming costs. */
+typedef struct ts_stream_rates {
+    bool known;
+    int64_t m[2]; /* numbers of tokens */
+    double cpu[2],
+        gpu[2];  /* seconds of a layer of so many tokens: on the CPU, on the stream device */
+    double unit; /* seconds in which a layer's weights come                               */
+} ts_stream_rates;
+
+/* Seconds of a batch of m tokens in the layers that can be streamed if the CPU keeps `keep` of
+ * them, as predicted. */
+double ts_stream_seconds(const ts_stream *t, const ts_stream_rates *r, int64_t m, int64_t keep);
+
+/* How many layers the CPU keeps of a batch of m tokens; -1: nothing is streamed. */
+int64_t ts_stream_keep(const ts_stream *t, const ts_stream_rates *r, int64_t m);
+
 /* Rows of w in a piece of the stream, a multiple of what its kernel set packs together. */
 int64_t ts_stream_rows(const ts_stream *t, const ts_weight *w);
 

@@ -79,13 +79,13 @@ static const char *blocks(const segment *g, char buf[48])
 static void text_steps(const ts_plan *p, ts_sb *out)
 {
     size_t barriers = 0, copies = 0, bytes = 0;
-    for (size_t i = 0; i < p->steps.n; i++) {
+    for (size_t i = 0; i < p->steps.n_main; i++) {
         barriers += p->steps.v[i].barrier;
         copies += p->steps.v[i].op == TS_OP_COPY;
     }
     if (p->n_devices > 1)
         ts_sb_printf(out, "\n%-12s %-8s %12s  %s\n", "steps", "device", "KiB a token", "what");
-    for (size_t i = 0, end; i < p->steps.n && p->n_devices > 1; i = end) {
+    for (size_t i = 0, end; i < p->steps.n_main && p->n_devices > 1; i = end) {
         const segment g = segment_at(p, i);
         char range[48], what[48];
         end = g.end;
@@ -100,8 +100,8 @@ static void text_steps(const ts_plan *p, ts_sb *out)
             ts_sb_printf(out, "%s\n", blocks(&g, what));
         }
     }
-    ts_sb_printf(out, "\n%zu steps, %zu barriers, %zu copies between devices", p->steps.n, barriers,
-                 copies);
+    ts_sb_printf(out, "\n%zu steps, %zu barriers, %zu copies between devices", p->steps.n_main,
+                 barriers, copies);
     if (copies)
         ts_sb_printf(out, " of %.2f KiB a token", (double)bytes / 1024);
     ts_sb_printf(out, ", micro-batch %lld\n", (long long)p->n_ubatch);
@@ -128,6 +128,17 @@ static void text_speed(const ts_plan *p, ts_speed s, const ts_probe *r, ts_sb *o
                      ts_speed_flops(d) / 1e12);
     }
     ts_sb_str(out, ")\n");
+}
+
+static void text_stream(const ts_plan *p, ts_sb *out)
+{
+    const ts_stream *t = &p->stream;
+    if (!t->device)
+        return;
+    ts_sb_printf(
+        out, "\n%lld layers can be streamed to %s, %.2f MiB each, up to %.2f under way%s\n",
+        (long long)t->n_layers, p->dev[t->device].name, mib(t->bytes),
+        mib((size_t)t->pieces * t->piece), t->all_kv ? "" : "; K and V of one layer at a time");
 }
 
 void ts_plan_text(const ts_plan *p, const ts_model *m, const ts_probe *r, ts_sb *out)
@@ -168,16 +179,19 @@ void ts_plan_text(const ts_plan *p, const ts_model *m, const ts_probe *r, ts_sb 
         ts_sb_printf(out, "KV cache, %-7lld layers             %12.2f\n", (long long)d->n_layers,
                      mib(d->kv));
         ts_sb_printf(out, "%-34s %12.2f\n", "buffers and work", mib(d->buffers));
+        if (p->stream.device == i)
+            ts_sb_printf(out, "%-34s %12.2f\n", "streamed weights, under way", mib(d->stream));
         ts_sb_printf(out, "%-34s %12.2f\n", "may be taken", mib(d->memory));
     }
     text_steps(p, out);
+    text_stream(p, out);
     text_speed(p, ts_speed_predict(p, m, r), r, out);
 }
 
 /* Segments and copies in order. */
 static void json_segments(const ts_plan *p, ts_sb *out)
 {
-    for (size_t i = 0, end; i < p->steps.n; i = end) {
+    for (size_t i = 0, end; i < p->steps.n_main; i = end) {
         const segment g = segment_at(p, i);
         end = g.end;
         ts_sb_printf(out, "%s\n{\"device\":\"%s\",\"first\":%zu,\"steps\":%zu,", i ? "," : "",
@@ -221,9 +235,10 @@ void ts_plan_json(const ts_plan *p, const ts_model *m, const ts_probe *r, ts_sb 
         const ts_plan_device *d = &p->dev[i];
         ts_sb_printf(out,
                      "%s\n{\"name\":\"%s\",\"blocks\":%lld,\"layers\":%lld,\"weight_bytes\":%zu,"
-                     "\"kv_bytes\":%zu,\"buffer_bytes\":%zu,\"step_bytes\":%zu",
+                     "\"kv_bytes\":%zu,\"buffer_bytes\":%zu,\"stream_bytes\":%zu,"
+                     "\"step_bytes\":%zu",
                      i ? "," : "", d->name, (long long)d->n_blocks, (long long)d->n_layers,
-                     d->packed, d->kv, d->buffers, d->step_weights);
+                     d->packed, d->kv, d->buffers, d->stream, d->step_weights);
         if (i)
             ts_sb_printf(out,
                          ",\"room_bytes\":%zu,\"read_gbs\":%.2f,\"link_gbs\":%.2f,"
@@ -234,16 +249,22 @@ void ts_plan_json(const ts_plan *p, const ts_model *m, const ts_probe *r, ts_sb 
     }
     ts_sb_str(out, "],\n\"segments\":[");
     json_segments(p, out);
+    const ts_stream *t = &p->stream;
     ts_speed s = ts_speed_predict(p, m, r);
     ts_sb_printf(out,
-                 "],\n\"n_gpu_layers\":%lld,\n\"kv\":{\"type\":\"%s\",\"n_ctx\":%lld,\"bytes\":%zu}"
+                 "],\n\"streamed\":{\"device\":%s%s%s,\"layers\":%lld,\"layer_bytes\":%zu,"
+                 "\"under_way_bytes\":%zu},\n\"n_gpu_layers\":%lld,\n\"kv\":{\"type\":\"%s\",\"n_"
+                 "ctx\":%lld,\"bytes\":%zu}"
                  ",\n\"n_threads\":%d,"
                  "\"n_ubatch\":%lld,\"isa\":\"%s\",\"steps\":%zu,\n"
                  "\"predicted\":{\"prefill_tps\":%.2f,\"decode_tps\":%.2f},\n\"measured\":"
                  "{\"read_gbs\":%.2f,\"int8_gops\":%.1f,\"fma_gflops\":%.1f,"
                  "\"tile_int8_gops\":%.1f,\"tile_bf16_gflops\":%.1f}}\n",
-                 (long long)p->n_gpu_layers, kv_type(p), (long long)p->n_ctx, p->dev[0].kv,
-                 p->n_threads, (long long)p->n_ubatch, ts_isa_name(p->isa), p->steps.n,
-                 s.prefill_tps, s.decode_tps, r ? r->read / 1e9 : 0, r ? r->int8 / 1e9 : 0,
-                 r ? r->fma / 1e9 : 0, r ? r->tile_int8 / 1e9 : 0, r ? r->tile_bf16 / 1e9 : 0);
+                 t->device ? "\"" : "", t->device ? p->dev[t->device].name : "null",
+                 t->device ? "\"" : "", (long long)t->n_layers, t->bytes,
+                 (size_t)t->pieces * t->piece, (long long)p->n_gpu_layers, kv_type(p),
+                 (long long)p->n_ctx, p->dev[0].kv, p->n_threads, (long long)p->n_ubatch,
+                 ts_isa_name(p->isa), p->steps.n_main, s.prefill_tps, s.decode_tps,
+                 r ? r->read / 1e9 : 0, r ? r->int8 / 1e9 : 0, r ? r->fma / 1e9 : 0,
+                 r ? r->tile_int8 / 1e9 : 0, r ? r->tile_bf16 / 1e9 : 0);
 }

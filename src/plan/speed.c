@@ -15,7 +15,8 @@
  * share of its BF16 peak at which a micro-batch computes; how long a segment waits for its first
  * kernel, and a copy of nothing takes. */
 #define GPU_DECODE_SHARE  0.55
-#define GPU_PREFILL_SHARE 0.40
+#define GPU_PREFILL_SHARE 0.35
+#define UNPACK_SHARE      0.75 /* of its memory's speed, at which streamed weights are unpacked */
 #define GPU_LAUNCH        6e-6
 #define COPY_LATENCY      10e-6
 
@@ -61,7 +62,7 @@ size_t ts_speed_copy_bytes(const ts_step *copy)
 static double between(const ts_plan *p, double all_rows, double out_rows)
 {
     double seconds = 0;
-    for (size_t i = 0, end; i < p->steps.n; i = end) {
+    for (size_t i = 0, end; i < p->steps.n_main; i = end) {
         const ts_step *st = &p->steps.v[i];
         end = ts_steps_segment(&p->steps, i);
         if (st->op != TS_OP_COPY) {
@@ -86,12 +87,39 @@ double ts_speed_decode(const ts_plan *p, double read)
     return seconds;
 }
 
+/* What streaming should cost, with layers of m tokens that are all like the mean one. */
+static ts_stream_rates stream_rates(const ts_plan *p, const ts_model *m, const ts_probe *r,
+                                    int64_t tokens)
+{
+    const ts_plan_device *d = &p->dev[p->stream.device];
+    ts_stream_rates out = {.known = p->stream.device != 0, .m = {tokens, tokens}};
+    if (!p->stream.device)
+        return out;
+    for (int64_t l = 0; l < m->hp.n_layer; l++) {
+        ts_weight *w[TS_LAYER_WEIGHTS];
+        const int n = m->layers[l].streamed ? ts_layer_weights(&m->layers[l], w) : 0;
+        for (int i = 0; i < n; i++) {
+            const double flops = 2.0 * (double)tokens * (double)w[i]->n * (double)w[i]->k;
+            if (w[i]->device != 0)
+                continue;
+            out.cpu[0] += flops / cpu_rate(p, w[i], r) / (double)p->stream.n_layers;
+            out.gpu[0] +=
+                flops / (ts_speed_flops(d) * GPU_PREFILL_SHARE) / (double)p->stream.n_layers;
+        }
+    }
+    out.gpu[0] += 4 * (double)p->stream.bytes / (ts_speed_read(d) * UNPACK_SHARE);
+    out.unit = (double)p->stream.bytes / ts_speed_link(d);
+    out.cpu[1] = out.cpu[0];
+    out.gpu[1] = out.gpu[0];
+    return out;
+}
+
 /* Seconds of a prefill of TS_SPEED_TOKENS tokens, of which only the last wants logits. */
 static double prefill(const ts_plan *p, const ts_model *m, const ts_probe *cpu)
 {
     const int64_t n = TS_SPEED_TOKENS, batches = (n + p->n_ubatch - 1) / p->n_ubatch;
     const double rows = (double)n / (double)batches;
-    double seconds = (double)batches * between(p, rows, 1 / (double)batches);
+    double seconds = (double)batches * between(p, rows, 1 / (double)batches), streamed = 0;
     for (size_t i = 0; i < m->n_weights; i++) {
         const ts_weight *w = &m->weights[i];
         if (!w->kset)
@@ -99,6 +127,13 @@ static double prefill(const ts_plan *p, const ts_model *m, const ts_probe *cpu)
         const double flops = 2.0 * (double)w->n * (double)w->k * (w == m->output ? 1 : (double)n);
         seconds += flops / (w->device ? ts_speed_flops(&p->dev[w->device]) * GPU_PREFILL_SHARE
                                       : cpu_rate(p, w, cpu));
+    }
+    const int64_t size = n / batches;
+    const ts_stream_rates rates = stream_rates(p, m, cpu, size);
+    const int64_t keep = ts_stream_keep(&p->stream, &rates, size);
+    if (keep >= 0) { /* instead of these layers on the CPU */
+        streamed = ts_stream_seconds(&p->stream, &rates, size, keep);
+        seconds += (double)batches * (streamed - (double)p->stream.n_layers * rates.cpu[0]);
     }
     return seconds;
 }

@@ -59,7 +59,7 @@ typedef struct kept {
 } kept;
 
 /* The layer and its weights on the CPU go to the stream device. */
-static kept take(ts_plan *p, ts_layer *l)
+static kept take(ts_plan *p, ts_layer *l, size_t *most)
 {
     const ts_accel_kind *kind = p->dev[p->stream.device].kind;
     ts_weight *w[TS_LAYER_WEIGHTS];
@@ -74,7 +74,7 @@ static kept take(ts_plan *p, ts_layer *l)
         const size_t piece = packed_rows(w[i], rows);
         const size_t source = w[i]->source->size / (size_t)w[i]->n * (size_t)rows;
         p->stream.bytes += w[i]->bytes;
-        p->stream.piece = piece > p->stream.piece ? piece : p->stream.piece;
+        *most = piece > *most ? piece : *most;
         p->stream.source = source > p->stream.source ? source : p->stream.source;
         w[i]->device = p->stream.device;
         w[i]->kset = kind->kset(w[i]->source->type);
@@ -108,6 +108,7 @@ ts_status ts_plan_stream(ts_plan *p, ts_model *m, const ts_split *split, ts_erro
     p->stream.device = 1;
     p->stream.piece = split->stream_piece ? split->stream_piece : PIECE;
     int64_t taken = 0;
+    size_t most = 0; /* bytes of a piece */
     bool leading = true;
     for (int64_t i = 0; i < n; i++) {
         ts_layer *l = &m->layers[i];
@@ -115,7 +116,7 @@ ts_status ts_plan_stream(ts_plan *p, ts_model *m, const ts_split *split, ts_erro
         leading = leading && takes && l->device == 0;
         p->stream.n_leading += leading;
         if (takes)
-            k[taken++] = take(p, l);
+            k[taken++] = take(p, l, &most);
     }
     ts_status s = taken ? ts_steps_stream(&p->steps, m, err) : TS_OK;
     for (int64_t i = 0; i < taken; i++)
@@ -126,9 +127,70 @@ ts_status ts_plan_stream(ts_plan *p, ts_model *m, const ts_split *split, ts_erro
         return s;
     }
     p->stream.bytes /= (size_t)taken;
+    p->stream.piece = most;
     p->stream.pieces = LEAST;
     for (int64_t i = 0; i < n; i++) /* one place for all of them */
         if (m->layers[i].stream_index >= 0)
             p->dev[p->stream.device].n_streamed = 1;
     return s;
+}
+
+/* --- what to keep ----------------------------------------------------------- */
+
+/* Fewer tokens than this are never streamed when streaming is on: a step of decode would be slower
+ * by far. */
+enum { LEAST_ON = 32 };
+
+/* The CPU waits for the same memory that weights come from. */
+#define CONTENTION 1.15
+
+/* Between what was measured of two numbers of tokens, and beyond. */
+static double at(const double seconds[2], const int64_t m[2], int64_t x)
+{
+    if (m[0] == m[1])
+        return seconds[0] * (double)x / (double)m[0];
+    const double slope = (seconds[1] - seconds[0]) / (double)(m[1] - m[0]);
+    const double t = seconds[0] + (slope > 0 ? slope : 0) * (double)(x - m[0]);
+    return t > 0 ? t : seconds[0];
+}
+
+double ts_stream_seconds(const ts_stream *t, const ts_stream_rates *r, int64_t m, int64_t keep)
+{
+    enum { RING = 256 };
+    double begun[RING]; /* when a layer was used */
+    /* layers on their way at once: the ring's, and the one that is used piece by piece */
+    const size_t ring = (size_t)t->pieces * t->piece / (t->bytes ? t->bytes : 1);
+    const int64_t slots = 1 + (int64_t)(ring < RING - 1 ? ring : RING - 1);
+    const double gpu = at(r->gpu, r->m, m);
+    double now = (double)keep * at(r->cpu, r->m, m), come = 0;
+    if (keep < t->n_layers)
+        now *= CONTENTION;
+    for (int64_t i = 0; i < t->n_layers - keep; i++) {
+        const double freed = i < slots ? 0 : begun[i % slots];
+        come = (come > freed ? come : freed) + r->unit;
+        const double begin = come > now ? come : now;
+        begun[i % slots] = begin;
+        now = begin + gpu;
+    }
+    return now;
+}
+
+int64_t ts_stream_keep(const ts_stream *t, const ts_stream_rates *r, int64_t m)
+{
+    if (!t->device || t->mode == TS_STREAM_OFF)
+        return -1;
+    if (t->mode == TS_STREAM_ON)
+        return m >= LEAST_ON ? 0 : -1;
+    if (!r->known || m < 2)
+        return -1;
+    int64_t best = -1;
+    double least = (double)t->n_layers * at(r->cpu, r->m, m);
+    for (int64_t keep = 0; keep <= t->n_leading && keep < t->n_layers; keep++) {
+        const double s = ts_stream_seconds(t, r, m, keep);
+        if (s < least) {
+            least = s;
+            best = keep;
+        }
+    }
+    return best;
 }
