@@ -227,29 +227,28 @@ static ts_status fake_run_streamed(ts_state *s, const ts_batch *b, size_t first,
     return st;
 }
 
-static ts_status fake_kv(ts_state *s, int layer, int64_t pos, int64_t n, float *k, float *v,
-                         bool put, ts_error *err)
+static ts_status fake_kv_get(ts_state *s, int layer, int64_t pos, int64_t n, uint16_t *room,
+                             const uint16_t **kv, ts_error *err)
 {
     ts_status st = fake_call("copy K and V", err);
     if (st)
         return st;
     fake_reach(s->d, s, PROT_READ | PROT_WRITE);
-    st = put ? ts_cpu_kv_put(s, layer, pos, n, k, v, err)
-             : ts_cpu_kv_get(s, layer, pos, n, k, v, err);
+    st = ts_cpu_kv_get(s, layer, pos, n, room, kv, err);
     fake_reach(s->d, s, PROT_NONE);
     return st;
 }
 
-static ts_status fake_kv_get(ts_state *s, int layer, int64_t pos, int64_t n, float *k, float *v,
+static ts_status fake_kv_put(ts_state *s, int layer, int64_t pos, int64_t n, const uint16_t *kv,
                              ts_error *err)
 {
-    return fake_kv(s, layer, pos, n, k, v, false, err);
-}
-
-static ts_status fake_kv_put(ts_state *s, int layer, int64_t pos, int64_t n, const float *k,
-                             const float *v, ts_error *err)
-{
-    return fake_kv(s, layer, pos, n, (float *)(uintptr_t)k, (float *)(uintptr_t)v, true, err);
+    ts_status st = fake_call("copy K and V", err);
+    if (st)
+        return st;
+    fake_reach(s->d, s, PROT_READ | PROT_WRITE);
+    st = ts_cpu_kv_put(s, layer, pos, n, kv, err);
+    fake_reach(s->d, s, PROT_NONE);
+    return st;
 }
 
 static bool fake_can_stream(const ts_kset *cpu)

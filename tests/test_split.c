@@ -542,9 +542,13 @@ static void test_streams(reference *r, ts_isa isa)
     two[0].memory = least - 1;
     e = NULL;
     CHECK(ts_engine_open_split(&e, r->path, &o, &split, &err) == TS_NO_MEMORY && !e);
-    o.stream = TS_STREAM_AUTO; /* then nothing is streamed */
+    two[0].memory = ROOMY; /* what was asked for comes first: then nothing is streamed */
+    o.stream = TS_STREAM_OFF;
     split = accels(1, 1);
-    two[0].memory = least - 2 * one;
+    REQUIRE(ts_engine_open_split(&e, r->path, &o, &split, &err) == TS_OK);
+    two[0].memory = need(&e->plan.dev[1]);
+    ts_engine_close(e);
+    o.stream = TS_STREAM_AUTO;
     REQUIRE(ts_engine_open_split(&e, r->path, &o, &split, &err) == TS_OK);
     CHECK(e->plan.stream.device == 0 && e->plan.n_gpu_layers == 1);
     ts_engine_close(e);

@@ -129,10 +129,10 @@ ts_status ts_cuda_run(ts_state *s, const ts_batch *b, size_t first, size_t end, 
 /* The stream device's; kv.c. */
 ts_status ts_cuda_kv_open(ts_state *s, ts_error *err);
 void ts_cuda_kv_close(ts_state *s);
-ts_status ts_cuda_kv_get(ts_state *s, int layer, int64_t pos, int64_t n, float *k, float *v,
+ts_status ts_cuda_kv_get(ts_state *s, int layer, int64_t pos, int64_t n, uint16_t *room,
+                         const uint16_t **kv, ts_error *err);
+ts_status ts_cuda_kv_put(ts_state *s, int layer, int64_t pos, int64_t n, const uint16_t *kv,
                          ts_error *err);
-ts_status ts_cuda_kv_put(ts_state *s, int layer, int64_t pos, int64_t n, const float *k,
-                         const float *v, ts_error *err);
 /* K and V of a layer that this device has. */
 ts_cuda_kv ts_cuda_kv_of(const ts_state *s, int layer);
 

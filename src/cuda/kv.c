@@ -3,10 +3,10 @@
  * Of a batch they are fetched behind the layer that stored them, while later layers are computed:
  * on a stream of their own, after the event of their layer. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/mem.h"
 #include "cuda/impl.h"
-#include "gguf/type.h"
 
 ts_cuda_kv ts_cuda_kv_of(const ts_state *s, int layer)
 {
@@ -73,44 +73,27 @@ static int move(ts_state *s, int layer, int64_t pos, int64_t n, bool put, void *
     return e;
 }
 
-ts_status ts_cuda_kv_get(ts_state *s, int layer, int64_t pos, int64_t n, float *k, float *v,
-                         ts_error *err)
+ts_status ts_cuda_kv_get(ts_state *s, int layer, int64_t pos, int64_t n, uint16_t *room,
+                         const uint16_t **kv, ts_error *err)
 {
-    ts_device *d = s->d;
-    const ts_hparams *hp = &d->m->hp;
-    int e = ts_rt_use(d->at->ordinal);
+    (void)room;
+    int e = ts_rt_use(s->d->at->ordinal);
     if (!e)
         e = ts_rt_stream_wait(s->leaving, s->stored[layer]);
     if (!e)
         e = move(s, layer, pos, n, false, s->leaving);
     if (!e)
         e = ts_rt_wait(s->leaving);
-    if (e)
-        return ts_cuda_failed(d, e, "fetching K and V", err);
-    for (int i = 0; i < 2; i++)
-        for (int64_t h = 0; h < hp->n_head_kv; h++)
-            for (int64_t r = 0; r < n; r++) {
-                const uint16_t *from = s->halves + ((i * hp->n_head_kv + h) * n + r) * hp->head_dim;
-                float *to = (i ? v : k) + (r * hp->n_head_kv + h) * hp->head_dim;
-                for (int64_t j = 0; j < hp->head_dim; j++)
-                    to[j] = ts_f16_to_f32(from[j]);
-            }
-    return TS_OK;
+    *kv = s->halves;
+    return e ? ts_cuda_failed(s->d, e, "fetching K and V", err) : TS_OK;
 }
 
-ts_status ts_cuda_kv_put(ts_state *s, int layer, int64_t pos, int64_t n, const float *k,
-                         const float *v, ts_error *err)
+ts_status ts_cuda_kv_put(ts_state *s, int layer, int64_t pos, int64_t n, const uint16_t *kv,
+                         ts_error *err)
 {
     ts_device *d = s->d;
     const ts_hparams *hp = &d->m->hp;
-    for (int i = 0; i < 2; i++)
-        for (int64_t h = 0; h < hp->n_head_kv; h++)
-            for (int64_t r = 0; r < n; r++) {
-                uint16_t *to = s->halves + ((i * hp->n_head_kv + h) * n + r) * hp->head_dim;
-                const float *from = (i ? v : k) + (r * hp->n_head_kv + h) * hp->head_dim;
-                for (int64_t j = 0; j < hp->head_dim; j++)
-                    to[j] = ts_f32_to_f16(from[j]);
-            }
+    memcpy(s->halves, kv, 2 * (size_t)(hp->n_head_kv * n * hp->head_dim) * sizeof *kv);
     int e = ts_rt_use(d->at->ordinal);
     pthread_mutex_lock(&d->lock);
     if (!e)

@@ -62,10 +62,10 @@ void ts_cpu_step(ts_state *s, size_t i, int tid, int n);
 uint8_t *ts_cpu_kv_head(const ts_state *s, bool v, int layer, int64_t head);
 
 /* ts_backend's. */
-ts_status ts_cpu_kv_get(ts_state *s, int layer, int64_t pos, int64_t n, float *k, float *v,
+ts_status ts_cpu_kv_get(ts_state *s, int layer, int64_t pos, int64_t n, uint16_t *room,
+                        const uint16_t **kv, ts_error *err);
+ts_status ts_cpu_kv_put(ts_state *s, int layer, int64_t pos, int64_t n, const uint16_t *kv,
                         ts_error *err);
-ts_status ts_cpu_kv_put(ts_state *s, int layer, int64_t pos, int64_t n, const float *k,
-                        const float *v, ts_error *err);
 
 /* What thread tid of n reads first of the weights of product i: two ranges, the second for a gated
  * pair. Both are empty where memory isn't what the product waits for. */

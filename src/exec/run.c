@@ -78,8 +78,7 @@ void ts_run_close(ts_run *r)
     for (int i = 0; r->d && i < r->d->n; i++)
         r->d->be[i]->state_close(r->state[i]);
     free(r->on_stream);
-    free(r->k);
-    free(r->v);
+    free(r->kv);
     free(r->seen);
     *r = (ts_run){0};
 }
@@ -93,10 +92,8 @@ static ts_status open_stream(ts_run *r, ts_error *err)
         return TS_OK;
     const size_t n = (size_t)p->n_ubatch * (size_t)(hp->n_head_kv * hp->head_dim);
     r->on_stream = ts_calloc((size_t)hp->n_layer, sizeof *r->on_stream);
-    r->k = ts_calloc(n, sizeof *r->k);
-    r->v = ts_calloc(n, sizeof *r->v);
-    return r->on_stream && r->k && r->v ? TS_OK
-                                        : ts_fail(err, TS_NO_MEMORY, "no memory for a session");
+    r->kv = ts_calloc(2 * n, sizeof *r->kv);
+    return r->on_stream && r->kv ? TS_OK : ts_fail(err, TS_NO_MEMORY, "no memory for a session");
 }
 
 /* Rows are looked at a megabyte at a time, and one at least. */

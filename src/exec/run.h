@@ -32,7 +32,7 @@ typedef struct ts_run {
     /* Of a plan that streams: how many positions of each layer of the CPU the stream device has,
      * and rows of K and V on their way. */
     int64_t *on_stream;
-    float *k, *v;
+    uint16_t *kv;
     float *seen; /* [n_seen] room for what is looked at; NULL: nothing is */
     size_t n_seen;
 } ts_run;

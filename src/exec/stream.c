@@ -28,9 +28,10 @@ static ts_status bring_kv(ts_run *r, const ts_batch *b, int64_t l, ts_error *err
         return TS_OK;
     for (int64_t at = p->stream.all_kv ? r->on_stream[l] : 0, n; at < b->pos0; at += n) {
         n = b->pos0 - at < p->n_ubatch ? b->pos0 - at : p->n_ubatch;
-        ts_status s = r->d->be[0]->kv_get(r->state[0], (int)l, at, n, r->k, r->v, err);
+        const uint16_t *kv;
+        ts_status s = r->d->be[0]->kv_get(r->state[0], (int)l, at, n, r->kv, &kv, err);
         if (!s)
-            s = r->d->be[sd]->kv_put(r->state[sd], (int)l, at, n, r->k, r->v, err);
+            s = r->d->be[sd]->kv_put(r->state[sd], (int)l, at, n, kv, err);
         if (s)
             return s;
     }
@@ -45,8 +46,9 @@ static ts_status fetch_kv(ts_run *r, const ts_batch *b, int64_t l, ts_error *err
     const int sd = r->d->plan->stream.device;
     if (!cpu_kv(r, l))
         return TS_OK;
-    ts_status s = r->d->be[sd]->kv_get(r->state[sd], (int)l, b->pos0, b->m, r->k, r->v, err);
-    return s ? s : r->d->be[0]->kv_put(r->state[0], (int)l, b->pos0, b->m, r->k, r->v, err);
+    const uint16_t *kv;
+    ts_status s = r->d->be[sd]->kv_get(r->state[sd], (int)l, b->pos0, b->m, r->kv, &kv, err);
+    return s ? s : r->d->be[0]->kv_put(r->state[0], (int)l, b->pos0, b->m, kv, err);
 }
 
 /* The CPU's layers before `keep` by the first list; then what the second list has before that layer
