@@ -88,15 +88,15 @@ def measure_sweep(model):
 def measure_limits(model):
     out = []
     for limit in ["2G", "4G"]:
-        p = call([TESSERA, "plan", "-m", model, "--vram-limit", limit, "--json"])
-        if not p:
-            continue
-        most = p["n_gpu_layers"]
-        hand = [str(n) for n in range(max(1, most - 3), most + 2)]
-        for ngl in ["auto"] + hand + ["auto"]:
+        how = ["auto"]
+        while how:
+            ngl = how.pop(0)
             say("limit", limit, "-ngl", ngl)
-            out += [{**r, "limit": limit, "how": ngl} for r in bench(TESSERA, model, ngl, "512", 32,
-                                                                     ["--vram-limit", limit])]
+            rows = bench(TESSERA, model, ngl, "512", 32, ["--vram-limit", limit])
+            if ngl == "auto" and rows and not any(r["limit"] == limit for r in out):
+                n = rows[0]["ngl"]  # and by hand what is near: more than fits is refused
+                how = [str(i) for i in range(max(1, n - 2), n + 2)] + ["auto"]
+            out += [{**r, "limit": limit, "how": ngl} for r in rows]
     return out
 
 

@@ -50,18 +50,7 @@ static int prep(ts_state *s, const ts_step *st, ts_buf x_buf, const float *vec,
     return e;
 }
 
-/* y = act(x) w^T (+ y) of rows n0..n1-1 of what has w's type and width. */
-static int gemm_rows(ts_state *s, const ts_weight *w, int64_t n0, int64_t n1, const void *data,
-                     ts_buf x, ts_cuda_rows y, bool add, int64_t m)
-{
-    ts_device *d = s->d;
-    const int e = ts_cuda_dequant(d->strip, true, w->source->type, data, n0, n1, w->k, d->stream);
-    return e ? e
-             : ts_rt_gemm_run(d->gemm, y.x, y.ld, add, (const uint16_t *)s->bufs[x], d->strip, m,
-                              n1 - n0, w->k);
-}
-
-/* The same of few tokens. */
+/* y = act(x) w^T (+ y) of few tokens and n rows, of what has w's type and width. */
 static ts_cuda_mul mul_rows(const ts_state *s, const ts_weight *w, const void *rows, ts_buf x,
                             ts_cuda_rows y, bool add, int64_t m, int64_t n)
 {
@@ -78,23 +67,32 @@ static ts_cuda_mul mul_rows(const ts_state *s, const ts_weight *w, const void *r
                          .k = w->k};
 }
 
-/* y = act(x) w^T (+ y), of a weight that comes piece by piece. */
+/* y = act(x) w^T (+ y), of a weight that comes piece by piece. What cuBLAS multiplies is gathered
+ * to as much as the strip holds: of a piece's rows alone it makes too few blocks for a GPU. */
 static int streamed(ts_state *s, const ts_weight *w, ts_buf x, ts_cuda_rows y, bool add, int64_t m)
 {
     ts_device *d = s->d;
+    const int64_t most = (int64_t)(d->strip_bytes / ((size_t)w->k * sizeof(uint16_t)));
+    int64_t from = 0; /* the first row that the strip has */
     int e = 0;
     for (int64_t n0 = 0, n1; n0 < w->n && !e; n0 = n1) {
         const void *rows;
-        const ts_cuda_rows part = {y.x + n0, y.ld};
         if ((e = ts_cuda_stream_next(d->streamed, w, n0, &n1, &rows)))
             break;
-        if (by_gemm(d, m)) {
-            e = gemm_rows(s, w, 0, n1 - n0, rows, x, part, add, m);
+        if (!by_gemm(d, m)) {
+            ts_cuda_mul p =
+                mul_rows(s, w, rows, x, (ts_cuda_rows){y.x + n0, y.ld}, add, m, n1 - n0);
+            p.fresh = true;
+            e = ts_cuda_mul_run(&p, 1, d->stream);
             continue;
         }
-        ts_cuda_mul p = mul_rows(s, w, rows, x, part, add, m, n1 - n0);
-        p.fresh = true;
-        e = ts_cuda_mul_run(&p, 1, d->stream);
+        uint16_t *to = (uint16_t *)d->strip + (n0 - from) * w->k;
+        e = ts_cuda_dequant(to, true, w->source->type, rows, 0, n1 - n0, w->k, d->stream);
+        if (e || (n1 < w->n && n1 + (n1 - n0) - from <= most)) /* the next piece is no larger */
+            continue;
+        e = ts_rt_gemm_run(d->gemm, y.x + from, y.ld, add, (const uint16_t *)s->bufs[x], d->strip,
+                           m, n1 - from, w->k);
+        from = n1;
     }
     return e;
 }
@@ -109,7 +107,10 @@ static int gemm(ts_state *s, const ts_weight *w, ts_buf x, ts_cuda_rows y, bool 
     int e = 0;
     for (int64_t n0 = 0; n0 < w->n && !e; n0 += strip) {
         const int64_t n1 = n0 + strip < w->n ? n0 + strip : w->n;
-        e = gemm_rows(s, w, n0, n1, w->data, x, (ts_cuda_rows){y.x + n0, y.ld}, add, m);
+        e = ts_cuda_dequant(d->strip, true, w->source->type, w->data, n0, n1, w->k, d->stream);
+        if (!e)
+            e = ts_rt_gemm_run(d->gemm, y.x + n0, y.ld, add, (const uint16_t *)s->bufs[x], d->strip,
+                               m, n1 - n0, w->k);
     }
     return e;
 }

@@ -15,10 +15,11 @@
  * share of its BF16 peak at which a micro-batch computes; how long a segment waits for its first
  * kernel, and a copy of nothing takes. */
 #define GPU_DECODE_SHARE  0.55
-#define GPU_PREFILL_SHARE 0.35
+#define GPU_PREFILL_SHARE 0.31
 #define UNPACK_SHARE      0.75 /* of its memory's speed, at which streamed weights are unpacked */
 #define GPU_LAUNCH        6e-6
 #define COPY_LATENCY      10e-6
+#define COPY_RATE         8e9 /* through pinned memory, by one thread */
 
 /* A GPU of which nothing is known. */
 #define GPU_READ  500e9
@@ -71,7 +72,8 @@ static double between(const ts_plan *p, double all_rows, double out_rows)
         }
         const double rows = st->domain == TS_ALL_ROWS ? all_rows : out_rows;
         const ts_plan_device *d = &p->dev[st->device ? st->device : st->from];
-        seconds += COPY_LATENCY + rows * (double)ts_speed_copy_bytes(st) / ts_speed_link(d);
+        const double rate = ts_speed_link(d) < COPY_RATE ? ts_speed_link(d) : COPY_RATE;
+        seconds += COPY_LATENCY + rows * (double)ts_speed_copy_bytes(st) / rate;
     }
     return seconds;
 }
@@ -124,7 +126,13 @@ static double prefill(const ts_plan *p, const ts_model *m, const ts_probe *cpu)
         const ts_weight *w = &m->weights[i];
         if (!w->kset)
             continue;
-        const double flops = 2.0 * (double)w->n * (double)w->k * (w == m->output ? 1 : (double)n);
+        if (w == m->output) { /* for the last token only: read, as in decode */
+            seconds +=
+                (double)w->bytes / (w->device ? ts_speed_read(&p->dev[w->device]) * GPU_DECODE_SHARE
+                                              : cpu->read * DECODE_SHARE);
+            continue;
+        }
+        const double flops = 2.0 * (double)w->n * (double)w->k * (double)n;
         seconds += flops / (w->device ? ts_speed_flops(&p->dev[w->device]) * GPU_PREFILL_SHARE
                                       : cpu_rate(p, w, cpu));
     }
