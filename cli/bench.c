@@ -21,7 +21,7 @@ typedef struct bench_opts {
     opt_ints prompts, gens, pairs, depths, steps, threads;
     int64_t batch, reps;
     const char *format;
-    bool no_warmup;
+    bool no_warmup, calibrate;
     stats_opts stats;
     model_opts model; /* of the engine that is open */
 } bench_opts;
@@ -36,7 +36,12 @@ typedef struct bench {
     uint64_t rng;
     ts_token *ids; /* [batch] or [longest step], whichever is more */
     bench_result r;
+    double calibrated[OPT_LIST_MAX][3]; /* --calibrate: of each prompt, in each mode, tokens/s */
+    int mode;                           /* the one that is measured                            */
 } bench;
+
+/* In the order of `calibrated`. */
+static const char *const stream_modes[] = {"off", "on", "auto"};
 
 /* --- what a token costs ------------------------------------------------- */
 
@@ -170,6 +175,9 @@ static ts_status run_test(bench *b, int64_t n_prompt, int64_t n_gen, int64_t n_d
         st = ts_session_stats(b->session, b->out.format == BENCH_JSON, &r->stats, err);
     if (!st)
         st = bench_print(&b->out, r, err);
+    for (size_t i = 0; i < b->o->prompts.n && !st; i++)
+        if (b->o->prompts.v[i] == n_prompt)
+            b->calibrated[i][b->mode] = bench_tps(r);
     ts_free(r->stats);
     r->stats = NULL;
     return st;
@@ -239,6 +247,7 @@ static ts_status run_model(bench *b, const char *path, const char *gpu_layers, i
     m->threads = threads;
     m->gpu_layers = gpu_layers;
     m->ctx = context_needed(b->o);
+    b->r.stream = m->stream ? m->stream : "auto";
     st = model_open(&b->engine, m, longest_step(b->o), false, err);
     if (st)
         return st;
@@ -266,8 +275,24 @@ static ts_status run_model(bench *b, const char *path, const char *gpu_layers, i
     return st;
 }
 
+/* Does streaming by itself do what is best? */
+static void print_calibration(const bench *b)
+{
+    const opt_ints *p = &b->o->prompts;
+    if (b->out.format != BENCH_MD || b->mode != 2)
+        return;
+    printf("\n| tokens | off | on | auto | of the better |\n| --: | --: | --: | --: | --: |\n");
+    for (size_t i = 0; i < p->n; i++) {
+        const double *t = b->calibrated[i], best = t[0] > t[1] ? t[0] : t[1];
+        printf("| %lld | %.1f | %.1f | %.1f | %.2f |\n", (long long)p->v[i], t[0], t[1], t[2],
+               best > 0 ? t[2] / best : 0);
+    }
+}
+
 static ts_status check(const bench_opts *o, ts_error *err)
 {
+    if (o->calibrate && (o->models.n > 1 || o->threads.n > 1 || o->gpu_layers.n > 1))
+        return ts_fail(err, TS_BAD_ARG, "--calibrate is for one model, one -t and one -ngl");
     if (o->pairs.n % 2)
         return ts_fail(err, TS_BAD_ARG, "-pg takes pairs of numbers, not %zu of them", o->pairs.n);
     if (largest(&o->prompts) + largest(&o->gens) + largest(&o->pairs) == 0)
@@ -292,12 +317,18 @@ static ts_status run_all(bench *b, ts_error *err)
     b->ids = ts_calloc((size_t)most, sizeof *b->ids);
     if (!b->ids)
         return ts_fail(err, TS_NO_MEMORY, "no memory for a batch of %lld tokens", (long long)most);
-    const size_t splits = o->gpu_layers.n ? o->gpu_layers.n : 1;
+    const size_t splits = o->gpu_layers.n ? o->gpu_layers.n : 1, modes = o->calibrate ? 3 : 1;
     for (size_t i = 0; i < o->models.n; i++)
         for (size_t g = 0; g < splits; g++)
-            for (size_t t = 0; t < o->threads.n && !st && !cli_stdout_failed(); t++)
-                st = run_model(b, o->models.v[i], o->gpu_layers.n ? o->gpu_layers.v[g] : NULL,
-                               o->threads.v[t], err);
+            for (size_t t = 0; t < o->threads.n; t++)
+                for (size_t s = 0; s < modes && !st && !cli_stdout_failed(); s++) {
+                    if (o->calibrate)
+                        b->o->model.stream = stream_modes[b->mode = (int)s];
+                    st = run_model(b, o->models.v[i], o->gpu_layers.n ? o->gpu_layers.v[g] : NULL,
+                                   o->threads.v[t], err);
+                }
+    if (!st)
+        print_calibration(b);
     bench_print_footer(&b->out);
     return st;
 }
@@ -313,6 +344,12 @@ static int bench_with(bench_opts *o)
     b.out.show_batch = o->batch != 2048;
     b.out.show_ubatch = o->model.ubatch != 0;
     b.out.show_ngl = o->gpu_layers.n || o->model.overrides.n;
+    b.out.show_stream = o->calibrate || o->model.stream;
+    if (o->calibrate) {
+        o->gens = (opt_ints){1, {0}};
+        if (o->prompts.n == 1 && o->prompts.v[0] == 512)
+            o->prompts = (opt_ints){6, {16, 32, 64, 128, 256, 512}};
+    }
     interrupt_catch();
     ts_status st = run_all(&b, &err);
     free(b.ids);
@@ -366,6 +403,9 @@ int cmd_bench(int argc, char **argv)
             .max = 4096),
         OPT("Tests", "-r, --repetitions", OPT_INT, &o.reps, "N", "times each test is run", .min = 1,
             .max = BENCH_MAX_REPS),
+        OPT("Tests", "--calibrate", OPT_FLAG, &o.calibrate, NULL,
+            "prompts of 16 to 512 tokens (or those of -p) with each --stream: does it choose "
+            "well?"),
         OPT("Tests", "--no-warmup", OPT_FLAG, &o.no_warmup, NULL,
             "don't run each test once before it counts"),
         OPT("Output", "-o, --output", OPT_CHOICE, &o.format, NULL, "format of the results",

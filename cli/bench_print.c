@@ -127,6 +127,8 @@ static void md_header(const bench_printer *p)
         printf(" %8s |", "n_ubatch");
     if (p->show_ngl)
         printf(" %3s |", "ngl");
+    if (p->show_stream)
+        printf(" %6s |", "stream");
     printf(" %15s | %19s | %13s | %32s |\n", "test", "t/s", "achieved", "of measured peak");
     printf("| ------------------------------ | ---------: | ---------: | ---------- | ------: |");
     if (p->show_batch)
@@ -135,6 +137,8 @@ static void md_header(const bench_printer *p)
         printf(" -------: |");
     if (p->show_ngl)
         printf(" --: |");
+    if (p->show_stream)
+        printf(" ------ |");
     printf(" --------------: | ------------------: | ------------: | "
            "-------------------------------: |\n");
 }
@@ -165,6 +169,8 @@ static void md_row(const bench_printer *p, const bench_result *r)
         printf(" %8lld |", (long long)r->info.n_ubatch);
     if (p->show_ngl)
         printf(" %3lld |", (long long)r->info.n_gpu_layers);
+    if (p->show_stream)
+        printf(" %-6s |", r->stream);
     /* the sign between mean and deviation is two bytes wide and one column */
     printf(" %15s | %20s | %13s | %32s |\n", test_name(r, test), speed, figure, share);
 }
@@ -256,6 +262,7 @@ static void add_known(fields *f, const bench_result *r)
     field_str(f, "type_k", "f16");
     field_str(f, "type_v", "f16");
     field_int(f, "n_gpu_layers", (uint64_t)r->info.n_gpu_layers);
+    field_str(f, "stream", r->stream);
     field_int(f, "n_prompt", (uint64_t)r->n_prompt);
     field_int(f, "n_gen", (uint64_t)r->n_gen);
     field_int(f, "n_depth", (uint64_t)r->n_depth);
@@ -334,6 +341,11 @@ static void header(const bench_printer *p)
         md_header(p);
     else if (p->format == BENCH_JSON)
         printf("[\n");
+}
+
+double bench_tps(const bench_result *r)
+{
+    return mean(r, tokens_per_second);
 }
 
 ts_status bench_print(bench_printer *p, const bench_result *r, ts_error *err)

@@ -76,7 +76,7 @@ def info():
 
 
 FIELDS = ["build_commit", "cpu_info", "gpu_info", "backends", "model_filename", "model_type",
-          "model_size", "model_n_params", "n_batch", "n_ubatch", "n_threads", "type_k", "type_v", "n_gpu_layers",
+          "model_size", "model_n_params", "n_batch", "n_ubatch", "n_threads", "type_k", "type_v", "n_gpu_layers", "stream",
           "n_prompt", "n_gen", "n_depth", "test_time", "avg_ns", "stddev_ns", "avg_ts", "stddev_ts"]
 OWN = ["isa", "tokens_per_step", "load_seconds", "weight_bytes", "body_params", "head_params", "peak_read_gbps", "peak_fma_tflops",
        "peak_int8_tops", "peak_tile_bf16_tflops", "peak_tile_int8_tops", "bound", "achieved_gbps", "achieved_tflops", "share"]

@@ -252,6 +252,11 @@ def streams(folder, model):
     check(off["streamed"]["device"] is None and off["streamed"]["layers"] == 0, off)
     check("1 layers can be streamed to CUDA0" in good("plan", "-m", model, "-ngl", 1, env=GPU).out)
     bad(["run", "-m", model, "--stream", "maybe"], "--stream", env=GPU)
+    r = good("bench", "-m", model, "-ngl", 1, "--calibrate", "-p", "16,40", "-r", 1, env=GPU).out
+    for mode in ["off", "on", "auto"]:
+        check(r.count(f"| {mode:6} |") == 2, mode, r)
+    check("of the better" in r and re.search(r"^\| 16 \| [0-9.]+ \| [0-9.]+ \| [0-9.]+ \| [0-9.]+ \|$", r, re.M), r)
+    bad(["bench", "-m", model, "-ngl", "1,2", "--calibrate"], "--calibrate is for one model", env=GPU)
 
 
 def refusals(model):

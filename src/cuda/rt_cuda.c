@@ -48,6 +48,10 @@ int ts_rt_get_info(int ordinal, ts_rt_info *info)
     cudaError_t e = cudaGetDeviceProperties(&p, ordinal);
     if (e == cudaSuccess)
         e = cudaSetDevice(ordinal);
+    /* Who waits for the GPU looks at a flag: sleeping and waking cost as much as a layer. A process
+     * that has used CUDA before keeps its way. */
+    if (e == cudaSuccess && cudaSetDeviceFlags(cudaDeviceScheduleSpin) != cudaSuccess)
+        cudaGetLastError();
     *info = (ts_rt_info){0};
     if (e == cudaSuccess)
         e = cudaMemGetInfo(&info->free_bytes, &info->total_bytes);
