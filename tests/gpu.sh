@@ -90,28 +90,28 @@ skip() { skips+=("$1"); printf 'SKIP          %s\n' "$1"; }
 # check NAME SECONDS COMMAND...: passes with status 0; 77 is a skip, too long a failure.
 check()
 {
-    local name=$1 limit=$2 begin=$SECONDS rc
+    local name=$1 most=$2 begin=$SECONDS rc
     shift 2
     log=$logs/$(tr -c 'a-zA-Z0-9._\n-' _ <<<"$name").log
     printf '%s\n' "$*" >"$log"
     # A function of this script stays in this shell; what it runs has its own limits.
-    if [ "$limit" = - ]; then
+    if [ "$most" = - ]; then
         "$@" >>"$log" 2>&1
     else
-        timeout -k 10 "$limit" "$@" >>"$log" 2>&1
+        timeout -k 10 "$most" "$@" >>"$log" 2>&1
     fi
     rc=$?
     case $rc in
     0) pass "$name" $((SECONDS - begin)) ;;
     77) skip "$name: $(tail -n 1 "$log")" ;;
-    124 | 137) echo "took longer than $limit s" >>"$log"; fail "$name" $((SECONDS - begin)) ;;
+    124 | 137) echo "took longer than $most s" >>"$log"; fail "$name" $((SECONDS - begin)) ;;
     *) echo "status $rc" >>"$log"; fail "$name" $((SECONDS - begin)) ;;
     esac
 }
 
 wanted() { [ -z "$only" ] || [[ ",$only," == *",$1,"* ]]; }
 run() { timeout -k 10 "${limit:-120}" "$tessera" "$@"; }
-has_amx() { $amx; }
+title() { local t=${1##*/}; echo "${t%%[-.]*}"; }
 
 # splits MODEL: its numbers of layers.
 splits()
@@ -130,7 +130,7 @@ amx=$(ask 'str(any(k["name"] == "amx" and k["usable"] for k in i["kernel_sets"])
 ask '"%s, %d CPUs" % (i["cpu"]["brand"], i["cpu"]["n_cpus"])'
 ask '"\n".join("%s: %s" % (g["name"], g["description"]) for g in i["gpus"]) or i["gpus_why_not"]'
 [ "$n_gpus" -gt 0 ] || die "without a GPU there is nothing to test"
-has_amx || echo "no tiles here: amx is left out of the checks"
+$amx || echo "no tiles here: amx is left out of the checks"
 here_models=()
 for m in "$smollm2" "$gemma3"; do
     if [ -r "$m" ]; then here_models+=("$m"); else skip "${m##*/} isn't in $models"; fi
@@ -196,7 +196,7 @@ END
 reference() # MODEL
 {
     [ -r "$work/${1##*/}.logits" ] && return
-    check "${1##*/}: logits of ref" 500 "$tessera" perplexity -m "$1" -f "$alice" --chunks "$chunks" --isa ref \
+    check "$(title "$1"): logits of ref" 500 "$tessera" perplexity -m "$1" -f "$alice" --chunks "$chunks" --isa ref \
         -ngl 0 --save-logits "$work/${1##*/}.logits"
 }
 
@@ -206,12 +206,12 @@ perplexity()
     for m in "${here_models[@]}"; do
         reference "$m"
         for n in $(splits "$m"); do
-            check "${m##*/}: perplexity, -ngl $n" - compare "$m" -ngl "$n" --stream off
-            if $amx; then check "${m##*/}: plan, -ngl $n: the CPU's weights are amx" - on_tiles "$m" "$n"; fi
+            check "$(title "$m"): perplexity, -ngl $n" - compare "$m" -ngl "$n" --stream off
+            if $amx; then check "$(title "$m"): plan, -ngl $n, the CPU's weights are amx" - on_tiles "$m" "$n"; fi
         done
         n=$(splits "$m" | cut -d ' ' -f "$(if $quick || $standin; then echo 1; else echo 3; fi)")
-        check "${m##*/}: perplexity, -ngl $n --stream on" - compare "$m" -ngl "$n" --stream on
-        check "${m##*/}: perplexity, -ngl $n --stream auto" - compare "$m" -ngl "$n" --stream auto
+        check "$(title "$m"): perplexity, -ngl $n --stream on" - compare "$m" -ngl "$n" --stream on
+        check "$(title "$m"): perplexity, -ngl $n --stream auto" - compare "$m" -ngl "$n" --stream auto
     done
 }
 
@@ -221,10 +221,10 @@ finite()
     head -c 2400 "$alice" >"$work/prompt.txt"
     for m in "${here_models[@]}"; do
         for n in 1 10 31 auto; do
-            check "${m##*/}: --check-finite, -ngl $n" 200 "$tessera" run -m "$m" -f "$work/prompt.txt" -n 16 --temp 0 \
+            check "$(title "$m"): --check-finite, -ngl $n" 200 "$tessera" run -m "$m" -f "$work/prompt.txt" -n 16 --temp 0 \
                 -ngl "$n" --check-finite --ignore-eos
         done
-        check "${m##*/}: --check-finite, -ngl 10 --stream on" 200 "$tessera" run -m "$m" -f "$work/prompt.txt" -n 16 \
+        check "$(title "$m"): --check-finite, -ngl 10 --stream on" 200 "$tessera" run -m "$m" -f "$work/prompt.txt" -n 16 \
             --temp 0 -ngl 10 --stream on --check-finite --ignore-eos
     done
 }
@@ -242,10 +242,10 @@ lines()
     local m n tiles=()
     if $amx; then tiles=(--amx); fi
     for m in "${here_models[@]}"; do
-        check "${m##*/}: run ${tiles[*]} -t 64 -n 100 -p test" - answers -m "$m" "${tiles[@]}" -t 64 -n 100 -p test
+        check "$(title "$m"): run${tiles[*]:+ --amx} -t 64 -n 100 -p test" - answers -m "$m" "${tiles[@]}" -t 64 -n 100 -p test
         for n in 1 10 20 30 "20 -b 1024 -c 1024"; do
             # shellcheck disable=SC2086 # several options
-            check "${m##*/}: run ${tiles[*]} -t 64 -n 100 -p test -ngl $n" - \
+            check "$(title "$m"): run${tiles[*]:+ --amx} -t 64 -n 100 -p test -ngl $n" - \
                 answers -m "$m" "${tiles[@]}" -t 64 -n 100 -p test -ngl $n
         done
     done
@@ -396,11 +396,11 @@ several()
     for m in "${here_models[@]}"; do
         reference "$m"
         for n in $(case $m in *SmolLM2*) echo 20 31 ;; *) echo 12 19 ;; esac); do
-            check "${m##*/}: -ts 1,1 -ngl $n" - compare "$m" -ts 1,1 -ngl "$n" --stream off
-            check "${m##*/}: -ts 1,1 -ngl $n: --check-finite" 200 "$tessera" run -m "$m" -p "$counting" -n 16 \
+            check "$(title "$m"): -ts 1,1 -ngl $n" - compare "$m" -ts 1,1 -ngl "$n" --stream off
+            check "$(title "$m"): -ts 1,1 -ngl $n: --check-finite" 200 "$tessera" run -m "$m" -p "$counting" -n 16 \
                 --temp 0 -ts 1,1 -ngl "$n" --check-finite
         done
-        check "${m##*/}: -ts 1,1 -ngl 10 --stream on" - compare "$m" -ts 1,1 -ngl 10 --stream on
+        check "$(title "$m"): -ts 1,1 -ngl 10 --stream on" - compare "$m" -ts 1,1 -ngl 10 --stream on
     done
 }
 
