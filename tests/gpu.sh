@@ -221,20 +221,26 @@ finite()
     head -c 2400 "$alice" >"$work/prompt.txt"
     for m in "${here_models[@]}"; do
         for n in 1 10 31 auto; do
-            check "$(title "$m"): --check-finite, -ngl $n" 200 "$tessera" run -m "$m" -f "$work/prompt.txt" -n 16 --temp 0 \
-                -ngl "$n" --check-finite --ignore-eos
+            check "$(title "$m"): --check-finite, -ngl $n" 200 "$tessera" run -m "$m" -f "$work/prompt.txt" \
+                -n 16 --temp 0 -ngl "$n" --check-finite --ignore-eos
         done
-        check "$(title "$m"): --check-finite, -ngl 10 --stream on" 200 "$tessera" run -m "$m" -f "$work/prompt.txt" -n 16 \
-            --temp 0 -ngl 10 --stream on --check-finite --ignore-eos
+        check "$(title "$m"): --check-finite, -ngl 10 --stream on" 200 "$tessera" run -m "$m" -f "$work/prompt.txt" \
+            -n 16 --temp 0 -ngl 10 --stream on --check-finite --ignore-eos
     done
 }
 
-# Says something: more than the prompt.
-answers() # OPTIONS...
+# Says something, more than the prompt. A model may end a text at once, but not three times.
+answers() # PROMPT OPTIONS...
 {
-    run run "$@" >"$work/text.txt" || return
-    cat "$work/text.txt"
-    [ "$(wc -c <"$work/text.txt")" -gt 20 ]
+    local prompt=$1 try
+    shift
+    for try in 1 2 3; do
+        run run -p "$prompt" "$@" >"$work/text.txt" || return
+        cat "$work/text.txt"
+        [ "$(wc -c <"$work/text.txt")" -le $((${#prompt} + 1)) ] || return 0
+        echo "try $try: nothing but the prompt"
+    done
+    return 1
 }
 
 lines()
@@ -242,11 +248,12 @@ lines()
     local m n tiles=()
     if $amx; then tiles=(--amx); fi
     for m in "${here_models[@]}"; do
-        check "$(title "$m"): run${tiles[*]:+ --amx} -t 64 -n 100 -p test" - answers -m "$m" "${tiles[@]}" -t 64 -n 100 -p test
+        check "$(title "$m"): run${tiles[*]:+ --amx} -t 64 -n 100 -p test" - \
+            answers test -m "$m" ${tiles[@]+"${tiles[@]}"} -t 64 -n 100
         for n in 1 10 20 30 "20 -b 1024 -c 1024"; do
             # shellcheck disable=SC2086 # several options
             check "$(title "$m"): run${tiles[*]:+ --amx} -t 64 -n 100 -p test -ngl $n" - \
-                answers -m "$m" "${tiles[@]}" -t 64 -n 100 -p test -ngl $n
+                answers test -m "$m" ${tiles[@]+"${tiles[@]}"} -t 64 -n 100 -ngl $n
         done
     done
 }
@@ -363,7 +370,7 @@ memory()
     fi
     if ! $quick; then
         check "synth --preset 8b --type Q4_0" 300 "$tessera" synth --arch llama --preset 8b --type Q4_0 -o "$big"
-        check "8B: all of the GPU's memory is free" - answers -m "$big" -p "$counting" -n 8 --temp 0
+        check "8B: all of the GPU's memory is free" - answers "$counting" -m "$big" -n 8 --temp 0
     fi
     for gib in 1 2 5; do
         # Filled from this shell, which keeps the pipe that holds it.
@@ -377,7 +384,7 @@ memory()
             check "$gib GiB left: SmolLM2, the same text" - same_text
         fi
         if ! $quick; then
-            check "$gib GiB left: 8B answers" - answers -m "$big" -p "$counting" -n 8 --temp 0
+            check "$gib GiB left: 8B answers" - answers "$counting" -m "$big" -n 8 --temp 0
             check "$gib GiB left: 8B, -ngl all: an answer or the sizes" - all_or_refused "$big"
         fi
         empty >>"$log"
