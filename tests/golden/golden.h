@@ -1,7 +1,8 @@
 /* golden.h - reads a .golden file (README.md beside it has the grammar) and compares an engine with
  * it.
  *
- * Shared by test_golden.c and test_golden_models.c. Everything here goes through tessera.h only. */
+ * Shared by test_golden.c, test_golden_models.c and test_gpu_models.c. Everything here goes through
+ * tessera.h only. */
 #ifndef TS_GOLDEN_H
 #define TS_GOLDEN_H
 
@@ -104,10 +105,17 @@ static inline char *golden_string(FILE *f, size_t *len)
     return s;
 }
 
+/* The tests' folder: where they were built, or what the environment says of where they are run. */
+static inline const char *golden_dir(void)
+{
+    const char *dir = getenv("TS_TEST_DIR");
+    return dir && *dir ? dir : TS_TEST_DIR;
+}
+
 static inline void golden_read(golden *g, const char *name)
 {
     char path[512], key[64];
-    snprintf(path, sizeof path, "%s/golden/%s.golden", TS_TEST_DIR, name);
+    snprintf(path, sizeof path, "%s/golden/%s.golden", golden_dir(), name);
     FILE *f = fopen(path, "r");
     MUST(f && fscanf(f, "tessera-golden %63s", key) == 1 && !strcmp(key, "1"));
     memset(g, 0, sizeof *g);
@@ -387,7 +395,7 @@ static inline void golden_check_perplexity(const golden *g, ts_engine *e, size_t
                                            double limit)
 {
     char path[512];
-    snprintf(path, sizeof path, "%s/golden/alice.txt", TS_TEST_DIR);
+    snprintf(path, sizeof path, "%s/golden/alice.txt", golden_dir());
     FILE *f = fopen(path, "rb");
     MUST(f);
     char *text = malloc(1 << 20);
