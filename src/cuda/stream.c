@@ -19,6 +19,7 @@ typedef struct piece {
 typedef struct place {
     uint8_t *mem;
     void *here, *used; /* events: the copy is done; its piece has been unpacked */
+    bool taken;        /* `used` has been recorded                              */
 } place;
 
 struct ts_cuda_stream {
@@ -29,7 +30,6 @@ struct ts_cuda_stream {
     piece *pieces;
     int64_t n_pieces;
     int64_t asked, next; /* the next piece to be copied, and to be used */
-    int64_t first;       /* piece that was the first to come            */
     int64_t n_layers;
     /* What is pinned. */
     const void *pinned[2];
@@ -163,14 +163,13 @@ int ts_cuda_stream_open(ts_cuda_stream **out, const ts_plan *plan, void *stream,
 
 /* --- pieces ----------------------------------------------------------------------- */
 
-/* Asks for the next piece. Its place was another's: `used` tells when that was unpacked. */
+/* Asks for the next piece, as soon as what was last in its place has been unpacked: of this batch
+ * or of the one before, which may still be computed. */
 static int ask(ts_cuda_stream *t)
 {
     const piece *p = &t->pieces[t->asked];
     const place *to = &t->places[t->asked % t->n_places];
-    int e = 0;
-    if (t->asked - t->first >= t->n_places)
-        e = ts_rt_stream_wait(t->copies, to->used);
+    int e = to->taken ? ts_rt_stream_wait(t->copies, to->used) : 0;
     if (!e)
         e = ts_rt_copy(to->mem, p->from, p->bytes, t->copies);
     if (!e)
@@ -184,11 +183,8 @@ int ts_cuda_stream_begin(ts_cuda_stream *t, int64_t first, bool wait)
     int64_t i = 0;
     while (i < t->n_pieces && t->pieces[i].layer < first)
         i++;
-    t->first = t->asked = t->next = i;
-    /* A batch that broke off may have left copies under way, and products that read. */
-    int e = ts_rt_wait(t->stream);
-    if (!e)
-        e = ts_rt_wait(t->copies);
+    t->asked = t->next = i;
+    int e = 0;
     while (!e && t->asked < t->n_pieces && t->asked < i + t->n_places)
         e = ask(t);
     return e || !wait ? e : ts_rt_wait(t->copies);
@@ -200,7 +196,7 @@ int ts_cuda_stream_next(ts_cuda_stream *t, const ts_weight *w, int64_t n0, int64
     if (t->next >= t->asked || t->pieces[t->next].w != w || t->pieces[t->next].n0 != n0)
         return ts_rt_bad_value;
     const piece *p = &t->pieces[t->next];
-    const place *at = &t->places[t->next % t->n_places];
+    place *at = &t->places[t->next % t->n_places];
     int e = ts_rt_stream_wait(t->stream, at->here);
     if (!e && w->kset->packed_bytes)
         e = ts_cuda_unpack(t->source, at->mem, w->kset->packing, p->n1 - p->n0, w->k, 0,
@@ -209,6 +205,7 @@ int ts_cuda_stream_next(ts_cuda_stream *t, const ts_weight *w, int64_t n0, int64
         e = ts_rt_copy(t->source, at->mem, p->bytes, t->stream);
     if (!e)
         e = ts_rt_event_record(at->used, t->stream);
+    at->taken = at->taken || !e;
     t->next++;
     if (!e && t->asked < t->n_pieces)
         e = ask(t);
