@@ -69,7 +69,7 @@ def measure_peers(model, rounds):
                 if program:
                     say("round", n + 1, what, name)
                     # the peer's weights are pinned, and so quicker on their way, when the file isn't mapped
-                    own = [] if name == "tessera" else ["-mmp", "0"]
+                    own = [] if name == "tessera" else ["-lm", "none"]
                     out += [{**r, "round": n, "what": what, "program": name}
                             for r in bench(program, model, ngl, prompts, gen, more + own)]
     return out

@@ -135,9 +135,9 @@ static int allocate(ts_cuda_stream *t, const ts_plan *plan, const ts_log *log)
         (e = ts_rt_alloc((void **)&t->ring, (size_t)s->pieces * s->piece)) ||
         (e = ts_rt_alloc((void **)&t->source, s->source)))
         return e;
-    for (; t->n_places < s->pieces; t->n_places++) {
+    while (t->n_places < s->pieces) {
         place *p = &t->places[t->n_places];
-        p->mem = t->ring + (size_t)t->n_places * s->piece;
+        p->mem = t->ring + (size_t)t->n_places++ * s->piece;
         if ((e = ts_rt_event_open(&p->here)) || (e = ts_rt_event_open(&p->used)))
             return e;
     }
