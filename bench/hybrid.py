@@ -185,7 +185,7 @@ def plot(data):
             out.append(f'<line x1="{x0}" y1="{y:.1f}" x2="{x0 + w}" y2="{y:.1f}" stroke="#ddd"/>'
                        f'<text x="{x0 - 8}" y="{y + 4:.1f}" text-anchor="end">{top * j / 5:.0f}</text>')
         for n, _ in got:
-            if n % 8 == 0 or n == most:
+            if (n % 8 == 0 and most - n > 3) or n == most:
                 out.append(f'<text x="{at(n, 0)[0]:.1f}" y="{TOP + h + 18}" text-anchor="middle">{n}</text>')
         out.append(f'<text x="{x0 + w / 2}" y="{TOP + h + 40}" text-anchor="middle">-ngl</text>')
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (at(*p) for p in got))
