@@ -290,6 +290,7 @@ static void use_rest(ts_plan *p, const ts_model *m)
     int64_t cpu = 0; /* streamed layers whose K and V are the CPU's */
     for (int64_t i = 0; i < m->hp.n_layer; i++)
         cpu += m->layers[i].stream_index >= 0;
+    t->all_kv = cpu == 0; /* then it has them anyway */
     if (cpu > 0) {
         d->n_streamed = cpu;
         d->kv = d->kind->kv_bytes(p, t->device, m);
