@@ -58,7 +58,8 @@ static bool says_none(const char *devices)
 static bool asked(const ts_engine_options *o)
 {
     return (o->n_gpu_layers != TS_GPU_LAYERS_DEFAULT && o->n_gpu_layers != 0) ||
-           o->n_override_tensors || (o->devices && *o->devices && !says_none(o->devices));
+           o->stream == TS_STREAM_ON || o->n_override_tensors ||
+           (o->devices && *o->devices && !says_none(o->devices));
 }
 
 static ts_status find_gpus(ts_engine *e, const ts_engine_options *o, ts_error *err)

@@ -248,6 +248,9 @@ def streams(folder, model):
     check("ms on the CPU" in said["auto"] and "ms on the CPU" not in said["off"], said["auto"])
     on = plan(model, "-ngl", 1, "--stream", "on")
     check(on["streamed"]["device"] == "CUDA0" and on["streamed"]["layers"] == 1 and on["streamed"]["under_way_bytes"] > 0, on)
+    none = plan(model, "-ngl", 0, "--stream", "on")  # no layer is there, all of them can be brought
+    check(none["streamed"]["layers"] == 2 and none["n_gpu_layers"] == 0, none)
+    check(plan(model, "-ngl", 0, "--stream", "auto")["streamed"]["layers"] == 0)
     off = plan(model, "-ngl", 1)
     check(off["streamed"]["device"] is None and off["streamed"]["layers"] == 0, off)
     check("1 layers can be streamed to CUDA0" in good("plan", "-m", model, "-ngl", 1, env=GPU).out)
