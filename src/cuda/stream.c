@@ -59,12 +59,6 @@ typedef struct listing {
     const uint8_t *lo, *hi; /* of what is packed */
 } listing;
 
-static size_t bytes_of(const ts_weight *w, int64_t rows)
-{
-    return w->kset->packed_bytes ? w->kset->packed_bytes(rows, w->k)
-                                 : w->source->size / (size_t)w->n * (size_t)rows;
-}
-
 static void list(void *arg, const ts_weight *w, int layer)
 {
     listing *l = arg;
@@ -75,7 +69,7 @@ static void list(void *arg, const ts_weight *w, int layer)
             continue;
         const int64_t n1 = n0 + rows < w->n ? n0 + rows : w->n;
         l->t->pieces[l->t->n_pieces] =
-            (piece){w, n0, n1, layer, data + bytes_of(w, n0), bytes_of(w, n1 - n0)};
+            (piece){w, n0, n1, layer, data + ts_stream_bytes(w, n0), ts_stream_bytes(w, n1 - n0)};
     }
     if (!w->kset->packed_bytes)
         return;

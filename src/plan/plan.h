@@ -135,6 +135,8 @@ int64_t ts_stream_keep(const ts_stream *t, const ts_stream_rates *r, int64_t m);
 
 /* Rows of w in a piece of the stream, a multiple of what its kernel set packs together. */
 int64_t ts_stream_rows(const ts_stream *t, const ts_weight *w);
+/* Bytes of so many rows as they come: packed, or as the file has them. */
+size_t ts_stream_bytes(const ts_weight *w, int64_t n);
 
 /* K and V of a device's layers in the layout of the CPU's attention. */
 size_t ts_plan_cpu_kv(const ts_plan *p, int device, const ts_model *m);

@@ -14,8 +14,7 @@
 /* A piece that is used, one that is being copied, and some to come. */
 #define LEAST 4
 
-/* Bytes of so many rows, packed (or as the file has them). */
-static size_t packed_rows(const ts_weight *w, int64_t n)
+size_t ts_stream_bytes(const ts_weight *w, int64_t n)
 {
     if (w->kset->packed_bytes)
         return w->kset->packed_bytes(n, w->k);
@@ -25,7 +24,7 @@ static size_t packed_rows(const ts_weight *w, int64_t n)
 int64_t ts_stream_rows(const ts_stream *t, const ts_weight *w)
 {
     const int64_t group = w->kset->group > 0 ? w->kset->group : 1;
-    const int64_t rows = (int64_t)(t->piece / packed_rows(w, group)) * group;
+    const int64_t rows = (int64_t)(t->piece / ts_stream_bytes(w, group)) * group;
     if (rows >= w->n)
         return w->n;
     return rows < group ? group : rows > ROUND ? rows - rows % ROUND : rows;
@@ -71,7 +70,7 @@ static kept take(ts_plan *p, ts_layer *l, size_t *most)
         k.w[k.n] = w[i];
         k.kset[k.n++] = w[i]->kset;
         const int64_t rows = ts_stream_rows(&p->stream, w[i]);
-        const size_t piece = packed_rows(w[i], rows);
+        const size_t piece = ts_stream_bytes(w[i], rows);
         const size_t source = w[i]->source->size / (size_t)w[i]->n * (size_t)rows;
         p->stream.bytes += w[i]->bytes;
         *most = piece > *most ? piece : *most;
