@@ -295,6 +295,8 @@ static void test_launches(ts_engine *e, ts_session *s, const ts_token *t)
 
 /* --- streaming ------------------------------------------------------------------ */
 
+static size_t piece = 2000; /* bytes: most weights are several */
+
 static ts_status open_streaming(ts_engine **e, const char *path, ts_isa isa, ts_stream_mode mode,
                                 int64_t n, size_t memory, ts_error *err)
 {
@@ -309,7 +311,7 @@ static ts_status open_streaming(ts_engine **e, const char *path, ts_isa isa, ts_
     o.n_threads = 2;
     o.stream = mode;
     accel.memory = memory;
-    split.split.stream_piece = 2000; /* most weights are several */
+    split.split.stream_piece = piece;
     split.split.accels = &accel;
     return ts_engine_open_split(e, path, &o, &split, err);
 }
@@ -491,7 +493,9 @@ int main(void)
             test_no_graphs(path, t);
             test_two_sessions(path, t);
             test_failures(path, t);
+            piece = 20000; /* fewer calls */
             test_stream_failures(path, t);
+            piece = 2000;
         }
     }
     unlink(path);
