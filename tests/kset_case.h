@@ -13,23 +13,10 @@
 #include "base/cpu.h"
 #include "cpu/kset.h"
 #include "cpu/tiles.h"
+#include "kset_standins.h"
 
 static uint64_t seed;
 
-#define STANDIN_ref(T, F)
-#define STANDIN_avx2(T, F)
-#define STANDIN_avx512(T, F) F(ts_kset_##T##_avx512_standin)
-#define STANDIN_amx(T, F)    F(ts_kset_##T##_amx_standin)
-#define TS_KSET(T, isa)      STANDIN_##isa(T, DECLARE)
-#define DECLARE(name)        extern const ts_kset name;
-#include "cpu/kset/kset.def"
-#undef TS_KSET
-#define ENTRY(name)     &name,
-#define TS_KSET(T, isa) STANDIN_##isa(T, ENTRY)
-static const ts_kset *const standins[] = {
-#include "cpu/kset/kset.def"
-};
-#undef TS_KSET
 enum { N_STANDINS = sizeof standins / sizeof *standins };
 
 /* The name of a set; valid until four more have been asked for. */

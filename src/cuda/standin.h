@@ -32,11 +32,14 @@
  *
  *     TS_LAUNCH(kernel, grid, block, shared_bytes, stream, arguments...)
  *                                         parentheses around a kernel with commas: (f<1, 2>)
- *     ts_let_next(), ts_wait_previous()   from the first on, kernels queued after this one may
- * begin where there is room; after the second, what those queued before it wrote is there, and what
- * they read may be overwritten. Every thread of a kernel does both, before it returns; GPUs before
- * Hopper take kernels in turn ts_in_turn()                        both at once: how most kernels
- * begin ts_launch_error()                   0 or the cudaError of the last launch, and forgets it
+ *     ts_let_next()                       from here on kernels queued after this one may begin
+ *                                         where there is room
+ *     ts_wait_previous()                  after it what those queued before wrote is there, and
+ *                                         what they read may be overwritten. Every thread of a
+ *                                         kernel does both before it returns; GPUs before Hopper
+ *                                         take kernels in turn anyway
+ *     ts_in_turn()                        both at once: how most kernels begin
+ *     ts_launch_error()                   0 or the cudaError of the last launch, and forgets it
  *     TS_SHARED_LIMIT(kernel, bytes)      allows that much dynamic shared memory, over 48 KB
  *     TS_SHARED(type, name)               type *name = the block's dynamic shared memory
  *     TS_SHARED_ARRAY(type, name, [8][4]) a static array in shared memory

@@ -36,8 +36,8 @@ static ts_status load(ts_devices *d, ts_model *m, const ts_load_options *opt, ts
     for (int i = 0; i < d->n; i++)
         all += (double)d->plan->dev[i].packed;
     part p = {.all = opt};
-    for (int i = d->n;
-         i-- > 0;) { /* the CPU last: packing for it takes long, and they may refuse */
+    /* the CPU last: packing for it takes long, and accelerators may refuse */
+    for (int i = d->n; i-- > 0;) {
         ts_load_options o = *opt;
         p.begin += p.share;
         p.share = d->n == 1 ? 1 : all > 0 ? (double)d->plan->dev[i].packed / all : 0;
