@@ -311,8 +311,22 @@ static void test_select(int64_t m, int64_t m_out, int64_t d)
     agree("select", y, m_out, want, d, 0);
 }
 
+static void test_pull(int64_t n)
+{
+    vec src(n);
+    memory<float> dst((size_t)n + 8);
+    const int64_t at = rnd(0, 4);
+    must(ts_cuda_pull(dst.dev + at, src.mem.dev, n, NULL), "pull");
+    memcpy(&dst.host[(size_t)at], src.mem.host.data(), (size_t)n * sizeof(float));
+    const std::vector<float> got = dst.down();
+    CHECK_MSG(memcmp(got.data(), dst.host.data(), got.size() * sizeof(float)) == 0,
+              "pull of %d floats to %d", (int)n, (int)at);
+}
+
 static void test_rows(void)
 {
+    for (int i = 0; i < 40; i++)
+        test_pull(i < 20 ? i : rnd(1000, 5000));
     static const int64_t widths[] = {1, 7, 32, 129, 1024, 1025, 2049, 5000};
     for (int64_t d : widths) {
         const int64_t m = d > 1000 ? rnd(1, 3) : rnd(1, 70);

@@ -161,28 +161,28 @@ static ts_status cuda_state_open(ts_state **out, ts_device *d, ts_error *err)
 
 /* --- copies --------------------------------------------------------------------- */
 
-/* Through pinned memory, a piece at a time. */
+/* Through pinned memory, a piece at a time, which a kernel reads. */
 static ts_status cuda_put(ts_state *s, ts_buf buf, int64_t r, int64_t rows, const float *src,
                           ts_error *err)
 {
     ts_device *d = s->d;
-    uint8_t *dst = (uint8_t *)ts_cuda_row(s, buf, r);
-    const uint8_t *from = (const uint8_t *)src;
-    size_t left = (size_t)(rows * d->plan->steps.bufs[buf].width) * sizeof *src;
+    float *dst = ts_cuda_row(s, buf, r);
+    const size_t most = TS_CUDA_PIECE / sizeof *src;
+    size_t left = (size_t)(rows * d->plan->steps.bufs[buf].width);
     pthread_mutex_lock(&d->lock);
     int e = ts_rt_use(d->at->ordinal);
     while (left && !e) {
-        const size_t n = left < TS_CUDA_PIECE ? left : TS_CUDA_PIECE;
+        const size_t n = left < most ? left : most;
         if (d->under_way == d->pieces) {
             if ((e = ts_rt_wait(d->stream)))
                 break;
             d->under_way = 0;
         }
-        uint8_t *piece = d->pinned + (size_t)d->under_way++ * TS_CUDA_PIECE;
-        memcpy(piece, from, n);
-        e = ts_rt_copy(dst, piece, n, d->stream);
+        float *piece = (float *)(d->pinned + (size_t)d->under_way++ * TS_CUDA_PIECE);
+        memcpy(piece, src, n * sizeof *src);
+        e = ts_cuda_pull(dst, piece, (int64_t)n, d->stream);
         dst += n;
-        from += n;
+        src += n;
         left -= n;
     }
     pthread_mutex_unlock(&d->lock);

@@ -63,6 +63,9 @@ int ts_cuda_norm_bf16(void *dst, const float *x, int64_t ldx, const float *w, fl
                       int64_t d, void *stream);
 int ts_cuda_glu_bf16(void *dst, bool silu, const float *a, int64_t lda, const float *b, int64_t ldb,
                      int64_t m, int64_t d, void *stream);
+/* dst[n] = src[n]. src may be pinned host memory, which stays as it is until then; it is aligned to
+ * 16 bytes. batch.cu. */
+int ts_cuda_pull(float *dst, const float *src, int64_t n, void *stream);
 /* y = cap * tanh(y / cap) */
 int ts_cuda_softcap(const ts_cuda_on *on, ts_cuda_rows y, float cap, int64_t d);
 /* Row i of y = row m - m_out + i of a. on->out must be true; y must not overlap a. */
