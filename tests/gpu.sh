@@ -276,9 +276,10 @@ sanitizer()
     for tool in memcheck racecheck; do
         check "$tool: -ngl 31" 400 "$program" --tool "$tool" --error-exitcode 9 "$tessera" run -m "$smollm2" \
             -p "Once upon a time there was a" -n 4 --temp 0 -c 512 -ngl 31
-        check "$tool: -ngl 10 --stream on, a long prompt" 550 "$program" --tool "$tool" --error-exitcode 9 "$tessera" \
-            run -m "$smollm2" -f "$work/prompt.txt" -n 3 --temp 0 -c 1024 -ngl 10 --stream on
     done
+    # racecheck runs out of 128 GB of memory with cuBLAS's kernels for more tokens; ours are under sanitize_kernels
+    check "memcheck: -ngl 10 --stream on, a long prompt" 550 "$program" --tool memcheck --error-exitcode 9 "$tessera" \
+        run -m "$smollm2" -f "$work/prompt.txt" -n 3 --temp 0 -c 1024 -ngl 10 --stream on
 }
 
 sanitize_kernels()

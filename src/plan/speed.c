@@ -4,7 +4,7 @@
 /* The CPU: what real models reach of the measured limits (docs/BENCHMARKS.md). One token streams
  * its weights at this share of the read bandwidth, a micro-batch computes at this share of the
  * peak. Exact activations are two int8 products each. */
-#define DECODE_SHARE    0.67
+#define DECODE_SHARE    0.74
 #define EXACT_SHARE     0.25
 #define INT8_SHARE      0.46
 #define FMA_SHARE       0.70
