@@ -69,8 +69,10 @@ static ts_status fake_load(ts_device *d, ts_model *m, const ts_load_options *opt
             continue;
         if ((s = fake_call("upload", err)))
             return s;
-        REQUIRE(w->offset + w->bytes <= d->at->packed && w->bytes == w->source->size);
-        memcpy(d->packed + w->offset, w->source->data, w->bytes);
+        REQUIRE(w->offset + w->bytes <= d->at->packed && w->bytes == ts_weight_source(w));
+        for (int64_t x = 0; x < w->e; x++)
+            memcpy(d->packed + w->offset + (size_t)x * (w->bytes / (size_t)w->e),
+                   ts_weight_matrix(w, x), w->bytes / (size_t)w->e);
         w->data = d->packed + w->offset;
     }
     fake_reach(d, NULL, PROT_NONE);
@@ -257,8 +259,13 @@ static bool fake_can_stream(const ts_kset *cpu)
     return true;
 }
 
-static const ts_accel_kind fake_kind = {"fake",         TS_ISA_REF,       fake_kset,
-                                        ts_plan_cpu_kv, ts_plan_cpu_work, fake_can_stream};
+static const ts_accel_kind fake_kind = {.name = "fake",
+                                        .isa = TS_ISA_REF,
+                                        .kset = fake_kset,
+                                        .kv_bytes = ts_plan_cpu_kv,
+                                        .work_bytes = ts_plan_cpu_work,
+                                        .experts = true,
+                                        .streams = fake_can_stream};
 
 static const ts_backend fake_backend = {
     .name = "fake",

@@ -15,7 +15,7 @@
 
 #define CTX 60
 
-static const char *const archs[] = {"llama", "qwen2", "qwen3", "gemma3"};
+static const char *const archs[] = {"llama", "qwen2", "qwen3", "gemma3", "qwen3moe"};
 static const ts_backend *const cuda[] = {&ts_backend_cuda};
 static const ts_backend *const plain[] = {&ts_backend_cuda_plain};
 static const ts_accel gpu = {"CUDA0", 0, &ts_cuda_kind, (size_t)1 << 40, 0, 0, 0, 0};
@@ -478,7 +478,7 @@ int main(void)
     for (size_t i = 0; i < CTX + 40; i++)
         t[i] = (ts_token)(rnd_u64(&seed) % 380);
     for (size_t i = 0; i < (SANITIZED ? 4 : sizeof types / sizeof *types); i++) {
-        const char *arch = archs[i % 4];
+        const char *arch = archs[i % 5];
         ts_error err = {0};
         REQUIRE(ts_synth_tiny(path, arch, types[i], false, &err) == TS_OK);
         test_layers(arch, types[i], path, i % 4 == 3 ? 4 : 2, t);

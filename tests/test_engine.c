@@ -13,7 +13,7 @@
 #define N   90
 #define CTX 700
 
-static const char *const archs[] = {"llama", "qwen2", "qwen3", "gemma3"};
+static const char *const archs[] = {"llama", "qwen2", "qwen3", "gemma3", "qwen3moe"};
 
 typedef struct rig {
     ts_engine *e;

@@ -30,12 +30,15 @@ static touched of_step(const ts_step *s)
     touched t = {0, 0};
     const uint64_t a = s->a == TS_NO_BUF ? 0 : (uint64_t)1 << s->a;
     const uint64_t b = s->b == TS_NO_BUF ? 0 : (uint64_t)1 << s->b;
-    t.read = s->op == TS_OP_GLU ? a : a | b;
+    t.read = s->op == TS_OP_GLU || s->op == TS_OP_EXPERTS ? a : a | b;
+    if (s->c != TS_NO_BUF)
+        t.read |= (uint64_t)1 << s->c;
     if (s->like != TS_NO_BUF && s->op != TS_OP_PREP)
         t.read |= (uint64_t)1 << s->like;
     t.written = s->dst == TS_NO_BUF ? 0 : (uint64_t)1 << s->dst;
     switch (s->op) {
     case TS_OP_GLU:
+    case TS_OP_EXPERTS:
         t.written |= b;
         break;
     case TS_OP_BIAS:
@@ -328,6 +331,23 @@ static void all_chunks(void)
     }
 }
 
+enum { EXPERT_BARRIERS = 14 };
+
+static void experts(const char *path, ts_isa isa)
+{
+    ts_error err = {0};
+    ts_engine *e = NULL;
+    ts_engine_options o;
+    ts_engine_options_init(&o);
+    o.isa = isa;
+    REQUIRE(ts_synth_tiny(path, "qwen3moe", "Q8_0", true, &err) == TS_OK);
+    REQUIRE(ts_engine_open(&e, path, &o, &err) == TS_OK);
+    barriers_suffice(&e->plan.steps, "qwen3moe");
+    CHECK_MSG(barriers(&e->plan.steps) == EXPERT_BARRIERS, "%d barriers in a block of experts",
+              barriers(&e->plan.steps));
+    ts_engine_close(e);
+}
+
 static void one_arch(const char *path, const char *arch, ts_isa isa)
 {
     ts_error err = {0};
@@ -384,6 +404,8 @@ int main(void)
         one_arch(path, archs[i], TS_ISA_REF);
         one_arch(path, archs[i], TS_ISA_AUTO);
     }
+    experts(path, TS_ISA_REF);
+    experts(path, TS_ISA_AUTO);
     unlink(path);
     return check_done("steps");
 }

@@ -65,6 +65,7 @@ typedef struct ts_ops {
     void (*rope)(float *x, const float *cs, int64_t n_rot, bool neox);
     void (*add)(float *y, const float *a, const float *b, int64_t n); /* y may be a or b    */
     void (*scale)(float *y, const float *x, float s, int64_t n);      /* y may be x         */
+    void (*mad)(float *y, const float *x, float s, int64_t n);        /* y = y + x * s      */
     void (*silu_mul)(float *y, const float *g, const float *u,
                      int64_t n); /* silu(g) * u; y may be g */
     void (*gelu_mul)(float *y, const float *g, const float *u,

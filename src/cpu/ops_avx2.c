@@ -98,6 +98,14 @@ static void scale(float *y, const float *x, float s, int64_t n)
         store_upto8(y + i, _mm256_mul_ps(load_upto8(x + i, n - i), f), n - i);
 }
 
+static void mad(float *y, const float *x, float s, int64_t n)
+{
+    const __m256 f = _mm256_set1_ps(s);
+    for (int64_t i = 0; i < n; i += 8)
+        store_upto8(y + i, _mm256_fmadd_ps(load_upto8(x + i, n - i), f, load_upto8(y + i, n - i)),
+                    n - i);
+}
+
 /* g / (1 + e^-z) * u */
 static inline __m256 gate(__m256 g, __m256 z, __m256 u)
 {
@@ -131,6 +139,7 @@ const ts_ops ts_ops_avx2 = {
     .rope = rope,
     .add = add,
     .scale = scale,
+    .mad = mad,
     .silu_mul = silu_mul,
     .gelu_mul = gelu_mul,
     .kv = &ts_kv_avx2,

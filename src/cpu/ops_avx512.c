@@ -99,6 +99,13 @@ static void scale(float *y, const float *x, float s, int64_t n)
         store(y + i, _mm512_mul_ps(load(x + i, n - i), f), n - i);
 }
 
+static void mad(float *y, const float *x, float s, int64_t n)
+{
+    const __m512 f = _mm512_set1_ps(s);
+    for (int64_t i = 0; i < n; i += 16)
+        store(y + i, _mm512_fmadd_ps(load(x + i, n - i), f, load(y + i, n - i)), n - i);
+}
+
 /* g / (1 + e^-z) * u */
 static inline __m512 gate(__m512 g, __m512 z, __m512 u)
 {
@@ -132,6 +139,7 @@ const ts_ops ts_ops_avx512 = {
     .rope = rope,
     .add = add,
     .scale = scale,
+    .mad = mad,
     .silu_mul = silu_mul,
     .gelu_mul = gelu_mul,
     .kv = &ts_kv_avx2,
@@ -146,6 +154,7 @@ const ts_ops ts_ops_amx = {
     .rope = rope,
     .add = add,
     .scale = scale,
+    .mad = mad,
     .silu_mul = silu_mul,
     .gelu_mul = gelu_mul,
     .kv = &ts_kv_amx,

@@ -37,6 +37,12 @@ static void scale(float *y, const float *x, float s, int64_t n)
         y[i] = x[i] * s;
 }
 
+static void mad(float *y, const float *x, float s, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        y[i] += x[i] * s;
+}
+
 /* silu(g) = g / (1 + e^-g) */
 static void silu_mul(float *y, const float *g, const float *u, int64_t n)
 {
@@ -60,6 +66,7 @@ const ts_ops ts_ops_ref = {
     .rope = rope,
     .add = add,
     .scale = scale,
+    .mad = mad,
     .silu_mul = silu_mul,
     .gelu_mul = gelu_mul,
     .kv = &ts_kv_ref,

@@ -106,4 +106,9 @@ static bool streams(const ts_kset *cpu)
     return !cpu->packed_bytes || cpu->packing;
 }
 
-const ts_accel_kind ts_cuda_kind = {"cuda", TS_ISA_REF, kset, kv_bytes, work_bytes, streams};
+const ts_accel_kind ts_cuda_kind = {.name = "cuda",
+                                    .isa = TS_ISA_REF,
+                                    .kset = kset,
+                                    .kv_bytes = kv_bytes,
+                                    .work_bytes = work_bytes,
+                                    .streams = streams};

@@ -51,6 +51,7 @@ static void cpu_state_close(ts_state *s)
     free(s->calls);
     free(s->rows);
     free(s->tile_rows);
+    free(s->matrices);
     free(s);
 }
 
@@ -80,8 +81,9 @@ static ts_status cpu_state_open(ts_state **out, ts_device *d, ts_error *err)
     s->calls = ts_calloc(n, sizeof *s->calls);
     s->rows = ts_calloc(n, sizeof *s->rows);
     s->tile_rows = ts_calloc(n, sizeof *s->tile_rows);
+    s->matrices = ts_calloc(n, sizeof *s->matrices);
     if (!s->mem || !s->bufs || !s->next || !s->merged || !s->seconds || !s->calls || !s->rows ||
-        !s->tile_rows) {
+        !s->tile_rows || !s->matrices) {
         cpu_state_close(s);
         return ts_fail(err, TS_NO_MEMORY,
                        "no memory for a session: %zu bytes of KV cache, %zu of buffers", at->kv,
@@ -113,9 +115,9 @@ static bool is_product(const ts_step *st)
 static size_t product_from(const ts_state *s, size_t i)
 {
     const ts_steps *steps = &s->d->plan->steps;
-    while (i < s->end && !is_product(&steps->v[i]))
+    while (i < s->end && !is_product(&steps->v[i]) && steps->v[i].op != TS_OP_EXPERTS)
         i++;
-    return i < s->end ? i : steps->n;
+    return i < s->end && is_product(&steps->v[i]) ? i : steps->n;
 }
 
 /* Every thread walks the whole segment and does its share of each step. What it waits at barriers
@@ -144,6 +146,14 @@ static void walk_steps(ts_state *s, int tid, int n)
             double t1 = ts_now();
             s->seconds[i] += t1 - t0;
             s->calls[i]++;
+            if (st->op == TS_OP_EXPERTS) {
+                const ts_expert_work w = ts_cpu_expert_work(s, st, rows);
+                s->matrices[i] += w.matrices;
+                s->rows[i] += w.rows;
+                s->tile_rows[i] += w.tile_rows;
+                t0 = t1;
+                continue;
+            }
             s->rows[i] += rows;
             if (is_product(st) &&
                 ts_kset_on_tiles(st->w->kset, ts_plan_int8(s->d->plan, rows), rows))
@@ -208,6 +218,7 @@ static void cpu_set_stats(ts_state *s, bool on)
     memset(s->calls, 0, n * sizeof *s->calls);
     memset(s->rows, 0, n * sizeof *s->rows);
     memset(s->tile_rows, 0, n * sizeof *s->tile_rows);
+    memset(s->matrices, 0, n * sizeof *s->matrices);
     s->stats = on;
 }
 
@@ -227,11 +238,13 @@ static size_t cpu_stats(const ts_state *s, ts_work out[TS_MAX_WORK])
     for (int matrix = 1; matrix >= 0; matrix--) /* the kernel sets first */
         for (size_t i = 0; i < steps->n; i++) {
             const ts_step *st = &steps->v[i];
-            if (is_product(st) != matrix || st->device != s->d->index || st->op == TS_OP_COPY)
+            const bool experts = st->op == TS_OP_EXPERTS;
+            if ((is_product(st) || experts) != matrix || st->device != s->d->index ||
+                st->op == TS_OP_COPY)
                 continue;
             ts_work *w =
                 find_work(out, &n, matrix ? ts_isa_name(st->w->kset->isa) : ts_op_name(st->op));
-            int products = st->op == TS_OP_GLU ? 2 : 1;
+            int products = st->w2 ? 2 : 1;
             w->calls += products * s->calls[i];
             w->seconds += s->seconds[i];
             w->matrix = matrix;
@@ -241,7 +254,8 @@ static size_t cpu_stats(const ts_state *s, ts_work out[TS_MAX_WORK])
                     w->n_weights += products;
                     w->weight_bytes += bytes;
                 }
-                w->bytes += (double)s->calls[i] * (double)bytes;
+                w->bytes += experts ? (double)s->matrices[i] * (double)bytes / (double)st->w->e
+                                    : (double)s->calls[i] * (double)bytes;
                 double row_flops = 2.0 * products * (double)st->w->n * (double)st->w->k;
                 w->flops += (double)s->rows[i] * row_flops;
                 w->tile_flops += (double)s->tile_rows[i] * row_flops;

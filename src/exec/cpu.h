@@ -46,6 +46,7 @@ struct ts_state {
     int64_t *calls;     /* [n_steps] */
     int64_t *rows;      /* [n_steps] */
     int64_t *tile_rows; /* [n_steps] of them, those whose products were made on tiles */
+    int64_t *matrices;  /* [n_steps] of experts whose products were made              */
 };
 
 /* Packs every weight the plan wants packed, and writes where each is. As ts_backend.load. */
@@ -54,6 +55,20 @@ ts_status ts_cpu_load(ts_device *d, ts_model *m, const ts_load_options *opt, ts_
 /* Do the threads meet before step i, of a batch's m rows? At the plan's barriers, and for
  * activations that are made of all rows: they may follow steps by row. */
 bool ts_cpu_meet(const ts_state *s, size_t i, int64_t m);
+
+/* Experts (cpu_experts.c): the steps by their names, for m rows of tokens. */
+void ts_cpu_route(ts_state *s, const ts_step *st, int64_t r0, int64_t r1);
+void ts_cpu_group(ts_state *s, const ts_step *st, int64_t m, int tid);
+void ts_cpu_gather(ts_state *s, size_t i, int64_t m, int tid, int n);
+void ts_cpu_experts(ts_state *s, size_t i, int64_t m, int tid, int n);
+void ts_cpu_combine(ts_state *s, const ts_step *st, int64_t m, int64_t r0, int64_t r1);
+
+/* What products of experts did with the groups that are there now. */
+typedef struct ts_expert_work {
+    int64_t matrices, rows, tile_rows;
+} ts_expert_work;
+
+ts_expert_work ts_cpu_expert_work(const ts_state *s, const ts_step *st, int64_t m);
 
 /* Thread tid of n does its share of step i. */
 void ts_cpu_step(ts_state *s, size_t i, int tid, int n);

@@ -40,11 +40,11 @@ static bool packs(const ts_weight *w)
     return w->device == 0 && w->kset && w->kset->packed_bytes;
 }
 
-/* Rows of w in a piece: a multiple of what its kernel set packs together. */
+/* Rows of a matrix of w in a piece: a multiple of what its kernel set packs together. */
 static int64_t piece_rows(const ts_weight *w)
 {
     int64_t group = w->kset->group;
-    int64_t rows = (int64_t)(PIECE / (w->source->size / (size_t)w->n + 1)) + 1;
+    int64_t rows = (int64_t)(PIECE / (ts_weight_source(w) / (size_t)(w->e * w->n) + 1)) + 1;
     return (rows + group - 1) / group * group;
 }
 
@@ -57,7 +57,7 @@ static ts_status list_pieces(piece_list *l, const ts_model *m, ts_error *err)
     for (size_t i = 0; i < m->n_weights; i++) {
         const ts_weight *w = &m->weights[i];
         int64_t rows = packs(w) ? piece_rows(w) : 0;
-        l->first[i + 1] = l->first[i] + (rows ? (w->n + rows - 1) / rows : 0);
+        l->first[i + 1] = l->first[i] + (rows ? w->e * ((w->n + rows - 1) / rows) : 0);
     }
     return TS_OK;
 }
@@ -85,20 +85,31 @@ typedef struct piece_job {
     atomic_uint_fast64_t sum;
 } piece_job;
 
+/* Of matrix x, rows r0..r1. Gaps between the matrices of a stack stay the zeros that a mapping has.
+ */
+static void pack(const ts_weight *w, uint8_t *to, int64_t x, int64_t r0, int64_t r1)
+{
+    if (x > 0)
+        to += (size_t)x * ts_kset_stack_stride(w->kset, w->n, w->k);
+    w->kset->pack(to, ts_weight_matrix(w, x), w->n, w->k, r0, r1);
+}
+
 static void run_piece(piece_job *j, int64_t p, int tid)
 {
     const ts_model *m = j->list->m;
     size_t i = weight_of(j->list, p);
     const ts_weight *w = &m->weights[i];
-    int64_t rows = piece_rows(w), r0 = (p - j->list->first[i]) * rows;
+    const int64_t rows = piece_rows(w), pieces = (w->n + rows - 1) / rows;
+    const int64_t x = (p - j->list->first[i]) / pieces; /* of a stack: which matrix */
+    const int64_t r0 = (p - j->list->first[i]) % pieces * rows;
     int64_t r1 = r0 + rows < w->n ? r0 + rows : w->n;
-    size_t row = w->source->size / (size_t)w->n, bytes = (size_t)(r1 - r0) * row;
-    const uint8_t *src = (const uint8_t *)w->source->data + (size_t)r0 * row;
+    size_t row = ts_weight_source(w) / (size_t)(w->e * w->n), bytes = (size_t)(r1 - r0) * row;
+    const uint8_t *matrix = ts_weight_matrix(w, x), *src = matrix + (size_t)r0 * row;
     if (j->hash)
         atomic_fetch_add_explicit(&j->sum, ts_hash64(src, bytes, (uint64_t)p),
                                   memory_order_relaxed);
     if (j->packed)
-        w->kset->pack(j->packed + w->offset, w->source->data, w->n, w->k, r0, r1);
+        pack(w, j->packed + w->offset, x, r0, r1);
     ts_gguf_drop(m->g, src, bytes);
     ts_progress_add(j->progress, tid, bytes);
 }
@@ -121,7 +132,7 @@ static size_t source_bytes(const ts_model *m)
     size_t n = 0;
     for (size_t i = 0; i < m->n_weights; i++)
         if (packs(&m->weights[i]))
-            n += m->weights[i].source->size;
+            n += ts_weight_source(&m->weights[i]);
     return n;
 }
 
@@ -231,6 +242,14 @@ static ts_status fill_arena(ts_device *d, const ts_model *m, const piece_list *l
     return s;
 }
 
+static void drop_source(const ts_model *m, const ts_weight *w)
+{
+    for (int64_t i = 0; w->parts && i < w->e; i++)
+        ts_gguf_drop(m->g, w->parts[i]->data, w->parts[i]->size);
+    if (!w->parts)
+        ts_gguf_drop(m->g, w->source->data, w->source->size);
+}
+
 /* Writes where the weights are, and lets go what is left of their source: pages that two pieces
  * share, and neighbours that a fault brought along. */
 static void hand_out(ts_device *d, ts_model *m, const ts_log *log)
@@ -241,7 +260,7 @@ static void hand_out(ts_device *d, ts_model *m, const ts_log *log)
             continue;
         w->data = packs(w) ? d->packed + w->offset : w->source->data;
         if (packs(w))
-            ts_gguf_drop(m->g, w->source->data, w->source->size);
+            drop_source(m, w);
         ts_logf(log, TS_LOG_DEBUG, "%s: %s %lld x %lld, %s, %s, %zu bytes", w->source->name,
                 ts_type_get(w->source->type)->name, (long long)w->n, (long long)w->k,
                 w->kset ? ts_isa_name(w->kset->isa) : "lookup",

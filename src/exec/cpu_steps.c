@@ -427,6 +427,21 @@ void ts_cpu_step(ts_state *s, size_t i, int tid, int n)
     case TS_OP_SOFTCAP:
         softcap(s, st, r);
         break;
+    case TS_OP_ROUTE:
+        ts_cpu_route(s, st, r.r0, r.r1);
+        break;
+    case TS_OP_GROUP:
+        ts_cpu_group(s, st, m, tid);
+        break;
+    case TS_OP_GATHER:
+        ts_cpu_gather(s, i, m, tid, n);
+        break;
+    case TS_OP_EXPERTS:
+        ts_cpu_experts(s, i, m, tid, n);
+        break;
+    case TS_OP_COMBINE:
+        ts_cpu_combine(s, st, m, r.r0, r.r1);
+        break;
     case TS_OP_COPY: /* exec/run.c makes copies */
     case TS_OP_COUNT:
         break;

@@ -44,6 +44,15 @@ static ts_status found(const ts_run *r, const ts_batch *b, size_t i, ts_buf x, i
         snprintf(what, sizeof what, "%g, an infinity in the F16 of the cache,", value);
     else
         snprintf(what, sizeof what, "%s", isnan(value) ? "NaN" : value > 0 ? "inf" : "-inf");
+    if (st->op == TS_OP_EXPERTS) { /* rows of pairs, in order of experts */
+        const int64_t at = row * p->steps.bufs[x].width + column;
+        return ts_fail(err, TS_NOT_FINITE,
+                       "step %zu of %zu (%s%s), %s, on %s: %s in '%s', pair %lld of %lld by "
+                       "expert, column %lld",
+                       i, p->steps.n_main, ts_op_name(st->op), with, layer, p->dev[st->device].name,
+                       what, p->steps.bufs[x].name, (long long)(at / st->d),
+                       (long long)(b->m * p->moe.n_used), (long long)(at % st->d));
+    }
     const int64_t first = st->domain == TS_ALL_ROWS ? 0 : b->m - b->m_out;
     return ts_fail(err, TS_NOT_FINITE,
                    "step %zu of %zu (%s%s), %s, on %s: %s in '%s', row %lld (position %lld), "
@@ -61,6 +70,7 @@ static ts_status look(const ts_run *r, const ts_batch *b, size_t i, ts_buf x, fl
     const ts_step *st = &steps->v[i];
     const ts_backend *be = r->d->be[st->device];
     const int64_t ld = steps->bufs[x].width, most = (int64_t)n / ld;
+    const int64_t d = st->op == TS_OP_EXPERTS ? ld : st->d;
     const int64_t rows = st->domain == TS_ALL_ROWS ? b->m : b->m_out;
     const int64_t r0 = x == steps->logits ? b->logits_row : 0;
     for (int64_t done = 0, some; done < rows; done += some) {
@@ -74,7 +84,7 @@ static ts_status look(const ts_run *r, const ts_batch *b, size_t i, ts_buf x, fl
                 return s;
         }
         for (int64_t m = 0; m < some; m++)
-            for (int64_t j = 0; j < st->d; j++)
+            for (int64_t j = 0; j < d; j++)
                 if (!(fabsf(v[m * ld + j]) < end))
                     return found(r, b, i, x, done + m, j, v[m * ld + j], err);
     }
@@ -93,7 +103,7 @@ ts_status ts_finite_step(const ts_run *r, const ts_batch *b, size_t i, float *se
         ts_status s = look(r, b, i, st->a, end, seen, n, err);
         return s ? s : look(r, b, i, st->b, end, seen, n, err);
     }
-    if (st->op == TS_OP_PREP) /* no floats */
+    if (st->op == TS_OP_PREP || st->op == TS_OP_GATHER || st->op == TS_OP_GROUP) /* no floats */
         return TS_OK;
     return look(r, b, i, st->dst, INFINITY, seen, n, err);
 }

@@ -103,6 +103,11 @@ static void put_metadata(job *j)
         put_arch_u32(j, "vocab_size", s->n_vocab);
         put_arch_u32(j, "rope.dimension_count", s->hd);
     }
+    if (s->n_expert) {
+        put_arch_u32(j, "expert_count", s->n_expert);
+        put_arch_u32(j, "expert_used_count", s->n_used);
+        put_arch_u32(j, "expert_feed_forward_length", s->ffe);
+    }
     if (s->window)
         put_arch_u32(j, "attention.sliding_window", s->window);
     if (s->window && s->window_every != 6)
@@ -112,8 +117,9 @@ static void put_metadata(job *j)
 
 /* --- tensors ------------------------------------------------------------ */
 
-static void declare(job *j, const char *name, content c, ts_type type, int64_t k, int64_t n,
-                    float scale, float mean)
+/* e matrices of n rows of k. */
+static void declare_stack(job *j, const char *name, content c, ts_type type, int64_t k, int64_t n,
+                          int64_t e, float scale, float mean)
 {
     if (j->n_items == j->cap) {
         size_t cap = j->cap ? 2 * j->cap : 512;
@@ -127,12 +133,18 @@ static void declare(job *j, const char *name, content c, ts_type type, int64_t k
     }
     const ts_type_info *t = ts_type_get(type);
     item it = {.type = type, .content = c, .scale = scale, .mean = mean, .chunk0 = j->n_chunks};
-    it.n_blocks = k / t->block * n;
+    it.n_blocks = k / t->block * n * e;
     it.step = CHUNK / t->bytes / 8 * 8;
     j->n_chunks += (it.n_blocks + it.step - 1) / it.step;
-    j->n_params += k * n;
+    j->n_params += k * n * e;
     j->items[j->n_items++] = it;
-    ts_writer_tensor(j->w, name, type, n > 1 ? 2 : 1, (int64_t[]){k, n});
+    ts_writer_tensor(j->w, name, type, e > 1 ? 3 : n > 1 ? 2 : 1, (int64_t[]){k, n, e});
+}
+
+static void declare(job *j, const char *name, content c, ts_type type, int64_t k, int64_t n,
+                    float scale, float mean)
+{
+    declare_stack(j, name, c, type, k, n, 1, scale, mean);
 }
 
 /* Layer -1 stands for the model itself. */
@@ -167,10 +179,29 @@ static void matrix(job *j, int layer, const char *what, synth_role role, int64_t
     declare(j, tensor_name(buf, layer, what), WEIGHTS, type, k, n, gain / sqrtf((float)k), 0);
 }
 
+static void stack(job *j, int layer, const char *what, synth_role role, int64_t k, int64_t n,
+                  int64_t e, float gain)
+{
+    char buf[64];
+    ts_type type = synth_mix_type(j->mix, j->opt->pure, &j->s, role, layer, k);
+    declare_stack(j, tensor_name(buf, layer, what), WEIGHTS, type, k, n, e, gain / sqrtf((float)k),
+                  0);
+}
+
 static void bias(job *j, int layer, const char *what, int64_t n)
 {
     char buf[64];
     declare(j, tensor_name(buf, layer, what), WEIGHTS, TS_TYPE_F32, n, 1, 0.2f, 0);
+}
+
+/* Logits of the router have a spread of 3: some experts stand out. */
+static void declare_experts(job *j, int l)
+{
+    const synth_shape *s = &j->s;
+    matrix(j, l, "ffn_gate_inp.weight", ROLE_ROUTER, s->d, s->n_expert, 3);
+    stack(j, l, "ffn_gate_exps.weight", ROLE_GATE, s->d, s->ffe, s->n_expert, 1);
+    stack(j, l, "ffn_up_exps.weight", ROLE_UP, s->d, s->ffe, s->n_expert, 1);
+    stack(j, l, "ffn_down_exps.weight", ROLE_DOWN, s->ffe, s->d, s->n_expert, 1);
 }
 
 static void declare_layer(job *j, int l)
@@ -188,7 +219,7 @@ static void declare_layer(job *j, int l)
         bias(j, l, "attn_k.bias", kv);
         bias(j, l, "attn_v.bias", kv);
     }
-    if (gemma || s->arch == SYNTH_QWEN3) {
+    if (gemma || s->arch == SYNTH_QWEN3 || s->arch == SYNTH_QWEN3MOE) {
         norm(j, l, "attn_q_norm.weight", s->hd);
         norm(j, l, "attn_k_norm.weight", s->hd);
     }
@@ -196,6 +227,10 @@ static void declare_layer(job *j, int l)
     if (gemma)
         norm(j, l, "post_attention_norm.weight", d);
     norm(j, l, "ffn_norm.weight", d);
+    if (s->n_expert) {
+        declare_experts(j, l);
+        return;
+    }
     matrix(j, l, "ffn_gate.weight", ROLE_GATE, d, s->ff, 1);
     matrix(j, l, "ffn_up.weight", ROLE_UP, d, s->ff, 1);
     matrix(j, l, "ffn_down.weight", ROLE_DOWN, s->ff, d, 1);

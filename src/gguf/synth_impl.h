@@ -6,7 +6,13 @@
 #include "gguf/synth.h"
 #include "gguf/writer.h"
 
-typedef enum synth_arch { SYNTH_LLAMA, SYNTH_QWEN2, SYNTH_QWEN3, SYNTH_GEMMA3 } synth_arch;
+typedef enum synth_arch {
+    SYNTH_LLAMA,
+    SYNTH_QWEN2,
+    SYNTH_QWEN3,
+    SYNTH_GEMMA3,
+    SYNTH_QWEN3MOE
+} synth_arch;
 
 typedef enum synth_rope { ROPE_NONE, ROPE_LINEAR, ROPE_YARN, ROPE_LLAMA3 } synth_rope;
 
@@ -25,6 +31,8 @@ typedef struct synth_shape {
     int32_t window;       /* of sliding layers; 0 = all layers see everything               */
     int32_t window_every; /* layer i sees everything when i % this is the last remainder; 6 is what
                              readers assume, anything else is written to the file           */
+    int32_t n_expert, n_used,
+        ffe; /* experts, those of a token, their feed-forward width; 0: none */
 } synth_shape;
 
 /* How the tensors of a model get their types. */
@@ -44,6 +52,7 @@ typedef enum synth_role {
     ROLE_GATE,
     ROLE_UP,
     ROLE_DOWN,
+    ROLE_ROUTER,
 } synth_role;
 
 const char *synth_arch_name(synth_arch a);

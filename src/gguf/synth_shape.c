@@ -4,64 +4,75 @@
 #include <string.h>
 #include <strings.h>
 
-#define LLAMA  SYNTH_LLAMA
-#define QWEN2  SYNTH_QWEN2
-#define QWEN3  SYNTH_QWEN3
-#define GEMMA3 SYNTH_GEMMA3
+#define LLAMA    SYNTH_LLAMA
+#define QWEN2    SYNTH_QWEN2
+#define QWEN3    SYNTH_QWEN3
+#define GEMMA3   SYNTH_GEMMA3
+#define QWEN3MOE SYNTH_QWEN3MOE
 
 /* Column by column as in synth_shape. The tiny ones have head counts, vocabularies and
  * windows that leave remainders everywhere; "tiny-narrow" is for types of two bytes and more. */
+/* clang-format off */
 static const synth_shape shapes[] = {
     {LLAMA, "1b", "Llama 3.2 1B", 16, 2048, 8192, 32, 8, 64, 128256, 131072, true, 1e-5f, 500000,
-     ROPE_LLAMA3, 32, 8192, 0, 0},
+     ROPE_LLAMA3, 32, 8192, 0, 0, 0, 0, 0},
     {LLAMA, "8b", "Llama 3.1 8B", 32, 4096, 14336, 32, 8, 128, 128256, 131072, false, 1e-5f, 500000,
-     ROPE_LLAMA3, 8, 8192, 0, 0},
+     ROPE_LLAMA3, 8, 8192, 0, 0, 0, 0, 0},
     {QWEN2, "1b", "Qwen2.5 1.5B", 28, 1536, 8960, 12, 2, 128, 151936, 32768, true, 1e-6f, 1e6f,
-     ROPE_NONE, 1, 0, 0, 0},
+     ROPE_NONE, 1, 0, 0, 0, 0, 0, 0},
     {QWEN2, "8b", "Qwen2.5 7B", 28, 3584, 18944, 28, 4, 128, 152064, 32768, false, 1e-6f, 1e6f,
-     ROPE_NONE, 1, 0, 0, 0},
+     ROPE_NONE, 1, 0, 0, 0, 0, 0, 0},
     {QWEN3, "1b", "Qwen3 1.7B", 28, 2048, 6144, 16, 8, 128, 151936, 40960, true, 1e-6f, 1e6f,
-     ROPE_NONE, 1, 0, 0, 0},
+     ROPE_NONE, 1, 0, 0, 0, 0, 0, 0},
     {QWEN3, "8b", "Qwen3 8B", 36, 4096, 12288, 32, 8, 128, 151936, 40960, false, 1e-6f, 1e6f,
-     ROPE_NONE, 1, 0, 0, 0},
+     ROPE_NONE, 1, 0, 0, 0, 0, 0, 0},
     {GEMMA3, "1b", "Gemma 3 1B", 26, 1152, 6912, 4, 1, 256, 262144, 32768, true, 1e-6f, 1e6f,
-     ROPE_NONE, 1, 0, 512, 6},
+     ROPE_NONE, 1, 0, 512, 6, 0, 0, 0},
     {GEMMA3, "8b", "Gemma 3 12B", 48, 3840, 15360, 16, 8, 256, 262144, 131072, true, 1e-6f, 1e6f,
-     ROPE_LINEAR, 8, 0, 1024, 6},
+     ROPE_LINEAR, 8, 0, 1024, 6, 0, 0, 0},
     {LLAMA, "tiny", "tiny Llama", 2, 256, 512, 4, 2, 64, 389, 2048, false, 1e-5f, 500000,
-     ROPE_LLAMA3, 8, 256, 0, 0},
+     ROPE_LLAMA3, 8, 256, 0, 0, 0, 0, 0},
     {LLAMA, "tiny-narrow", "tiny Llama", 2, 128, 256, 4, 2, 32, 389, 2048, false, 1e-5f, 500000,
-     ROPE_LLAMA3, 8, 256, 0, 0},
+     ROPE_LLAMA3, 8, 256, 0, 0, 0, 0, 0},
     {QWEN2, "tiny", "tiny Qwen2", 2, 256, 512, 4, 1, 64, 391, 2048, true, 1e-6f, 1e6f, ROPE_NONE, 1,
-     0, 0, 0},
+     0, 0, 0, 0, 0, 0},
     {QWEN2, "tiny-narrow", "tiny Qwen2", 2, 128, 256, 4, 1, 32, 391, 2048, true, 1e-6f, 1e6f,
-     ROPE_NONE, 1, 0, 0, 0},
+     ROPE_NONE, 1, 0, 0, 0, 0, 0, 0},
     {QWEN3, "tiny", "tiny Qwen3", 2, 256, 256, 4, 2, 128, 393, 2048, false, 1e-6f, 1e6f, ROPE_NONE,
-     1, 0, 0, 0},
+     1, 0, 0, 0, 0, 0, 0},
     {QWEN3, "tiny-narrow", "tiny Qwen3", 2, 128, 128, 4, 2, 64, 393, 2048, false, 1e-6f, 1e6f,
-     ROPE_NONE, 1, 0, 0, 0},
+     ROPE_NONE, 1, 0, 0, 0, 0, 0, 0},
     {GEMMA3, "tiny", "tiny Gemma 3", 4, 256, 256, 4, 1, 64, 509, 2048, true, 1e-6f, 1e6f, ROPE_NONE,
-     1, 0, 20, 3},
+     1, 0, 20, 3, 0, 0, 0},
     {GEMMA3, "tiny-narrow", "tiny Gemma 3", 4, 128, 128, 4, 1, 32, 509, 2048, true, 1e-6f, 1e6f,
-     ROPE_NONE, 1, 0, 20, 3},
+     ROPE_NONE, 1, 0, 20, 3, 0, 0, 0},
+    {QWEN3MOE, "30b-a3b", "Qwen3-30B-A3B", 48, 2048, 6144, 32, 4, 128, 151936, 40960, false, 1e-6f,
+     1e6f, ROPE_NONE, 1, 0, 0, 0, 128, 8, 768},
+    {QWEN3MOE, "235b-a22b", "Qwen3-235B-A22B", 94, 4096, 12288, 64, 4, 128, 151936, 40960, false,
+     1e-6f, 1e6f, ROPE_NONE, 1, 0, 0, 0, 128, 8, 1536},
+    {QWEN3MOE, "tiny", "tiny Qwen3 with experts", 2, 256, 256, 4, 2, 128, 393, 2048, false, 1e-6f,
+     1e6f, ROPE_NONE, 1, 0, 0, 0, 7, 3, 256},
+    {QWEN3MOE, "tiny-narrow", "tiny Qwen3 with experts", 2, 128, 128, 4, 2, 64, 393, 2048, false,
+     1e-6f, 1e6f, ROPE_NONE, 1, 0, 0, 0, 7, 3, 96},
 };
+/* clang-format on */
 
 enum { N_SHAPES = sizeof shapes / sizeof *shapes };
 
 const char *synth_arch_name(synth_arch a)
 {
-    static const char *const names[] = {"llama", "qwen2", "qwen3", "gemma3"};
+    static const char *const names[] = {"llama", "qwen2", "qwen3", "gemma3", "qwen3moe"};
     return names[a];
 }
 
 const char *ts_synth_archs(void)
 {
-    return "llama|qwen2|qwen3|gemma3";
+    return "llama|qwen2|qwen3|gemma3|qwen3moe";
 }
 
 const char *ts_synth_presets(void)
 {
-    return "tiny|1b|8b";
+    return "tiny|1b|8b|30b-a3b|235b-a22b";
 }
 
 static ts_status set_rope(synth_shape *s, const char *kind, ts_error *err)
@@ -103,9 +114,10 @@ ts_status synth_shape_find(synth_shape *out, const ts_synth_options *opt, const 
         return opt->rope_scaling ? set_rope(out, opt->rope_scaling, err) : TS_OK;
     }
     if (!arch_known)
-        return ts_fail(err, TS_BAD_ARG,
-                       "architecture '%s' is not one of llama, qwen2, qwen3, gemma3", opt->arch);
-    return ts_fail(err, TS_BAD_ARG, "preset '%s' is not one of tiny, 1b, 8b", opt->preset);
+        return ts_fail(err, TS_BAD_ARG, "architecture '%s' is not one of %s", opt->arch,
+                       ts_synth_archs());
+    return ts_fail(err, TS_BAD_ARG, "architecture '%s' has no preset '%s'; presets are %s",
+                   opt->arch, opt->preset, ts_synth_presets());
 }
 
 /* --- mixes -------------------------------------------------------------- */
@@ -275,6 +287,8 @@ ts_type synth_mix_type(const synth_mix *mix, bool pure, const synth_shape *s, sy
                        int layer, int64_t k)
 {
     ts_type t = mix->base;
+    if (role == ROLE_ROUTER) /* never quantised */
+        return TS_TYPE_F32;
     if (pure)
         return fitting(t, k);
     if (role == ROLE_OUTPUT || (role == ROLE_EMBD && (s->tied || t == TS_TYPE_MXFP4)))

@@ -110,4 +110,4 @@ static void build(ts_builder *b, const ts_model *m)
     ts_build_logits(b, x);
 }
 
-const ts_arch ts_arch_gemma3 = {"gemma3", load, build};
+const ts_arch ts_arch_gemma3 = {.name = "gemma3", .load = load, .build = build};

@@ -1,4 +1,5 @@
-/* arch_llama.c - Llama 2, 3.x, Mistral, SmolLM2 and kin (arXiv:2302.13971, arXiv:2407.21783).
+/* arch_llama.c - Llama 2, 3.x, Mistral, SmolLM2 and kin (arXiv:2302.13971, arXiv:2407.21783);
+ * Mixtral, with experts in place of each feed-forward (arXiv:2401.04088).
  *
  * Pre-norm blocks, grouped-query attention with RoPE, SwiGLU. Llama turns adjacent pairs and has no
  * biases and no norms over heads; the kin that share this forward pass have them. */
@@ -9,8 +10,19 @@ static void load(ts_loader *ld, ts_model *m)
     ts_load_common(ld);
     ts_load_rope(ld, &m->rope, false);
     ts_load_ends(ld);
-    for (int64_t i = 0; i < m->hp.n_layer && !ld->status; i++)
-        ts_load_block(ld, i);
+    static const int64_t none = 0;
+    const bool experts = ts_load_int(ld, "expert_count", 0, INT32_MAX, &none) > 0;
+    if (experts)
+        ts_load_moe(ld);
+    m->hp.moe.renorm = experts;
+    for (int64_t i = 0; i < m->hp.n_layer && !ld->status; i++) {
+        if (!experts) {
+            ts_load_block(ld, i);
+            continue;
+        }
+        ts_load_attention(ld, i);
+        ts_load_experts(ld, i);
+    }
 }
 
 void ts_build_llama(ts_builder *b, const ts_model *m)
@@ -46,8 +58,12 @@ void ts_build_llama(ts_builder *b, const ts_model *m)
         ts_build_bias(b, x, L->bo);
 
         xn = ts_build_buf(b, "xn", d);
-        ts_buf g = ts_build_buf(b, "gate", hp->n_ff), u = ts_build_buf(b, "up", hp->n_ff);
         ts_build_norm(b, xn, x, L->ffn_norm);
+        if (L->router) {
+            ts_build_experts(b, x, xn, L, TS_OP_SILU);
+            continue;
+        }
+        ts_buf g = ts_build_buf(b, "gate", hp->n_ff), u = ts_build_buf(b, "up", hp->n_ff);
         ts_build_glu(b, TS_OP_SILU, g, u, xn, L->gate, L->up, L->b_gate, L->b_up); /* [m][ff] */
         ts_build_matmul_add(b, x, g, L->down);                                     /* [m][d] */
         ts_build_bias(b, x, L->b_down);
@@ -55,4 +71,5 @@ void ts_build_llama(ts_builder *b, const ts_model *m)
     ts_build_logits(b, x);
 }
 
-const ts_arch ts_arch_llama = {"llama", load, ts_build_llama};
+const ts_arch ts_arch_llama = {
+    .name = "llama", .load = load, .build = ts_build_llama, .experts = true};

@@ -12,4 +12,4 @@ static void load(ts_loader *ld, ts_model *m)
         ts_load_block(ld, i);
 }
 
-const ts_arch ts_arch_qwen2 = {"qwen2", load, ts_build_llama};
+const ts_arch ts_arch_qwen2 = {.name = "qwen2", .load = load, .build = ts_build_llama};

@@ -16,4 +16,4 @@ static void load(ts_loader *ld, ts_model *m)
     }
 }
 
-const ts_arch ts_arch_qwen3 = {"qwen3", load, ts_build_llama};
+const ts_arch ts_arch_qwen3 = {.name = "qwen3", .load = load, .build = ts_build_llama};

@@ -11,7 +11,7 @@
 #include "gguf/show.h"
 
 static const ts_arch *const archs[] = {&ts_arch_llama, &ts_arch_qwen2, &ts_arch_qwen3,
-                                       &ts_arch_gemma3};
+                                       &ts_arch_gemma3, &ts_arch_qwen3moe};
 #define N_ARCHS (sizeof archs / sizeof archs[0])
 
 /* Bounds far above any real model; they keep every product of two of them inside 64 bits. */
@@ -119,14 +119,18 @@ static void shape_text(const ts_tensor *t, char *buf, size_t n)
         at += (size_t)snprintf(buf + at, n - at, "%s%lld", i ? " x " : "", (long long)t->ne[i]);
 }
 
-/* ne is [k, n] for a matrix, [n] for a vector; GGUF writes the contiguous dimension first. */
-static bool check_shape(ts_loader *ld, const ts_tensor *t, int64_t ne0, int64_t ne1)
+/* ne is [k, n, e] for a stack, [k, n] for a matrix, [n] for a vector; GGUF writes the contiguous
+ * dimension first. */
+static bool check_shape(ts_loader *ld, const ts_tensor *t, int64_t ne0, int64_t ne1, int64_t ne2)
 {
-    if (t->ne[0] == ne0 && t->ne[1] == ne1 && t->ne[2] == 1 && t->ne[3] == 1)
+    if (t->ne[0] == ne0 && t->ne[1] == ne1 && t->ne[2] == ne2 && t->ne[3] == 1)
         return true;
-    char got[96], want[48];
+    char got[96], want[72];
     shape_text(t, got, sizeof got);
-    if (ne1 == 1)
+    if (ne2 != 1)
+        snprintf(want, sizeof want, "%lld x %lld x %lld", (long long)ne0, (long long)ne1,
+                 (long long)ne2);
+    else if (ne1 == 1)
         snprintf(want, sizeof want, "%lld", (long long)ne0);
     else
         snprintf(want, sizeof want, "%lld x %lld", (long long)ne0, (long long)ne1);
@@ -143,7 +147,7 @@ static ts_weight *load_mat(ts_loader *ld, bool required, int64_t n, int64_t k, c
     char name[128];
     vsnprintf(name, sizeof name, fmt, ap);
     const ts_tensor *t = find_tensor(ld, required, name);
-    if (!t || !check_shape(ld, t, k, n))
+    if (!t || !check_shape(ld, t, k, n, 1))
         return NULL;
     /* The array has a place for every tensor of the file and each is asked for at most twice (the
      * tied embedding): handles never move. */
@@ -151,7 +155,7 @@ static ts_weight *load_mat(ts_loader *ld, bool required, int64_t n, int64_t k, c
         if (ld->m->weights[i].source == t)
             return &ld->m->weights[i];
     ts_weight *w = &ld->m->weights[ld->m->n_weights++];
-    *w = (ts_weight){.source = t, .n = n, .k = k};
+    *w = (ts_weight){.source = t, .n = n, .k = k, .e = 1, .used = 1};
     return w;
 }
 
@@ -196,7 +200,7 @@ static float *load_vec(ts_loader *ld, bool required, int64_t n, const char *fmt,
     char name[128];
     vsnprintf(name, sizeof name, fmt, ap);
     const ts_tensor *t = find_tensor(ld, required, name);
-    if (!t || !check_shape(ld, t, n, 1))
+    if (!t || !check_shape(ld, t, n, 1, 1))
         return NULL;
     float *v = new_vector(ld, n, t);
     if (v)
@@ -258,7 +262,7 @@ void ts_load_common(ts_loader *ld)
 
     int64_t experts = 0;
     experts = ts_load_int(ld, "expert_count", 0, MAX_DIM, &experts);
-    if (!ld->status && experts)
+    if (!ld->status && experts && !ld->m->arch->experts)
         ts_load_fail(ld, TS_UNSUPPORTED,
                      "the model is a mixture of %lld experts; architecture '%s' is supported "
                      "without experts only",
@@ -268,6 +272,94 @@ void ts_load_common(ts_loader *ld)
     ld->m->layers = ts_calloc((size_t)hp->n_layer, sizeof *ld->m->layers);
     if (!ld->m->layers)
         ts_load_fail(ld, TS_NO_MEMORY, "no memory for %lld layers", (long long)hp->n_layer);
+}
+
+/* --- experts -------------------------------------------------------------- */
+
+void ts_load_moe(ts_loader *ld)
+{
+    const ts_hparams *hp = &ld->m->hp;
+    ts_moe *e = &ld->m->hp.moe;
+    *e = (ts_moe){.scale = 1, .n_group = 1, .n_group_used = 1};
+    e->n_expert = ts_load_int(ld, "expert_count", 1, TS_MAX_EXPERTS, NULL);
+    e->n_used = ts_load_int(ld, "expert_used_count", 1, TS_MAX_EXPERTS, NULL);
+    e->n_ff = ts_load_int(ld, "expert_feed_forward_length", 1, MAX_DIM, &hp->n_ff);
+    if (!ld->status && e->n_used > e->n_expert)
+        ts_load_fail(ld, TS_BAD_FILE, "a token uses %lld experts and there are %lld",
+                     (long long)e->n_used, (long long)e->n_expert);
+}
+
+static ts_weight *stack(ts_loader *ld, const ts_tensor *t, int64_t n, int64_t k)
+{
+    ts_weight *w = &ld->m->weights[ld->m->n_weights++];
+    const ts_moe *e = &ld->m->hp.moe;
+    *w = (ts_weight){.source = t, .n = n, .k = k, .e = e->n_expert, .used = e->n_used};
+    return w;
+}
+
+/* A stack out of a tensor for each expert, as files of the first Mixtral models have them. Room for
+ * pointers to all tensors of the file was made with the first. */
+static ts_weight *gather_stack(ts_loader *ld, int64_t i, const char *what, int64_t n, int64_t k)
+{
+    ts_model *m = ld->m;
+    const ts_tensor **parts = m->parts ? m->parts + m->n_parts : NULL;
+    if (!parts) {
+        parts = m->parts = ts_calloc(ts_gguf_n_tensors(m->g), sizeof *m->parts);
+        if (!parts) {
+            ts_load_fail(ld, TS_NO_MEMORY, "no memory for %zu tensor handles",
+                         ts_gguf_n_tensors(m->g));
+            return NULL;
+        }
+    }
+    for (int64_t x = 0; x < m->hp.moe.n_expert; x++) {
+        char name[128];
+        snprintf(name, sizeof name, "blk.%d.ffn_%s.%d.weight", (int)i, what, (int)x);
+        const ts_tensor *t = find_tensor(ld, true, name);
+        if (!t || !check_shape(ld, t, k, n, 1))
+            return NULL;
+        if (x && t->type != parts[0]->type) {
+            ts_load_fail(
+                ld, TS_UNSUPPORTED,
+                "tensor '%s' is %s and the first expert's is %s: experts of one layer must "
+                "have one type",
+                name, ts_type_get(t->type)->name, ts_type_get(parts[0]->type)->name);
+            return NULL;
+        }
+        parts[x] = t;
+    }
+    m->n_parts += (size_t)m->hp.moe.n_expert;
+    ts_weight *w = stack(ld, parts[0], n, k);
+    w->parts = parts;
+    return w;
+}
+
+/* blk.i.ffn_WHAT_exps.weight, [E][n][k]. */
+static ts_weight *load_stack(ts_loader *ld, int64_t i, const char *what, int64_t n, int64_t k)
+{
+    if (ld->status)
+        return NULL;
+    char name[128], first[128];
+    snprintf(name, sizeof name, "blk.%d.ffn_%s_exps.weight", (int)i, what);
+    snprintf(first, sizeof first, "blk.%d.ffn_%s.0.weight", (int)i, what);
+    if (!ts_gguf_tensor(ld->m->g, name) && ts_gguf_tensor(ld->m->g, first))
+        return gather_stack(ld, i, what, n, k);
+    const ts_tensor *t = find_tensor(ld, true, name);
+    if (!t || !check_shape(ld, t, k, n, ld->m->hp.moe.n_expert))
+        return NULL;
+    return stack(ld, t, n, k);
+}
+
+void ts_load_experts(ts_loader *ld, int64_t i)
+{
+    const ts_hparams *hp = &ld->m->hp;
+    const ts_moe *e = &hp->moe;
+    if (ld->status)
+        return;
+    ts_layer *l = &ld->m->layers[i];
+    l->router = ts_load_mat(ld, e->n_expert, hp->n_embd, "blk.%d.ffn_gate_inp.weight", (int)i);
+    l->gate_exps = load_stack(ld, i, "gate", e->n_ff, hp->n_embd);
+    l->up_exps = load_stack(ld, i, "up", e->n_ff, hp->n_embd);
+    l->down_exps = load_stack(ld, i, "down", hp->n_embd, e->n_ff);
 }
 
 /* n_rot and the unscaled frequencies base^(-2i/n_rot) of RoFormer. */
@@ -375,7 +467,7 @@ void ts_load_ends(ts_loader *ld)
         m->output = m->token_embd;
 }
 
-void ts_load_block(ts_loader *ld, int64_t i)
+void ts_load_attention(ts_loader *ld, int64_t i)
 {
     if (ld->status)
         return;
@@ -393,13 +485,24 @@ void ts_load_block(ts_loader *ld, int64_t i)
     l->bv = ts_load_vec_opt(ld, kv, "blk.%d.attn_v.bias", b);
     l->bo = ts_load_vec_opt(ld, d, "blk.%d.attn_output.bias", b);
     l->ffn_norm = ts_load_vec(ld, d, "blk.%d.ffn_norm.weight", b);
+    l->rope = &ld->m->rope;
+}
+
+void ts_load_block(ts_loader *ld, int64_t i)
+{
+    const ts_hparams *hp = &ld->m->hp;
+    ts_load_attention(ld, i);
+    if (ld->status)
+        return;
+    ts_layer *l = &ld->m->layers[i];
+    int64_t d = hp->n_embd;
+    int b = (int)i;
     l->gate = ts_load_mat(ld, hp->n_ff, d, "blk.%d.ffn_gate.weight", b);
     l->up = ts_load_mat(ld, hp->n_ff, d, "blk.%d.ffn_up.weight", b);
     l->down = ts_load_mat(ld, d, hp->n_ff, "blk.%d.ffn_down.weight", b);
     l->b_gate = ts_load_vec_opt(ld, hp->n_ff, "blk.%d.ffn_gate.bias", b);
     l->b_up = ts_load_vec_opt(ld, hp->n_ff, "blk.%d.ffn_up.bias", b);
     l->b_down = ts_load_vec_opt(ld, d, "blk.%d.ffn_down.bias", b);
-    l->rope = &ld->m->rope;
 }
 
 /* --- open, close, describe ------------------------------------------------ */
@@ -502,6 +605,7 @@ void ts_model_close(ts_model *m)
         free(m->vectors[i].v);
     free(m->vectors);
     free(m->weights);
+    free(m->parts);
     free(m->layers);
     free(m);
 }

@@ -10,12 +10,19 @@
 #include "base/log.h"
 #include "cpu/kset.h"
 #include "gguf/gguf.h"
+#include "model/moe.h"
 
-/* A weight matrix W[n][k]. Its source is always readable; the plan decides how it is computed.
- * Only the kernels of `kset` read `data`: no other code takes a packed weight. */
+/* A weight matrix W[n][k], or a stack of them, W[e][n][k]. Its source is always readable; the plan
+ * decides how it is computed. Only the kernels of `kset` read `data`: no other code takes a packed
+ * weight. */
 typedef struct ts_weight {
     const ts_tensor *source;
+    /* Of a stack whose matrices are tensors of their own: these, [e], of which source is the first;
+     * else NULL. */
+    const ts_tensor *const *parts;
     int64_t n, k;
+    int64_t e;    /* matrices; 1 unless it is a stack                        */
+    int64_t used; /* of them by one token                                    */
     /* written by the plan and the load */
     int device;          /* of the plan's devices; 0 is the CPU               */
     const ts_kset *kset; /* NULL: only rows are looked up, in the source      */
@@ -24,6 +31,32 @@ typedef struct ts_weight {
     const void *data;    /* packed (or source); NULL until loaded             */
     char reason[96];
 } ts_weight;
+
+/* Bytes of a weight: in its source, packed by its kernel set, and of them those that one token
+ * reads where it is. */
+static inline size_t ts_weight_source(const ts_weight *w)
+{
+    return w->parts ? (size_t)w->e * w->source->size : w->source->size;
+}
+
+static inline size_t ts_weight_packed(const ts_weight *w)
+{
+    return w->e > 1 ? ts_kset_stack_bytes(w->kset, w->e, w->n, w->k)
+                    : w->kset->packed_bytes(w->n, w->k);
+}
+
+static inline size_t ts_weight_step(const ts_weight *w)
+{
+    return w->bytes / (size_t)w->e * (size_t)w->used;
+}
+
+/* Matrix i as the file has it. */
+static inline const void *ts_weight_matrix(const ts_weight *w, int64_t i)
+{
+    if (w->parts)
+        return w->parts[i]->data;
+    return (const uint8_t *)w->source->data + (size_t)i * (w->source->size / (size_t)w->e);
+}
 
 /* A norm, a bias, or frequencies, as floats. */
 typedef struct ts_vector {
@@ -46,6 +79,7 @@ typedef struct ts_hparams {
     float attn_scale;    /* multiplies q.k                                     */
     float logit_softcap; /* > 0: logits = cap * tanh(logits / cap)             */
     int64_t window;      /* positions a sliding layer sees; 0 = no such layers */
+    ts_moe moe;
 } ts_hparams;
 
 /* One block. Absent parts are NULL. Vectors are float copies, shapes at the right. */
@@ -59,6 +93,12 @@ typedef struct ts_layer {
     ts_weight *gate, *up, *down;   /* [ff][d] twice, [d][ff] */
     float *b_gate, *b_up, *b_down; /* [ff], [ff], [d] */
     float *ffn_post_norm;          /* [d]        */
+    /* A mixture of experts instead of, or (shared ones) in gate, up and down. E = n_expert, ffe its
+     * n_ff. */
+    ts_weight *router;                          /* [E][d]     */
+    float *choice_bias;                         /* [E], for choosing only */
+    ts_weight *gate_exps, *up_exps, *down_exps; /* [E][ffe][d] twice, [E][d][ffe] */
+    float *shared_gate;                         /* [d]: gate, up and down weigh sigmoid(x . this) */
     const ts_rope *rope;
     int64_t window; /* 0 = sees all positions */
     /* written by the plan */
@@ -79,6 +119,7 @@ typedef struct ts_arch {
     const char *name; /* general.architecture */
     void (*load)(ts_loader *ld, ts_model *m);
     void (*build)(ts_builder *b, const ts_model *m);
+    bool experts; /* it may be a mixture of experts */
 } ts_arch;
 
 struct ts_model {
@@ -94,6 +135,8 @@ struct ts_model {
     size_t n_weights;
     ts_vector *vectors; /* [n_vectors], everything float the model owns      */
     size_t n_vectors;
+    const ts_tensor **parts; /* [n_parts] what weights' parts point into             */
+    size_t n_parts;
     int64_t n_params; /* elements of all tensors of the file               */
     uint64_t tensor_bytes;
 };
@@ -136,6 +179,12 @@ void ts_load_rope(ts_loader *ld, ts_rope *r, bool neox);
 /* The same with a base of its own and no scaling. */
 void ts_load_rope_plain(ts_loader *ld, ts_rope *r, bool neox, double base);
 
+/* The experts' hyperparameters: hp->moe with softmax, no groups and a scale of 1. */
+void ts_load_moe(ts_loader *ld);
+
+/* router, gate_exps, up_exps and down_exps of layer i: stacks, or a tensor an expert. */
+void ts_load_experts(ts_loader *ld, int64_t i);
+
 /* Tensors by printf-style name. The shape must be [n][k] (or [n]); _opt gives NULL when absent. */
 ts_weight *ts_load_mat(ts_loader *ld, int64_t n, int64_t k, const char *fmt, ...) TS_PRINTF(4, 5);
 ts_weight *ts_load_mat_opt(ts_loader *ld, int64_t n, int64_t k, const char *fmt, ...)
@@ -146,9 +195,11 @@ float *ts_load_vec_opt(ts_loader *ld, int64_t n, const char *fmt, ...) TS_PRINTF
 /* token_embd, output_norm, output (or the tied embedding). */
 void ts_load_ends(ts_loader *ld);
 
-/* attn_norm, q, k, v, o, ffn_norm, gate, up, down of layer i, with the biases that are there. */
+/* attn_norm, q, k, v, o, ffn_norm of layer i, with the biases that are there. */
+void ts_load_attention(ts_loader *ld, int64_t i);
+/* ... and gate, up, down. */
 void ts_load_block(ts_loader *ld, int64_t i);
 
-extern const ts_arch ts_arch_llama, ts_arch_qwen2, ts_arch_qwen3, ts_arch_gemma3;
+extern const ts_arch ts_arch_llama, ts_arch_qwen2, ts_arch_qwen3, ts_arch_gemma3, ts_arch_qwen3moe;
 
 #endif

@@ -6,6 +6,7 @@
 
 #include "base/cpu.h"
 #include "cpu/ops.h"
+#include "cpu/route.h"
 #include "plan/speed.h"
 
 #define DEFAULT_CTX    4096
@@ -52,7 +53,7 @@ static void place_weights(ts_plan *p, ts_model *m)
             d->kind ? d->kind->kset(w->source->type) : ts_kset_get(w->source->type, d->isa);
         bool looked_up = w == m->token_embd && w != m->output;
         w->kset = looked_up ? NULL : ks;
-        w->bytes = w->source->size;
+        w->bytes = ts_weight_source(w);
         if (looked_up) {
             snprintf(w->reason, sizeof w->reason, "rows are looked up in the mapped file");
             d->source = sat_add(d->source, w->bytes);
@@ -70,12 +71,12 @@ static void place_weights(ts_plan *p, ts_model *m)
         if (w->device || ks->packed_bytes) {
             w->offset = d->packed;
             if (!w->device)
-                w->bytes = ks->packed_bytes(w->n, w->k);
+                w->bytes = ts_weight_packed(w);
             d->packed = sat_add(d->packed, aligned_to(w->bytes, w->device ? ACCEL_ALIGN : ALIGN));
         } else {
             d->source = sat_add(d->source, w->bytes);
         }
-        d->step_weights = sat_add(d->step_weights, w->bytes);
+        d->step_weights = sat_add(d->step_weights, ts_weight_step(w));
     }
 }
 
@@ -88,9 +89,17 @@ size_t ts_plan_buffer_bytes(const ts_plan *p, ts_buf i)
 {
     const ts_buffer *b = &p->steps.bufs[i];
     int64_t rows = i == p->steps.logits ? p->n_logits : domain_rows(p, b->domain);
+    if (b->prep && b->pairs) {
+        const ts_moe *e = &p->moe;
+        const size_t pairs = sat_mul((size_t)rows, (size_t)e->n_used);
+        const size_t most = pairs < (size_t)e->n_expert ? pairs : (size_t)e->n_expert;
+        return sat_add(sat_mul((size_t)rows, ts_pairs_single(b->prep, b->k)),
+                       sat_mul(pairs / 16 + most + 1, ts_pairs_sixteen(b->prep, b->k)));
+    }
     if (b->prep)
         return aligned(b->prep->bytes(rows, b->k));
-    return aligned(sat_mul(sat_mul((size_t)rows, (size_t)b->width), sizeof(float)));
+    return aligned(
+        sat_mul(sat_add(sat_mul((size_t)rows, (size_t)b->width), (size_t)b->fixed), sizeof(float)));
 }
 
 size_t ts_plan_cpu_kv(const ts_plan *p, int device, const ts_model *m)
@@ -109,6 +118,8 @@ size_t ts_plan_cpu_work(ts_plan *p, int device, const ts_model *m)
     d->scratch = aligned(ts_ops_get(d->isa)->attend_scratch(group, hp->head_dim));
     if (d->isa == TS_ISA_AMX && d->scratch < TS_MUL_SCRATCH)
         d->scratch = TS_MUL_SCRATCH;
+    if (hp->moe.n_expert && d->scratch < TS_GATHER_SCRATCH)
+        d->scratch = TS_GATHER_SCRATCH;
     size_t segments = (size_t)((p->n_ctx + TS_ATTEND_SEGMENT - 1) / TS_ATTEND_SEGMENT);
     size_t rows = sat_mul(TS_SPLIT_TOKENS, (size_t)hp->n_head);
     d->parts =
@@ -195,6 +206,7 @@ static ts_status take_options(ts_plan *p, const ts_model *m, const ts_plan_optio
         (s = check_option(o->n_logits, 65536, "the number of rows of logits", err)))
         return s;
     int n_cpus = ts_cpu_get()->n_cpus;
+    p->moe = m->hp.moe;
     p->isa = o->isa;
     p->int8_prefill = o->int8_prefill;
     p->step_by_step = o->step_by_step;

@@ -69,11 +69,16 @@ typedef struct ts_plan {
     int64_t n_ctx;                      /* positions of a session's KV cache          */
     int64_t n_ubatch;                   /* tokens computed together                   */
     int64_t n_logits;                   /* rows of logits one eval can return         */
+    ts_moe moe;                         /* the model's                              */
     ts_stream stream;
     bool step_by_step; /* every step is run by itself and looked at: none is made part of another */
     bool int8_prefill; /* micro-batches of TS_PREFILL_ROWS or more use 8-bit activations */
     ts_steps steps;
 } ts_plan;
+
+/* Floats of 16 rows of which activations of experts are prepared, a piece along k at a time. */
+#define TS_GATHER_K       512
+#define TS_GATHER_SCRATCH ((size_t)16 * TS_GATHER_K * sizeof(float))
 
 /* Which of a kernel set's two precisions a step over m rows uses. */
 static inline bool ts_plan_int8(const ts_plan *p, int64_t m)
@@ -110,7 +115,7 @@ static inline int64_t ts_plan_kv_index(const ts_plan *p, int device, const ts_la
 }
 
 /* The weights of a layer: writes at most TS_LAYER_WEIGHTS, returns how many. */
-#define TS_LAYER_WEIGHTS 8
+#define TS_LAYER_WEIGHTS 16
 int ts_layer_weights(const ts_layer *l, ts_weight *out[TS_LAYER_WEIGHTS]);
 
 /* Finds what can be streamed, appends the second list of steps and writes p->stream, with the least

@@ -53,8 +53,8 @@ static segment segment_at(const ts_plan *p, size_t first)
             g.hi = st->layer;
         if (g.lo < 0)
             g.lo = st->layer;
-        if (st->op == TS_OP_MATMUL || st->op == TS_OP_GLU)
-            g.bytes += st->w->bytes + (st->w2 ? st->w2->bytes : 0);
+        if (st->op == TS_OP_MATMUL || st->op == TS_OP_GLU || st->op == TS_OP_EXPERTS)
+            g.bytes += ts_weight_step(st->w) + (st->w2 ? ts_weight_step(st->w2) : 0);
     }
     return g;
 }
@@ -152,7 +152,9 @@ void ts_plan_text(const ts_plan *p, const ts_model *m, const ts_probe *r, ts_sb 
     for (size_t i = 0; i < m->n_weights; i++) {
         const ts_weight *w = &m->weights[i];
         char shape[48];
-        snprintf(shape, sizeof shape, "%lld x %lld", (long long)w->n, (long long)w->k);
+        const int at = w->e > 1 ? snprintf(shape, sizeof shape, "%lld x ", (long long)w->e) : 0;
+        snprintf(shape + at, sizeof shape - (size_t)at, "%lld x %lld", (long long)w->n,
+                 (long long)w->k);
         ts_sb_printf(out, "%-28s %-6s %15s %-6s %-6s %-10s %10.2f  %s\n", w->source->name,
                      ts_type_get(w->source->type)->name, shape, p->dev[w->device].name,
                      kset_name(p, w), layout_name(w), mib(w->bytes), w->reason);

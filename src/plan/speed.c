@@ -101,7 +101,8 @@ static ts_stream_rates stream_rates(const ts_plan *p, const ts_model *m, const t
         ts_weight *w[TS_LAYER_WEIGHTS];
         const int n = m->layers[l].streamed ? ts_layer_weights(&m->layers[l], w) : 0;
         for (int i = 0; i < n; i++) {
-            const double flops = 2.0 * (double)tokens * (double)w[i]->n * (double)w[i]->k;
+            const double flops =
+                2.0 * (double)(tokens * w[i]->used) * (double)w[i]->n * (double)w[i]->k;
             if (w[i]->device != 0)
                 continue;
             out.cpu[0] += flops / cpu_rate(p, w[i], r) / (double)p->stream.n_layers;
@@ -132,7 +133,7 @@ static double prefill(const ts_plan *p, const ts_model *m, const ts_probe *cpu)
                                               : cpu->read * DECODE_SHARE);
             continue;
         }
-        const double flops = 2.0 * (double)w->n * (double)w->k * (double)n;
+        const double flops = 2.0 * (double)w->n * (double)w->k * (double)(n * w->used);
         seconds += flops / (w->device ? ts_speed_flops(&p->dev[w->device]) * GPU_PREFILL_SHARE
                                       : cpu_rate(p, w, cpu));
     }

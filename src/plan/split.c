@@ -28,7 +28,8 @@ static int accel_of(const ts_split *s, int64_t i, int64_t n)
 
 int ts_layer_weights(const ts_layer *l, ts_weight *out[TS_LAYER_WEIGHTS])
 {
-    ts_weight *const w[] = {l->wq, l->wk, l->wv, l->wo, l->gate, l->up, l->down};
+    ts_weight *const w[] = {l->wq,   l->wk,     l->wv,        l->wo,      l->gate,     l->up,
+                            l->down, l->router, l->gate_exps, l->up_exps, l->down_exps};
     int n = 0;
     for (size_t i = 0; i < sizeof w / sizeof *w; i++)
         if (w[i])
@@ -145,6 +146,11 @@ ts_status ts_split_place(const ts_split *s, ts_placing what, ts_model *m, ts_err
     ts_status st = take_patterns(s, m, err);
     if (st)
         return st;
+    for (size_t i = 0; i < m->n_weights; i++) {
+        ts_weight *w = &m->weights[i];
+        if (w->e > 1 && w->device && !s->accels[w->device - 1].kind->experts)
+            w->device = 0;
+    }
     if (m->token_embd != m->output) /* its rows are looked up in the file */
         m->token_embd->device = 0;
     int64_t count[TS_MAX_DEVICES] = {0};

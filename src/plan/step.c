@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "cpu/route.h"
 
 #define MAX_BUFS 64
 
@@ -27,8 +28,9 @@ struct ts_builder {
 };
 
 static const char *const op_names[TS_OP_COUNT] = {
-    "embed", "angles", "norm", "prep", "matmul", "glu",    "bias",    "rope",
-    "store", "attend", "add",  "silu", "gelu",   "select", "softcap", "copy",
+    "embed",   "angles", "norm",   "prep",   "matmul",  "glu",     "bias",
+    "rope",    "store",  "attend", "add",    "silu",    "gelu",    "select",
+    "softcap", "route",  "group",  "gather", "experts", "combine", "copy",
 };
 
 const char *ts_op_name(ts_op op)
@@ -43,7 +45,7 @@ static ts_buf new_buf(ts_builder *b, ts_buffer buf)
     ts_steps *s = b->s;
     for (size_t i = 0; i < s->n_bufs; i++)
         if (strcmp(s->bufs[i].name, buf.name) == 0 && s->bufs[i].domain == buf.domain &&
-            s->bufs[i].prep == buf.prep) {
+            s->bufs[i].prep == buf.prep && s->bufs[i].pairs == buf.pairs) {
             if (buf.k > s->bufs[i].k)
                 s->bufs[i].k = buf.k;
             if (buf.width > s->bufs[i].width)
@@ -67,7 +69,8 @@ ts_buf ts_build_buf(ts_builder *b, const char *name, int64_t width)
 /* What a step does to a buffer. The KV cache counts as buffer MAX_BUFS. */
 static bool reads(const ts_step *s, ts_buf x)
 {
-    return s->a == x || (s->b == x && s->op != TS_OP_GLU) ||
+    const bool second = s->op == TS_OP_GLU || s->op == TS_OP_EXPERTS; /* b is written */
+    return s->a == x || s->c == x || (s->b == x && !second) ||
            (s->like == x && s->op != TS_OP_PREP) || (x == MAX_BUFS && s->op == TS_OP_ATTEND) ||
            (s->op == TS_OP_ROPE && s->dst == x);
 }
@@ -75,7 +78,7 @@ static bool reads(const ts_step *s, ts_buf x)
 static bool writes(const ts_step *s, ts_buf x)
 {
     return s->dst == x || (x == MAX_BUFS && s->op == TS_OP_STORE) ||
-           (s->op == TS_OP_GLU && s->b == x);
+           ((s->op == TS_OP_GLU || s->op == TS_OP_EXPERTS) && s->b == x);
 }
 
 static void append(ts_builder *b, ts_step step)
@@ -118,6 +121,7 @@ static void bring(ts_builder *b, ts_buf x, int to)
                         .dst = x,
                         .a = x,
                         .b = TS_NO_BUF,
+                        .c = TS_NO_BUF,
                         .like = TS_NO_BUF,
                         .d = buf->width});
     buf->devices |= 1u << to;
@@ -137,6 +141,8 @@ static void push_on(ts_builder *b, int device, ts_step step)
     step.device = device;
     if (step.op != TS_OP_PREP && step.op != TS_OP_MATMUL && step.op != TS_OP_GLU)
         step.like = TS_NO_BUF;
+    if (step.op != TS_OP_GATHER && step.op != TS_OP_EXPERTS && step.op != TS_OP_COMBINE)
+        step.c = TS_NO_BUF;
     for (ts_buf x = 0; x < (ts_buf)s->n_bufs; x++)
         if (reads(&step, x))
             bring(b, x, device);
@@ -149,7 +155,8 @@ static void push_on(ts_builder *b, int device, ts_step step)
         b->version[x]++;
         b->by_row[x] = step.by_row;
         /* angles are the same wherever they are computed */
-        b->valid[x] = (step.op == TS_OP_ANGLES ? b->valid[x] : 0) | 1u << device;
+        const bool same = step.op == TS_OP_ANGLES || step.op == TS_OP_GROUP;
+        b->valid[x] = (same ? b->valid[x] : 0) | 1u << device;
     }
 }
 
@@ -389,6 +396,116 @@ void ts_build_glu(ts_builder *b, ts_op act, ts_buf dst, ts_buf second, ts_buf a,
                       .w = gate,
                       .w2 = up,
                       .kset = gate->kset});
+}
+
+/* --- experts -------------------------------------------------------------- */
+
+/* What GROUP makes of this layer's choice, on a device. */
+static ts_buf grouped(ts_builder *b, ts_buf chosen, int device)
+{
+    const ts_moe *e = &b->m->hp.moe;
+    ts_buf dst = new_buf(b, (ts_buffer){.name = "groups",
+                                        .domain = b->domain,
+                                        .width = ts_groups_row(e),
+                                        .fixed = ts_groups_fixed(e)});
+    if (!(b->valid[dst] >> device & 1))
+        push_on(
+            b, device,
+            (ts_step){.op = TS_OP_GROUP, .dst = dst, .a = chosen, .b = TS_NO_BUF, .d = e->n_used});
+    return dst;
+}
+
+/* Rows of a, each expert's together, as w's kernels read them. */
+static ts_buf gather(ts_builder *b, ts_buf a, ts_buf chosen, const ts_weight *w, bool of_pairs)
+{
+    const ts_prep *p = w->kset->prep;
+    ts_buf groups = grouped(b, chosen, w->device);
+    ts_buf dst = new_buf(b, (ts_buffer){.name = of_pairs ? "pairs" : "tokens",
+                                        .domain = b->domain,
+                                        .prep = p,
+                                        .k = w->k,
+                                        .pairs = true,
+                                        .of_pairs = of_pairs});
+    if (b->failed || prepared(b, dst, a, w->device))
+        return dst;
+    push_on(b, w->device,
+            (ts_step){.op = TS_OP_GATHER,
+                      .dst = dst,
+                      .a = a,
+                      .b = TS_NO_BUF,
+                      .c = groups,
+                      .of_pairs = of_pairs,
+                      .d = w->k,
+                      .kset = w->kset});
+    b->prep_of[dst] = a;
+    b->prep_version[dst] = b->version[a];
+    return dst;
+}
+
+/* second: TS_NO_BUF, or a buffer for the products of w2. */
+static void expert_products(ts_builder *b, ts_op act, ts_buf dst, ts_buf second, ts_buf a,
+                            ts_buf chosen, const ts_weight *w, const ts_weight *w2, bool of_pairs)
+{
+    ts_buf x = gather(b, a, chosen, w, of_pairs), groups = grouped(b, chosen, w->device);
+    push_on(b, w->device,
+            (ts_step){.op = TS_OP_EXPERTS,
+                      .act = act,
+                      .dst = dst,
+                      .a = x,
+                      .b = second,
+                      .c = groups,
+                      .d = w->n,
+                      .w = w,
+                      .w2 = w2,
+                      .kset = w->kset});
+}
+
+void ts_build_experts(ts_builder *b, ts_buf x, ts_buf xn, const ts_layer *l, ts_op act)
+{
+    const ts_moe *e = &b->m->hp.moe;
+    const int64_t d = b->m->hp.n_embd;
+    const int device = l->down_exps->device; /* where the sums are made */
+    ts_buf logits = ts_build_buf(b, "router", e->n_expert);
+    ts_buf chosen = ts_build_buf(b, "chosen", 2 * e->n_used);
+    ts_buf g = ts_build_buf(b, "experts", e->n_used * e->n_ff);
+    ts_buf u = ts_build_buf(b, "experts' up", e->n_used * e->n_ff);
+    ts_buf y = ts_build_buf(b, "experts' down", e->n_used * d);
+    if (b->failed)
+        return;
+    ts_build_matmul(b, logits, xn, l->router);
+    push_on(b, l->gate_exps->device,
+            (ts_step){.op = TS_OP_ROUTE,
+                      .by_row = true,
+                      .dst = chosen,
+                      .a = logits,
+                      .b = TS_NO_BUF,
+                      .d = 2 * e->n_used,
+                      .vec = l->choice_bias});
+    for (size_t i = 0; i < b->s->n_bufs; i++) /* the last layer's are of no use */
+        if (strcmp(b->s->bufs[i].name, "groups") == 0)
+            b->valid[i] = 0;
+    if (l->gate_exps->kset == l->up_exps->kset && l->gate_exps->device == l->up_exps->device) {
+        expert_products(b, act, g, u, xn, chosen, l->gate_exps, l->up_exps, false);
+    } else {
+        expert_products(b, act, g, TS_NO_BUF, xn, chosen, l->gate_exps, NULL, false);
+        expert_products(b, act, u, TS_NO_BUF, xn, chosen, l->up_exps, NULL, false);
+        push_on(b, l->gate_exps->device,
+                (ts_step){.op = act, .by_row = true, .dst = g, .a = g, .b = u, .d = width(b, g)});
+    }
+    expert_products(b, act, y, TS_NO_BUF, g, chosen, l->down_exps, NULL, true);
+    ts_buf groups = grouped(b, chosen, device);
+    const bool here = b->valid[x] >> device & 1;
+    ts_buf sum = here ? x : ts_build_buf(b, "experts' sum", d);
+    push_on(b, device,
+            (ts_step){.op = TS_OP_COMBINE,
+                      .by_row = true,
+                      .dst = sum,
+                      .a = y,
+                      .b = here ? x : TS_NO_BUF,
+                      .c = groups,
+                      .d = d});
+    if (!here)
+        ts_build_add(b, x, x, sum);
 }
 
 ts_buf ts_build_select(ts_builder *b, ts_buf x)

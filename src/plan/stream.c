@@ -41,7 +41,7 @@ static bool may_stream(const ts_plan *p, const ts_layer *l, const ts_accel_kind 
     for (int i = 0; i < n; i++) {
         if (w[i]->device != 0)
             continue;
-        if (!w[i]->kset || !kind->streams(w[i]->kset))
+        if (!w[i]->kset || w[i]->e > 1 || !kind->streams(w[i]->kset))
             return false;
         any = true;
     }

@@ -1,6 +1,6 @@
 """make_tiny.py - golden values of tiny synth models, from llama.cpp: tiny-*.golden.
 
-    python make_tiny.py path/to/tessera
+    python make_tiny.py path/to/tessera [NAME...]
 
 A tiny model has random weights, so its tokens are random ids and its continuation means nothing: what
 counts is that every number of every architecture's forward pass agrees.
@@ -33,6 +33,8 @@ MODELS = {
     "tiny-qwen2-q4_k_m": ("qwen2", "Q4_K_M", False, "default"),
     "tiny-qwen3-q5_1": ("qwen3", "Q5_1", False, "default"),
     "tiny-gemma3-q6_k": ("gemma3", "Q6_K", False, "default"),
+    "tiny-qwen3moe-f32": ("qwen3moe", "F32", True, "default"),
+    "tiny-qwen3moe-q4_k_m": ("qwen3moe", "Q4_K_M", False, "default"),
 }
 
 
@@ -84,6 +86,8 @@ def make(tessera, name, arch, kind, pure, rope, folder):
 def main():
     with tempfile.TemporaryDirectory() as folder:
         for name, options in MODELS.items():
+            if sys.argv[2:] and name not in sys.argv[2:]:
+                continue
             make(os.path.abspath(sys.argv[1]), name, *options, folder)
 
 

@@ -1,0 +1,139 @@
+/* route.c - see route.h. */
+#include "cpu/route.h"
+
+#include <math.h>
+
+/* The least that weights are divided by, of Qwen's and DeepSeek's code: the smallest normal half.
+ */
+#define LEAST_SUM 6.103515625e-5f
+
+static void softmax(float *p, const float *x, int64_t n)
+{
+    float max = -INFINITY, sum = 0;
+    for (int64_t i = 0; i < n; i++)
+        max = x[i] > max ? x[i] : max;
+    for (int64_t i = 0; i < n; i++)
+        sum += p[i] = expf(x[i] - max);
+    for (int64_t i = 0; i < n; i++)
+        p[i] /= sum;
+}
+
+/* The first of the largest. */
+static int64_t largest(const float *x, int64_t n)
+{
+    int64_t best = 0;
+    for (int64_t i = 1; i < n; i++)
+        if (x[i] > x[best])
+            best = i;
+    return best;
+}
+
+/* The sum of the two largest of n. */
+static float two_best(const float *x, int64_t n)
+{
+    float a = -INFINITY, b = -INFINITY;
+    for (int64_t i = 0; i < n; i++) {
+        if (x[i] > a) {
+            b = a;
+            a = x[i];
+        } else if (x[i] > b) {
+            b = x[i];
+        }
+    }
+    return n > 1 ? a + b : a;
+}
+
+/* Leaves the best groups; of the others nothing can be chosen. */
+static void limit_groups(const ts_moe *e, float *score)
+{
+    const int64_t n = e->n_expert / e->n_group;
+    float best[TS_MAX_EXPERTS];
+    bool stays[TS_MAX_EXPERTS] = {false};
+    for (int64_t g = 0; g < e->n_group; g++)
+        best[g] = two_best(score + g * n, n);
+    for (int64_t i = 0; i < e->n_group_used; i++) {
+        const int64_t g = largest(best, e->n_group);
+        stays[g] = true;
+        best[g] = -INFINITY;
+    }
+    for (int64_t i = 0; i < e->n_expert; i++)
+        score[i] = stays[i / n] ? score[i] : -INFINITY;
+}
+
+void ts_route(const ts_moe *e, const float *logits, const float *bias, int32_t *id, float *weight)
+{
+    float p[TS_MAX_EXPERTS], score[TS_MAX_EXPERTS];
+    const int64_t n = e->n_expert;
+    if (e->gating == TS_GATING_SOFTMAX)
+        softmax(p, logits, n);
+    for (int64_t i = 0; i < n && e->gating != TS_GATING_SOFTMAX; i++)
+        p[i] = e->gating == TS_GATING_SIGMOID ? 1 / (1 + expf(-logits[i])) : logits[i];
+    for (int64_t i = 0; i < n; i++)
+        score[i] = bias ? p[i] + bias[i] : p[i];
+    if (e->n_group_used < e->n_group)
+        limit_groups(e, score);
+    bool taken[TS_MAX_EXPERTS] = {false};
+    float sum = 0;
+    for (int64_t j = 0; j < e->n_used; j++) {
+        int64_t best = -1;
+        for (int64_t i = 0; i < n; i++)
+            if (!taken[i] && (best < 0 || score[i] > score[best]))
+                best = i;
+        taken[best] = true;
+        id[j] = (int32_t)best;
+        weight[j] = p[best];
+        sum += p[best];
+    }
+    if (e->gating == TS_GATING_CHOSEN)
+        softmax(weight, weight, e->n_used);
+    else if (e->renorm)
+        for (int64_t j = 0; j < e->n_used; j++)
+            weight[j] /= sum > LEAST_SUM ? sum : LEAST_SUM;
+    for (int64_t j = 0; j < e->n_used; j++)
+        weight[j] *= e->scale;
+}
+
+/* Experts with more than their share come first: what is left at the end is small. */
+static int32_t list_active(const ts_moe *e, const int32_t *count, int64_t pairs, ts_active *active)
+{
+    int32_t n = 0, first = 0;
+    for (int large = 1; large >= 0; large--)
+        for (int64_t x = 0; x < e->n_expert; x++) {
+            const bool is_large = count[x] * e->n_expert > pairs;
+            if (count[x] == 0 || is_large != large)
+                continue;
+            active[n++] = (ts_active){(int32_t)x, first, count[x]};
+            first += count[x];
+        }
+    return n;
+}
+
+void ts_group(const ts_moe *e, void *groups, const float *chosen, int64_t ld, int64_t m)
+{
+    const ts_groups g = ts_groups_at(groups, e, m);
+    int32_t count[TS_MAX_EXPERTS] = {0}, next[TS_MAX_EXPERTS];
+    for (int64_t t = 0; t < m; t++)
+        for (int64_t j = 0; j < e->n_used; j++) {
+            int32_t x;
+            memcpy(&x, &chosen[t * ld + j], sizeof x);
+            count[x]++;
+        }
+    *g.n_active = list_active(e, count, m * e->n_used, g.active);
+    for (int32_t i = 0; i < *g.n_active; i++)
+        next[g.active[i].expert] = g.active[i].first;
+    *g.n_single = 0;
+    for (int64_t t = 0; t < m; t++) {
+        bool alone = false;
+        for (int64_t j = 0; j < e->n_used; j++) {
+            const int64_t pair = t * e->n_used + j;
+            int32_t x;
+            memcpy(&x, &chosen[t * ld + j], sizeof x);
+            g.place[pair] = next[x]++;
+            g.pair[g.place[pair]] = (int32_t)pair;
+            g.weight[pair] = chosen[t * ld + e->n_used + j];
+            alone = alone || count[x] == 1;
+        }
+        if (alone)
+            g.single[(*g.n_single)++] = (int32_t)t;
+    }
+}

@@ -1,0 +1,294 @@
+/* cpu_experts.c - mixtures of experts on the CPU: each active expert's product is one of its own
+ * number of tokens, and the threads share all of them at once. */
+#include <string.h>
+
+#include "cpu/route.h"
+#include "exec/cpu.h"
+
+/* Tokens that are prepared together, and elements of a row that a thread prepares at least. */
+enum { TOKENS = 16, PART = 256 };
+
+/* Up to so many tokens, memory is what a product waits for. */
+enum { FEW = 4 };
+
+static const ts_moe *moe(const ts_state *s)
+{
+    return &s->d->m->hp.moe;
+}
+
+static int64_t width(const ts_state *s, ts_buf b)
+{
+    return s->d->plan->steps.bufs[b].width;
+}
+
+static float *row(const ts_state *s, ts_buf b, int64_t r)
+{
+    return (float *)s->bufs[b] + r * width(s, b);
+}
+
+static ts_groups groups_of(const ts_state *s, ts_buf b, int64_t m)
+{
+    return ts_groups_at(s->bufs[b], moe(s), m);
+}
+
+/* Experts have few tokens each: preparing 8-bit activations for tiles, which looks at all tokens
+ * first, isn't worth it. */
+static const ts_prep *prep_of(const ts_state *s, const ts_step *st, int64_t m)
+{
+    const ts_prep *eight = st->kset->prep_int8;
+    return ts_plan_int8(s->d->plan, m) && !eight->all_from ? eight : st->kset->prep;
+}
+
+void ts_cpu_route(ts_state *s, const ts_step *st, int64_t r0, int64_t r1)
+{
+    for (int64_t i = r0; i < r1; i++) {
+        float *to = row(s, st->dst, i);
+        int32_t id[TS_MAX_EXPERTS];
+        ts_route(moe(s), row(s, st->a, i), st->vec, id, to + moe(s)->n_used);
+        memcpy(to, id, (size_t)moe(s)->n_used * sizeof *id);
+    }
+}
+
+void ts_cpu_group(ts_state *s, const ts_step *st, int64_t m, int tid)
+{
+    if (tid == 0)
+        ts_group(moe(s), s->bufs[st->dst], row(s, st->a, 0), width(s, st->a), m);
+}
+
+/* --- activations ------------------------------------------------------------- */
+
+/* Elements k0..k1 of tokens t0..t1 of the n tokens whose rows are rows[pair[..] / used]. */
+static void gather_part(ts_state *s, const ts_step *st, const ts_prep *p, uint8_t *dst,
+                        const int32_t *pair, int64_t n, int64_t t0, int64_t t1, int64_t k0,
+                        int64_t k1, int tid)
+{
+    const int64_t used = moe(s)->n_used;
+    float *room = (float *)(s->scratch + (size_t)tid * s->scratch_bytes);
+    for (int64_t k = k0; k < k1; k += TS_GATHER_K) {
+        const int64_t end = k + TS_GATHER_K < k1 ? k + TS_GATHER_K : k1;
+        for (int64_t t = t0; t < t1; t++)
+            memcpy(room + (t - t0) * TS_GATHER_K, row(s, st->a, pair[t] / used) + k,
+                   (size_t)(end - k) * sizeof *room);
+        /* as if these were the rows of a whole matrix */
+        const uintptr_t x =
+            (uintptr_t)room - (uintptr_t)((t0 * TS_GATHER_K + k) * (int64_t)sizeof *room);
+        p->run(dst, (const float *)x, TS_GATHER_K, n, st->d, t0, t1, k, end);
+    }
+}
+
+/* What is prepared is cut into units: the tokens that are alone, then for each expert that has more
+ * sixteen at a time; each by parts along k where there are too few. */
+typedef struct units {
+    const ts_prep *p;
+    ts_groups g;
+    int64_t m, n_units, part, parts;
+    bool singles; /* of tokens alone with an expert the rows are shared by these experts */
+} units;
+
+static units units_of(const ts_state *s, const ts_step *st, int64_t m, int n)
+{
+    units u = {.p = prep_of(s, st, m), .g = groups_of(s, st->c, m), .m = m};
+    u.singles = !st->of_pairs;
+    u.n_units = u.singles ? *u.g.n_single : 0;
+    for (int32_t i = 0; i < *u.g.n_active; i++) {
+        const int32_t have = u.g.active[i].n;
+        u.n_units += u.singles && have == 1 ? 0 : (have + TOKENS - 1) / TOKENS;
+    }
+    const int64_t most = (st->d + PART - 1) / PART, each = (2 * n + u.n_units - 1) / u.n_units;
+    const int64_t parts = each < most ? each : most, of = u.p->k_group > PART ? u.p->k_group : PART;
+    u.part = ((st->d + parts - 1) / parts + of - 1) / of * of;
+    u.parts = (st->d + u.part - 1) / u.part;
+    return u;
+}
+
+static void gather_unit(ts_state *s, const ts_step *st, const units *u, int64_t i, int64_t k0,
+                        int64_t k1, int tid)
+{
+    const int64_t used = moe(s)->n_used, singles = u->singles ? *u->g.n_single : 0;
+    uint8_t *dst = s->bufs[st->dst];
+    if (i < singles) {
+        const int64_t t = u->g.single[i];
+        u->p->run(dst + (size_t)t * ts_pairs_single(u->p, st->d), row(s, st->a, t), 0, 1, st->d, 0,
+                  1, k0, k1);
+        return;
+    }
+    i -= singles;
+    int64_t x = 0;
+    for (;; x++) {
+        const int32_t have = u->g.active[x].n;
+        const int64_t here = u->singles && have == 1 ? 0 : (have + TOKENS - 1) / TOKENS;
+        if (i < here)
+            break;
+        i -= here;
+    }
+    const ts_active *a = &u->g.active[x];
+    const int64_t t0 = i * TOKENS, t1 = t0 + TOKENS < a->n ? t0 + TOKENS : a->n;
+    dst += ts_pairs_at(u->p, st->d, u->m, a, x);
+    if (!st->of_pairs) {
+        gather_part(s, st, u->p, dst, u->g.pair + a->first, a->n, t0, t1, k0, k1, tid);
+        return;
+    }
+    /* rows of pairs, `used` to a row of the buffer */
+    const int64_t ldx = width(s, st->a) / used;
+    u->p->run(dst, row(s, st->a, 0) + a->first * ldx, ldx, a->n, st->d, t0, t1, k0, k1);
+}
+
+void ts_cpu_gather(ts_state *s, size_t step, int64_t m, int tid, int n)
+{
+    const ts_step *st = &s->d->plan->steps.v[step];
+    const units u = units_of(s, st, m, n);
+    for (int64_t i; (i = ts_claim(&s->next[step])) < u.n_units * u.parts;) {
+        const int64_t k0 = i % u.parts * u.part, k1 = k0 + u.part;
+        gather_unit(s, st, &u, i / u.parts, k0, k1 < st->d ? k1 : st->d, tid);
+    }
+}
+
+/* --- products ---------------------------------------------------------------- */
+
+/* Rows of a chunk: of all experts' together there are some for each thread, and of many tokens a
+ * piece stays in a core's cache. */
+static int64_t chunk_rows(const ts_kset *k, int64_t n, int64_t n_active, int64_t pairs, int threads)
+{
+    const int64_t unit = (32 + k->group - 1) / k->group * k->group;
+    const int64_t most = pairs >= 8 * n_active ? 128 : 256;
+    int64_t rows = n * n_active / (8 * threads);
+    rows = rows > most ? most : rows;
+    rows = rows / unit * unit;
+    return rows > unit ? rows : unit;
+}
+
+typedef struct product {
+    const ts_step *st;
+    const ts_prep *p;
+    ts_groups g;
+    ts_mul mul, second;
+    int64_t m, rows, chunks; /* of a chunk; of an expert */
+} product;
+
+/* Matrix i of a stack: where nothing is packed, it may be a tensor of its own. */
+static const void *matrix(const ts_kset *k, const ts_weight *w, int64_t i)
+{
+    if (w->parts && !k->packed_bytes && w->data == w->source->data)
+        return w->parts[i]->data;
+    return ts_kset_stack_at(k, w->data, w->n, w->k, i);
+}
+
+/* Chunk c: false behind the last. */
+static bool begin_chunk(const ts_state *s, product *u, int64_t c)
+{
+    const ts_step *st = u->st;
+    const int64_t i = c / u->chunks, used = moe(s)->n_used, n = st->w->n, k = st->w->k;
+    if (i >= *u->g.n_active)
+        return false;
+    const ts_active *a = &u->g.active[i];
+    const int64_t ld = width(s, st->dst) / used;
+    const uint8_t *x = s->bufs[st->a];
+    const bool of_tokens = !s->d->plan->steps.bufs[st->a].of_pairs;
+    u->mul.x = of_tokens && a->n == 1
+                   ? x + (size_t)(u->g.pair[a->first] / used) * ts_pairs_single(u->p, k)
+                   : x + ts_pairs_at(u->p, k, u->m, a, i);
+    u->mul.w = matrix(st->kset, st->w, a->expert);
+    u->mul.y = row(s, st->dst, 0) + a->first * ld;
+    u->mul.m = a->n;
+    u->mul.n0 = c % u->chunks * u->rows;
+    u->mul.n1 = u->mul.n0 + u->rows < n ? u->mul.n0 + u->rows : n;
+    if (!st->w2)
+        return true;
+    u->second = u->mul;
+    u->second.w = matrix(st->kset, st->w2, a->expert);
+    u->second.y = row(s, st->b, 0) + a->first * ld;
+    return true;
+}
+
+/* Asks for the first page of what a product reads; its kernel asks for what follows. */
+static void fetch(const ts_mul *p, const ts_kset *k)
+{
+    if (p->m > FEW || !k->packed_bytes)
+        return;
+    const char *w = (const char *)p->w + k->packed_bytes(p->n0, p->k);
+    for (int i = 0; i < 4096; i += 64)
+        __builtin_prefetch(w + i);
+}
+
+static void join(const ts_state *s, const product *u)
+{
+    const ts_mul *g = &u->mul, *v = &u->second;
+    for (int64_t t = 0; t < g->m; t++) {
+        float *y = g->y + t * g->ldy + g->n0;
+        const float *up = v->y + t * v->ldy + g->n0;
+        if (u->st->act == TS_OP_SILU)
+            s->d->ops->silu_mul(y, y, up, g->n1 - g->n0);
+        else
+            s->d->ops->gelu_mul(y, y, up, g->n1 - g->n0);
+    }
+}
+
+void ts_cpu_experts(ts_state *s, size_t step, int64_t m, int tid, int n)
+{
+    const ts_step *st = &s->d->plan->steps.v[step];
+    const int64_t used = moe(s)->n_used;
+    product u = {.st = st, .p = prep_of(s, st, m), .g = groups_of(s, st->c, m), .m = m};
+    u.rows = chunk_rows(st->kset, st->w->n, *u.g.n_active, m * used, n);
+    u.chunks = (st->w->n + u.rows - 1) / u.rows;
+    u.mul = (ts_mul){.limbs = u.p->limbs,
+                     .n = st->w->n,
+                     .k = st->w->k,
+                     .ldy = width(s, st->dst) / used,
+                     .scratch = s->scratch + (size_t)tid * s->scratch_bytes};
+    bool more = begin_chunk(s, &u, ts_claim(&s->next[step]));
+    while (more) {
+        product next = u;
+        more = begin_chunk(s, &next, ts_claim(&s->next[step]));
+        if (st->w2)
+            fetch(&u.second, st->kset);
+        else if (more)
+            fetch(&next.mul, st->kset);
+        st->kset->mul(&u.mul);
+        if (st->w2) {
+            if (more)
+                fetch(&next.mul, st->kset);
+            st->kset->mul(&u.second);
+            join(s, &u);
+        }
+        u = next;
+    }
+}
+
+/* A row's sum is made before x is added, so that it may be made elsewhere. */
+void ts_cpu_combine(ts_state *s, const ts_step *st, int64_t m, int64_t r0, int64_t r1)
+{
+    enum { PIECE = 1024 };
+    const ts_ops *ops = s->d->ops;
+    const ts_groups g = groups_of(s, st->c, m);
+    const int64_t used = moe(s)->n_used;
+    const float *y = row(s, st->a, 0);
+    float sum[PIECE];
+    for (int64_t t = r0; t < r1; t++)
+        for (int64_t k = 0; k < st->d; k += PIECE) {
+            const int64_t n = st->d - k < PIECE ? st->d - k : PIECE;
+            float *to = row(s, st->dst, t) + k;
+            for (int64_t j = t * used; j < (t + 1) * used; j++) {
+                const float *from = y + g.place[j] * st->d + k;
+                if (j == t * used)
+                    ops->scale(sum, from, g.weight[j], n);
+                else
+                    ops->mad(sum, from, g.weight[j], n);
+            }
+            if (st->b == TS_NO_BUF)
+                memcpy(to, sum, (size_t)n * sizeof *to);
+            else
+                ops->add(to, row(s, st->b, t) + k, sum, n);
+        }
+}
+
+/* --- statistics ---------------------------------------------------------------- */
+
+ts_expert_work ts_cpu_expert_work(const ts_state *s, const ts_step *st, int64_t m)
+{
+    const ts_groups g = groups_of(s, st->c, m);
+    const bool int8 = prep_of(s, st, m) != st->kset->prep;
+    ts_expert_work w = {.matrices = *g.n_active, .rows = m * moe(s)->n_used};
+    for (int32_t i = 0; i < *g.n_active; i++)
+        w.tile_rows += ts_kset_on_tiles(st->kset, int8, g.active[i].n) ? g.active[i].n : 0;
+    return w;
+}
