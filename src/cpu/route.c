@@ -96,16 +96,20 @@ void ts_route(const ts_moe *e, const float *logits, const float *bias, int32_t *
 /* Experts with more than their share come first: what is left at the end is small. */
 static int32_t list_active(const ts_moe *e, const int32_t *count, int64_t pairs, ts_active *active)
 {
-    int32_t n = 0, first = 0;
-    for (int large = 1; large >= 0; large--)
-        for (int64_t x = 0; x < e->n_expert; x++) {
-            const bool is_large = count[x] * e->n_expert > pairs;
-            if (count[x] == 0 || is_large != large)
-                continue;
-            active[n++] = (ts_active){(int32_t)x, first, count[x]};
-            first += count[x];
-        }
-    return n;
+    int32_t large = 0, all = 0, first = 0;
+    for (int64_t x = 0; x < e->n_expert; x++) {
+        large += count[x] * e->n_expert > pairs;
+        all += count[x] > 0;
+    }
+    int32_t at[2] = {large, 0}, rank = 0;
+    for (int64_t x = 0; x < e->n_expert; x++) {
+        if (count[x] == 0)
+            continue;
+        active[at[count[x] * e->n_expert > pairs]++] =
+            (ts_active){(int32_t)x, first, count[x], rank++};
+        first += count[x];
+    }
+    return all;
 }
 
 void ts_group(const ts_moe *e, void *groups, const float *chosen, int64_t ld, int64_t m)

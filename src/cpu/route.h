@@ -1,11 +1,12 @@
 /* route.h - which experts a token has, and the tokens in order of experts.
  *
  * A PAIR is a token with one of its experts: pair t * used + j is token t with the j-th of those it
- * chose. Experts that have tokens are ACTIVE; the pairs of one are neighbours, in order of tokens.
+ * chose. Pairs stand at PLACES: in order of experts, and those of one in order of tokens. Experts
+ * that have tokens are ACTIVE, and listed with the largest first.
  *
  *     chosen, a row a token:     id[used] (int32) weight[used]
  *     groups:                    n_active n_single 0 0
- *                                active[E] { expert, first place, tokens }
+ *                                active[E] { expert, first place, tokens, rank by number }
  *                                pair[m * used]     of each place
  *                                place[m * used]    of each pair
  *                                weight[m * used]   of each pair
@@ -21,7 +22,7 @@
 #include "model/moe.h"
 
 typedef struct ts_active {
-    int32_t expert, first, n;
+    int32_t expert, first, n, rank;
 } ts_active;
 
 typedef struct ts_groups {
@@ -40,7 +41,7 @@ static inline int64_t ts_groups_row(const ts_moe *e)
 
 static inline int64_t ts_groups_fixed(const ts_moe *e)
 {
-    return 4 + 3 * e->n_expert;
+    return 4 + 4 * e->n_expert;
 }
 
 /* The parts of `groups` for m tokens. */
@@ -75,12 +76,12 @@ static inline size_t ts_pairs_sixteen(const ts_prep *p, int64_t k)
     return (p->bytes(16, k) + 63) / 64 * 64;
 }
 
-/* Where active expert i begins, of m tokens. Experts before it take a sixteen for every 16 pairs
+/* Where an active expert's begin, of m tokens. Experts before it take a sixteen for every 16 pairs
  * and less than one more each. */
-static inline size_t ts_pairs_at(const ts_prep *p, int64_t k, int64_t m, const ts_active *a,
-                                 int64_t i)
+static inline size_t ts_pairs_at(const ts_prep *p, int64_t k, int64_t m, const ts_active *a)
 {
-    return (size_t)m * ts_pairs_single(p, k) + (size_t)(a->first / 16 + i) * ts_pairs_sixteen(p, k);
+    return (size_t)m * ts_pairs_single(p, k) +
+           (size_t)(a->first / 16 + a->rank) * ts_pairs_sixteen(p, k);
 }
 
 #endif

@@ -34,6 +34,13 @@ static inline ts_chunks ts_chunks_of(const ts_kset *s, bool int8, int64_t n, int
     return c;
 }
 
+/* How many chunks n rows are. */
+static inline int64_t ts_chunk_count(ts_chunks c, int64_t n)
+{
+    const int64_t units = (n + c.unit - 1) / c.unit;
+    return units - (c.per - 1) * c.large - c.mid;
+}
+
 /* Rows n0..n1 of the i-th chunk of n rows; false behind the last. */
 static inline bool ts_chunk_rows(ts_chunks c, int64_t i, int64_t n, int64_t *n0, int64_t *n1)
 {

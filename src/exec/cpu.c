@@ -115,9 +115,10 @@ static bool is_product(const ts_step *st)
 static size_t product_from(const ts_state *s, size_t i)
 {
     const ts_steps *steps = &s->d->plan->steps;
-    while (i < s->end && !is_product(&steps->v[i]) && steps->v[i].op != TS_OP_EXPERTS)
+    while (i < s->end && !is_product(&steps->v[i]) && steps->v[i].op != TS_OP_EXPERTS &&
+           steps->v[i].op != TS_OP_GROUP) /* which experts isn't known before */
         i++;
-    return i < s->end && is_product(&steps->v[i]) ? i : steps->n;
+    return i < s->end && steps->v[i].op != TS_OP_GROUP ? i : steps->n;
 }
 
 /* Every thread walks the whole segment and does its share of each step. What it waits at barriers

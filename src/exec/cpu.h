@@ -59,9 +59,12 @@ bool ts_cpu_meet(const ts_state *s, size_t i, int64_t m);
 /* Experts (cpu_experts.c): the steps by their names, for m rows of tokens. */
 void ts_cpu_route(ts_state *s, const ts_step *st, int64_t r0, int64_t r1);
 void ts_cpu_group(ts_state *s, const ts_step *st, int64_t m, int tid);
+/* With one token each thread prepares what it reads itself. */
+#define TS_ALONE 1
 void ts_cpu_gather(ts_state *s, size_t i, int64_t m, int tid, int n);
 void ts_cpu_experts(ts_state *s, size_t i, int64_t m, int tid, int n);
-void ts_cpu_combine(ts_state *s, const ts_step *st, int64_t m, int64_t r0, int64_t r1);
+void ts_cpu_combine(ts_state *s, const ts_step *st, int64_t m, int tid, int64_t r0, int64_t r1);
+void ts_cpu_first_expert(const ts_state *s, size_t i, int64_t m, int tid, int n, ts_ahead ahead[2]);
 
 /* What products of experts did with the groups that are there now. */
 typedef struct ts_expert_work {

@@ -26,9 +26,16 @@ static float *row(const ts_state *s, ts_buf b, int64_t r)
     return (float *)s->bufs[b] + r * width(s, b);
 }
 
-static ts_groups groups_of(const ts_state *s, ts_buf b, int64_t m)
+/* Every thread has its own. */
+static void *own(const ts_state *s, ts_buf b, int tid)
 {
-    return ts_groups_at(s->bufs[b], moe(s), m);
+    return s->bufs[b] +
+           (size_t)tid * (ts_plan_buffer_bytes(s->d->plan, b) / (size_t)s->d->plan->n_threads);
+}
+
+static ts_groups groups_of(const ts_state *s, ts_buf b, int64_t m, int tid)
+{
+    return ts_groups_at(own(s, b, tid), moe(s), m);
 }
 
 /* Experts have few tokens each: preparing 8-bit activations for tiles, which looks at all tokens
@@ -51,8 +58,7 @@ void ts_cpu_route(ts_state *s, const ts_step *st, int64_t r0, int64_t r1)
 
 void ts_cpu_group(ts_state *s, const ts_step *st, int64_t m, int tid)
 {
-    if (tid == 0)
-        ts_group(moe(s), s->bufs[st->dst], row(s, st->a, 0), width(s, st->a), m);
+    ts_group(moe(s), own(s, st->dst, tid), row(s, st->a, 0), width(s, st->a), m);
 }
 
 /* --- activations ------------------------------------------------------------- */
@@ -85,9 +91,9 @@ typedef struct units {
     bool singles; /* of tokens alone with an expert the rows are shared by these experts */
 } units;
 
-static units units_of(const ts_state *s, const ts_step *st, int64_t m, int n)
+static units units_of(const ts_state *s, const ts_step *st, int64_t m, int tid, int n)
 {
-    units u = {.p = prep_of(s, st, m), .g = groups_of(s, st->c, m), .m = m};
+    units u = {.p = prep_of(s, st, m), .g = groups_of(s, st->c, m, tid), .m = m};
     u.singles = !st->of_pairs;
     u.n_units = u.singles ? *u.g.n_single : 0;
     for (int32_t i = 0; i < *u.g.n_active; i++) {
@@ -123,7 +129,7 @@ static void gather_unit(ts_state *s, const ts_step *st, const units *u, int64_t 
     }
     const ts_active *a = &u->g.active[x];
     const int64_t t0 = i * TOKENS, t1 = t0 + TOKENS < a->n ? t0 + TOKENS : a->n;
-    dst += ts_pairs_at(u->p, st->d, u->m, a, x);
+    dst += ts_pairs_at(u->p, st->d, u->m, a);
     if (!st->of_pairs) {
         gather_part(s, st, u->p, dst, u->g.pair + a->first, a->n, t0, t1, k0, k1, tid);
         return;
@@ -136,7 +142,9 @@ static void gather_unit(ts_state *s, const ts_step *st, const units *u, int64_t 
 void ts_cpu_gather(ts_state *s, size_t step, int64_t m, int tid, int n)
 {
     const ts_step *st = &s->d->plan->steps.v[step];
-    const units u = units_of(s, st, m, n);
+    if (m == TS_ALONE)
+        return;
+    const units u = units_of(s, st, m, tid, n);
     for (int64_t i; (i = ts_claim(&s->next[step])) < u.n_units * u.parts;) {
         const int64_t k0 = i % u.parts * u.part, k1 = k0 + u.part;
         gather_unit(s, st, &u, i / u.parts, k0, k1 < st->d ? k1 : st->d, tid);
@@ -145,13 +153,13 @@ void ts_cpu_gather(ts_state *s, size_t step, int64_t m, int tid, int n)
 
 /* --- products ---------------------------------------------------------------- */
 
-/* Rows of a chunk: of all experts' together there are some for each thread, and of many tokens a
+/* Rows of a chunk: of all experts' together there are a dozen for each thread, and of many tokens a
  * piece stays in a core's cache. */
 static int64_t chunk_rows(const ts_kset *k, int64_t n, int64_t n_active, int64_t pairs, int threads)
 {
     const int64_t unit = (32 + k->group - 1) / k->group * k->group;
     const int64_t most = pairs >= 8 * n_active ? 128 : 256;
-    int64_t rows = n * n_active / (8 * threads);
+    int64_t rows = n * n_active / (12 * threads);
     rows = rows > most ? most : rows;
     rows = rows / unit * unit;
     return rows > unit ? rows : unit;
@@ -162,7 +170,9 @@ typedef struct product {
     const ts_prep *p;
     ts_groups g;
     ts_mul mul, second;
-    int64_t m, rows, chunks; /* of a chunk; of an expert */
+    int64_t m, rows, chunks; /* of a chunk; of an expert                             */
+    int64_t place;           /* of the chunk's first pair                            */
+    bool of_pairs;
 } product;
 
 /* Matrix i of a stack: where nothing is packed, it may be a tensor of its own. */
@@ -174,7 +184,7 @@ static const void *matrix(const ts_kset *k, const ts_weight *w, int64_t i)
 }
 
 /* Chunk c: false behind the last. */
-static bool begin_chunk(const ts_state *s, product *u, int64_t c)
+static bool begin_chunk(const ts_state *s, product *u, int64_t c, int tid)
 {
     const ts_step *st = u->st;
     const int64_t i = c / u->chunks, used = moe(s)->n_used, n = st->w->n, k = st->w->k;
@@ -183,10 +193,13 @@ static bool begin_chunk(const ts_state *s, product *u, int64_t c)
     const ts_active *a = &u->g.active[i];
     const int64_t ld = width(s, st->dst) / used;
     const uint8_t *x = s->bufs[st->a];
-    const bool of_tokens = !s->d->plan->steps.bufs[st->a].of_pairs;
-    u->mul.x = of_tokens && a->n == 1
-                   ? x + (size_t)(u->g.pair[a->first] / used) * ts_pairs_single(u->p, k)
-                   : x + ts_pairs_at(u->p, k, u->m, a, i);
+    if (u->m == TS_ALONE)
+        u->mul.x = x + (size_t)tid * ts_pairs_single(u->p, k);
+    else if (!u->of_pairs && a->n == 1)
+        u->mul.x = x + (size_t)(u->g.pair[a->first] / used) * ts_pairs_single(u->p, k);
+    else
+        u->mul.x = x + ts_pairs_at(u->p, k, u->m, a);
+    u->place = a->first;
     u->mul.w = matrix(st->kset, st->w, a->expert);
     u->mul.y = row(s, st->dst, 0) + a->first * ld;
     u->mul.m = a->n;
@@ -223,22 +236,66 @@ static void join(const ts_state *s, const product *u)
     }
 }
 
-void ts_cpu_experts(ts_state *s, size_t step, int64_t m, int tid, int n)
+/* The step that GATHER would have been: the rows that the activations a are made from. */
+static const ts_step *gather_of(const ts_state *s, size_t step)
 {
-    const ts_step *st = &s->d->plan->steps.v[step];
-    const int64_t used = moe(s)->n_used;
-    product u = {.st = st, .p = prep_of(s, st, m), .g = groups_of(s, st->c, m), .m = m};
-    u.rows = chunk_rows(st->kset, st->w->n, *u.g.n_active, m * used, n);
+    const ts_step *v = s->d->plan->steps.v;
+    const ts_buf x = v[step].a;
+    while (v[step].op != TS_OP_GATHER || v[step].dst != x)
+        step--;
+    return &v[step];
+}
+
+static product product_of(const ts_state *s, const ts_step *st, int64_t m, int tid, int n)
+{
+    product u = {.st = st, .p = prep_of(s, st, m), .g = groups_of(s, st->c, m, tid), .m = m};
+    u.of_pairs = s->d->plan->steps.bufs[st->a].of_pairs;
+    u.rows = chunk_rows(st->kset, st->w->n, *u.g.n_active, m * moe(s)->n_used, n);
     u.chunks = (st->w->n + u.rows - 1) / u.rows;
     u.mul = (ts_mul){.limbs = u.p->limbs,
                      .n = st->w->n,
                      .k = st->w->k,
-                     .ldy = width(s, st->dst) / used,
+                     .ldy = width(s, st->dst) / moe(s)->n_used,
                      .scratch = s->scratch + (size_t)tid * s->scratch_bytes};
-    bool more = begin_chunk(s, &u, ts_claim(&s->next[step]));
+    return u;
+}
+
+/* Which experts these are is known before all threads have met: the first chunk of a few tokens is
+ * fixed, so that a thread that waits can ask for it. */
+static bool has_first(const ts_state *s, const ts_step *st, int64_t m)
+{
+    return m <= FEW && s->d->plan->steps.bufs[st->a].of_pairs;
+}
+
+void ts_cpu_first_expert(const ts_state *s, size_t i, int64_t m, int tid, int n, ts_ahead ahead[2])
+{
+    const ts_step *st = &s->d->plan->steps.v[i];
+    const ts_kset *k = st->kset;
+    if (m == 0 || !has_first(s, st, m) || !k->packed_bytes)
+        return;
+    product u = product_of(s, st, m, tid, n);
+    if (begin_chunk(s, &u, tid, tid))
+        ahead[0] = (ts_ahead){(const char *)u.mul.w + k->packed_bytes(u.mul.n0, u.mul.k),
+                              (const char *)u.mul.w + k->packed_bytes(u.mul.n1, u.mul.k)};
+}
+
+void ts_cpu_experts(ts_state *s, size_t step, int64_t m, int tid, int n)
+{
+    const ts_step *st = &s->d->plan->steps.v[step];
+    product u = product_of(s, st, m, tid, n);
+    const int fixed = has_first(s, st, m) ? n : 0;
+    const ts_step *gather = m == TS_ALONE ? gather_of(s, step) : NULL;
+    const int64_t ldx = gather ? width(s, gather->a) / moe(s)->n_used : 0;
+    int64_t prepared = -1; /* of a lone token: which row */
+    bool more = begin_chunk(s, &u, fixed ? tid : ts_claim(&s->next[step]), tid);
     while (more) {
         product next = u;
-        more = begin_chunk(s, &next, ts_claim(&s->next[step]));
+        more = begin_chunk(s, &next, fixed + ts_claim(&s->next[step]), tid);
+        const int64_t x = u.of_pairs ? u.place : 0;
+        if (gather && x != prepared)
+            u.p->run((void *)(uintptr_t)u.mul.x, row(s, gather->a, 0) + x * ldx, 0, 1, u.mul.k, 0,
+                     1, 0, u.mul.k);
+        prepared = x;
         if (st->w2)
             fetch(&u.second, st->kset);
         else if (more)
@@ -255,11 +312,11 @@ void ts_cpu_experts(ts_state *s, size_t step, int64_t m, int tid, int n)
 }
 
 /* A row's sum is made before x is added, so that it may be made elsewhere. */
-void ts_cpu_combine(ts_state *s, const ts_step *st, int64_t m, int64_t r0, int64_t r1)
+void ts_cpu_combine(ts_state *s, const ts_step *st, int64_t m, int tid, int64_t r0, int64_t r1)
 {
     enum { PIECE = 1024 };
     const ts_ops *ops = s->d->ops;
-    const ts_groups g = groups_of(s, st->c, m);
+    const ts_groups g = groups_of(s, st->c, m, tid);
     const int64_t used = moe(s)->n_used;
     const float *y = row(s, st->a, 0);
     float sum[PIECE];
@@ -285,7 +342,7 @@ void ts_cpu_combine(ts_state *s, const ts_step *st, int64_t m, int64_t r0, int64
 
 ts_expert_work ts_cpu_expert_work(const ts_state *s, const ts_step *st, int64_t m)
 {
-    const ts_groups g = groups_of(s, st->c, m);
+    const ts_groups g = groups_of(s, st->c, m, 0);
     const bool int8 = prep_of(s, st, m) != st->kset->prep;
     ts_expert_work w = {.matrices = *g.n_active, .rows = m * moe(s)->n_used};
     for (int32_t i = 0; i < *g.n_active; i++)

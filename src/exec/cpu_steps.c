@@ -118,6 +118,8 @@ static bool shared(const ts_state *s, const ts_step *st, int64_t m)
 bool ts_cpu_meet(const ts_state *s, size_t i, int64_t m)
 {
     const ts_step *st = &s->d->plan->steps.v[i];
+    if (st->op == TS_OP_EXPERTS && m == TS_ALONE)
+        return false; /* GATHER has made nothing */
     return st->barrier ||
            (st->op == TS_OP_PREP && !shared(s, st, m) && of_all_rows(prep_of(s, st, m), m));
 }
@@ -200,6 +202,10 @@ void ts_cpu_first_weights(const ts_state *s, size_t i, int tid, int n, ts_ahead 
         return;
     const ts_step *st = &s->d->plan->steps.v[i];
     int64_t m = product_rows(s, st), n0, n1;
+    if (st->op == TS_OP_EXPERTS) {
+        ts_cpu_first_expert(s, i, m, tid, n, ahead);
+        return;
+    }
     if (m == 0 || !has_first(st, m) || !st->kset->packed_bytes ||
         !ts_chunk_rows(chunks_of(s, st, m, n), tid, st->w->n, &n0, &n1))
         return;
@@ -208,6 +214,32 @@ void ts_cpu_first_weights(const ts_state *s, size_t i, int tid, int n, ts_ahead 
     const ts_weight *w[2] = {st->w, st->op == TS_OP_GLU ? st->w2 : NULL};
     for (int j = 0; j < 2 && w[j]; j++)
         ahead[j] = (ts_ahead){(const char *)w[j]->data + begin, (const char *)w[j]->data + end};
+}
+
+/* Of a matrix with few rows, such as a router, there are fewer chunks than threads: then tokens are
+ * shared out too, if each is prepared by itself. In so many parts. */
+static int64_t token_parts(const ts_prep *p, ts_chunks c, int64_t n, int64_t m, int n_threads)
+{
+    enum { LEAST = 32 };
+    const int64_t chunks = ts_chunk_count(c, n), want = (2 * n_threads + chunks - 1) / chunks;
+    if (p->m_group > 1 || p->all_from || m < 2 * LEAST || want < 2)
+        return 1;
+    return want < m / LEAST ? want : m / LEAST;
+}
+
+/* Chunk i of the whole product, `of` parts of tokens to a chunk of rows. */
+static bool part_of(ts_mul *p, const ts_prep *prep, const ts_mul *whole, ts_chunks c, int64_t of,
+                    int64_t i)
+{
+    const int64_t t0 = whole->m * (i % of) / of, t1 = whole->m * (i % of + 1) / of;
+    *p = *whole;
+    if (!ts_chunk_rows(c, i / of, whole->n, &p->n0, &p->n1))
+        return false;
+    p->x = (const uint8_t *)whole->x + (size_t)t0 * prep->bytes(1, whole->k);
+    p->y = whole->y + t0 * whole->ldy;
+    p->add = whole->add ? whole->add + t0 * whole->ldadd : NULL;
+    p->m = t1 - t0;
+    return true;
 }
 
 /* The products of step i, by chunks of rows of W. A gated pair is finished chunk by chunk. */
@@ -235,6 +267,14 @@ static void matmul(ts_state *s, size_t i, int tid, int n)
         mul.ldadd = s->d->plan->steps.bufs[st->b].width;
     }
     ts_chunks c = chunks_of(s, st, mul.m, n);
+    const ts_prep *p = prep_of(s, st, m);
+    const int64_t parts = st->op == TS_OP_GLU ? 1 : token_parts(p, c, mul.n, m, n);
+    if (parts > 1) {
+        ts_mul some;
+        while (part_of(&some, p, &mul, c, parts, ts_claim(&s->next[i])))
+            st->kset->mul(&some);
+        return;
+    }
     int64_t n0, n1; /* the chunk after this one: its weights are on their way when it begins */
     int64_t first = has_first(st, mul.m) ? tid : claim(s, i, mul.m, n);
     for (bool more = ts_chunk_rows(c, first, mul.n, &mul.n0, &mul.n1); more;
@@ -440,7 +480,7 @@ void ts_cpu_step(ts_state *s, size_t i, int tid, int n)
         ts_cpu_experts(s, i, m, tid, n);
         break;
     case TS_OP_COMBINE:
-        ts_cpu_combine(s, st, m, r.r0, r.r1);
+        ts_cpu_combine(s, st, m, tid, r.r0, r.r1);
         break;
     case TS_OP_COPY: /* exec/run.c makes copies */
     case TS_OP_COUNT:

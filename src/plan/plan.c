@@ -93,13 +93,15 @@ size_t ts_plan_buffer_bytes(const ts_plan *p, ts_buf i)
         const ts_moe *e = &p->moe;
         const size_t pairs = sat_mul((size_t)rows, (size_t)e->n_used);
         const size_t most = pairs < (size_t)e->n_expert ? pairs : (size_t)e->n_expert;
-        return sat_add(sat_mul((size_t)rows, ts_pairs_single(b->prep, b->k)),
+        const size_t alone = (size_t)(rows > p->n_threads ? rows : p->n_threads);
+        return sat_add(sat_mul(alone, ts_pairs_single(b->prep, b->k)),
                        sat_mul(pairs / 16 + most + 1, ts_pairs_sixteen(b->prep, b->k)));
     }
     if (b->prep)
         return aligned(b->prep->bytes(rows, b->k));
-    return aligned(
+    const size_t bytes = aligned(
         sat_mul(sat_add(sat_mul((size_t)rows, (size_t)b->width), (size_t)b->fixed), sizeof(float)));
+    return b->each ? sat_mul(bytes, (size_t)p->n_threads) : bytes;
 }
 
 size_t ts_plan_cpu_kv(const ts_plan *p, int device, const ts_model *m)

@@ -70,9 +70,8 @@ ts_buf ts_build_buf(ts_builder *b, const char *name, int64_t width)
 static bool reads(const ts_step *s, ts_buf x)
 {
     const bool second = s->op == TS_OP_GLU || s->op == TS_OP_EXPERTS; /* b is written */
-    return s->a == x || s->c == x || (s->b == x && !second) ||
-           (s->like == x && s->op != TS_OP_PREP) || (x == MAX_BUFS && s->op == TS_OP_ATTEND) ||
-           (s->op == TS_OP_ROPE && s->dst == x);
+    return s->a == x || (s->b == x && !second) || (s->like == x && s->op != TS_OP_PREP) ||
+           (x == MAX_BUFS && s->op == TS_OP_ATTEND) || (s->op == TS_OP_ROPE && s->dst == x);
 }
 
 static bool writes(const ts_step *s, ts_buf x)
@@ -407,7 +406,8 @@ static ts_buf grouped(ts_builder *b, ts_buf chosen, int device)
     ts_buf dst = new_buf(b, (ts_buffer){.name = "groups",
                                         .domain = b->domain,
                                         .width = ts_groups_row(e),
-                                        .fixed = ts_groups_fixed(e)});
+                                        .fixed = ts_groups_fixed(e),
+                                        .each = true});
     if (!(b->valid[dst] >> device & 1))
         push_on(
             b, device,

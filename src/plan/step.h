@@ -42,15 +42,12 @@ typedef enum ts_op {
     TS_OP_GELU,    /* dst = gelu(a) * b                                                */
     TS_OP_SELECT,  /* dst[m_out] = the last m_out rows of a                            */
     TS_OP_SOFTCAP, /* dst = f * tanh(dst / f)                                          */
-    /* A mixture of experts. A PAIR is a token with one of its experts; pairs that have one expert
-     * are neighbours. */
-    TS_OP_ROUTE,  /* dst = each token's experts and their weights (cpu/route.h), by logits a and vec
-                   */
-    TS_OP_GROUP,  /* dst = the pairs in order of experts (cpu/route.h), by a                  */
-    TS_OP_GATHER, /* dst = as PREP makes it, each expert's rows of a together, by c           */
-    TS_OP_EXPERTS, /* dst[pairs][n] = a w[expert]^T, or, with w2, as GLU; c: GROUP's */
-    TS_OP_COMBINE, /* dst[m][d] = weighted sums of the pairs' rows a, + b where there is one; c:
-                      GROUP's */
+    /* A mixture of experts (cpu/route.h): a pair is a token with one of its experts. */
+    TS_OP_ROUTE,   /* dst = each token's experts and weights, by logits a and vec      */
+    TS_OP_GROUP,   /* dst = the pairs of a by experts; each thread makes it for itself */
+    TS_OP_GATHER,  /* dst = as PREP makes it, each expert's rows of a together, by c   */
+    TS_OP_EXPERTS, /* dst[pairs][n] = a w[expert]^T, with w2 as GLU; by c              */
+    TS_OP_COMBINE, /* dst[m][d] = weighted sums of a[pairs], + b where there is one; by c */
     TS_OP_COPY,    /* dst of `device` = dst of the device `from`; one of them is the CPU */
     TS_OP_COUNT,
 } ts_op;
@@ -70,6 +67,7 @@ typedef struct ts_buffer {
     const ts_prep *prep; /* of prepared activations: the format; else NULL           */
     int64_t k;           /* of prepared activations: the largest k it is used for    */
     int64_t fixed;       /* floats besides the rows                                  */
+    bool each;           /* every thread has one of its own                          */
     bool pairs;          /* of prepared activations: by expert (cpu/route.h) ...     */
     bool of_pairs;       /* ... and of rows that pairs have, not tokens              */
 } ts_buffer;
@@ -83,7 +81,7 @@ typedef struct ts_step {
     int device;   /* that does it          */
     int from;     /* COPY                  */
     ts_buf dst, a, b;
-    ts_buf c;      /* GATHER, EXPERTS, COMBINE: what GROUP made */
+    ts_buf c;      /* GATHER, EXPERTS, COMBINE: what GROUP made, by the same thread */
     bool of_pairs; /* GATHER: a has a row for each pair, in their order; else one for each token */
     /* PREP, MATMUL, GLU: another buffer of the same activations, which serves instead (of PREP's
      * dst, of a product's a) at numbers of tokens for which both have one format. */
