@@ -1,0 +1,363 @@
+/* The mixture of experts of src/cuda against plain loops, on a GPU or over the stand-in: which
+ * experts are chosen, the order of pairs, products with all types of weights, the sum.
+ *
+ *     test_cuda_moe [SEED]
+ *
+ * What nothing may read or write is NaN, or -1. */
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "cuda/moe.h"
+#include "cuda_case.h"
+
+static int64_t rnd(int64_t lo, int64_t hi) /* lo..hi */
+{
+    return lo + (int64_t)(rnd_u64(&seed) % (uint64_t)(hi - lo + 1));
+}
+
+/* A batch of m tokens, and launches for `more` than there are. */
+struct launch {
+    memory<ts_cuda_batch> batch;
+    ts_cuda_on on;
+
+    explicit launch(int64_t m, int64_t more = 2) : batch(1)
+    {
+        batch.host[0] = ts_cuda_batch{(int32_t)m, 0, 0, 0};
+        batch.up();
+        on = ts_cuda_on{batch.dev, false, m + more, NULL};
+    }
+};
+
+/* --- routing ---------------------------------------------------------------------------------- */
+
+/* The best n of score, the lower index of equal ones; of NaN none is better than another. */
+static std::vector<int> best(const std::vector<double> &score, int n)
+{
+    std::vector<int> at(score.size());
+    std::iota(at.begin(), at.end(), 0);
+    std::stable_sort(at.begin(), at.end(), [&](int a, int b) {
+        return score[(size_t)a] > score[(size_t)b] ||
+               (std::isnan(score[(size_t)b]) && !std::isnan(score[(size_t)a]));
+    });
+    at.resize((size_t)n);
+    return at;
+}
+
+/* One token, as the papers have it. bias is host memory. */
+static void route_plainly(const float *logit, const ts_cuda_router &p, const float *bias,
+                          std::vector<int> &id, std::vector<double> &weight)
+{
+    const size_t n = (size_t)p.n_expert;
+    std::vector<double> prob(n), score;
+    double max = -INFINITY, sum = 0;
+    for (size_t e = 0; e < n; e++)
+        max = fmax(max, logit[e]);
+    for (size_t e = 0; e < n; e++)
+        sum += exp((double)logit[e] - max);
+    for (size_t e = 0; e < n; e++)
+        prob[e] = p.gating == TS_CUDA_SIGMOID   ? 1 / (1 + exp(-(double)logit[e]))
+                  : p.gating == TS_CUDA_SOFTMAX ? exp((double)logit[e] - max) / sum
+                                                : (double)logit[e];
+    score = prob;
+    for (size_t e = 0; e < n && bias; e++)
+        score[e] += bias[e];
+    if (p.n_group > 1) {
+        const size_t per = n / (size_t)p.n_group;
+        std::vector<double> group;
+        for (size_t g = 0; g < (size_t)p.n_group; g++) {
+            std::vector<double> s(score.begin() + (long)(g * per),
+                                  score.begin() + (long)((g + 1) * per));
+            std::sort(s.rbegin(), s.rend());
+            group.push_back(per > 1 ? s[0] + s[1] : s[0]);
+        }
+        const std::vector<int> kept = best(group, p.n_group_used);
+        for (size_t e = 0; e < n; e++)
+            if (std::find(kept.begin(), kept.end(), (int)(e / per)) == kept.end())
+                score[e] = NAN; /* behind all others */
+    }
+    id = best(score, p.n_used);
+    weight.clear();
+    for (int e : id)
+        weight.push_back(prob[(size_t)e]);
+    if (p.gating == TS_CUDA_SOFTMAX_CHOSEN) {
+        double top = weight[0], all = 0;
+        for (double w : weight)
+            top = fmax(top, w);
+        for (double &w : weight)
+            all += w = exp(w - top);
+        for (double &w : weight)
+            w /= all;
+    }
+    sum = std::accumulate(weight.begin(), weight.end(), 0.0);
+    for (double &w : weight)
+        w = w / (p.renorm ? fmax(sum, 6.103515625e-5) : 1) * p.scale;
+}
+
+/* Logits are multiples of 1/16: some are equal, others aren't near each other. With `spread` as
+ * small as that many are. */
+static void test_route(int64_t m, ts_cuda_router p, bool bias, float spread)
+{
+    const int64_t n = p.n_expert, ld = n + 3;
+    launch l(m);
+    memory<float> logits((size_t)((m + 2) * ld)), b((size_t)n);
+    memory<int32_t> id((size_t)(m * p.n_used + 9));
+    memory<float> weight((size_t)(m * p.n_used + 9));
+    for (int64_t t = 0; t < m + 2; t++)
+        for (int64_t e = 0; e < n; e++)
+            logits.host[(size_t)(t * ld + e)] = rintf(16 * spread * rnd_normal(&seed)) / 16;
+    for (float &f : b.host)
+        f = (float)rnd(0, 8) / 8;
+    logits.up();
+    b.up();
+    p.bias = bias ? b.dev : NULL;
+    must(ts_cuda_route(&l.on, id.dev, weight.dev, ts_cuda_rows{logits.dev, ld}, &p), "route");
+    id.down();
+    weight.down();
+    int wrong = 0;
+    double worst = 0;
+    for (int64_t t = 0; t < m; t++) {
+        std::vector<int> want;
+        std::vector<double> w;
+        route_plainly(&logits.host[(size_t)(t * ld)], p, bias ? b.host.data() : NULL, want, w);
+        for (size_t j = 0; j < (size_t)p.n_used; j++) {
+            const size_t at = (size_t)(t * p.n_used) + j;
+            wrong += id.host[at] != want[j];
+            const double e = fabs(weight.host[at] - w[j]) / fmax(w[j], 1e-30);
+            worst = e <= worst ? worst : e; /* NaN is the worst */
+        }
+    }
+    for (size_t i = (size_t)(m * p.n_used); i < id.host.size(); i++)
+        wrong += id.host[i] != -1 || !is_poison(weight.host[i]);
+    CHECK_MSG(!wrong && worst < 3e-6, "route m=%d E=%d used=%d gating=%d groups=%d/%d: %d, %g",
+              (int)m, p.n_expert, p.n_used, p.gating, p.n_group_used, p.n_group, wrong, worst);
+}
+
+static ts_cuda_router router(int n_expert, int n_used, ts_cuda_gating gating)
+{
+    ts_cuda_router p = {};
+    p.n_expert = n_expert;
+    p.n_used = n_used;
+    p.gating = gating;
+    p.scale = 1;
+    return p;
+}
+
+static void test_routes(void)
+{
+    static const int shapes[][2] = {{1, 1},    {4, 2},   {5, 5},    {32, 4},   {33, 33},
+                                    {128, 8},  {160, 6}, {256, 8},  {512, 64}, {64, 64},
+                                    {100, 40}, {384, 8}, {511, 10}, {512, 1}};
+    for (auto &s : shapes)
+        for (ts_cuda_gating g : {TS_CUDA_SOFTMAX, TS_CUDA_SIGMOID, TS_CUDA_SOFTMAX_CHOSEN}) {
+            ts_cuda_router p = router(s[0], s[1], g);
+            test_route(5, p, false, 1.5f);
+            test_route(3, p, true, 0.1f);
+            p.renorm = true;
+            p.scale = 2.5f;
+            test_route(9, p, false, 1.0f);
+        }
+    static const int groups[][4] = {/* experts, used, groups, used groups */
+                                    {256, 8, 8, 4}, {64, 6, 8, 3},  {16, 4, 16, 4},
+                                    {12, 2, 3, 1},  {96, 5, 32, 7}, {512, 9, 2, 1}};
+    for (auto &s : groups)
+        for (int bias = 0; bias < 2; bias++) {
+            ts_cuda_router p = router(s[0], s[1], TS_CUDA_SIGMOID);
+            p.n_group = s[2];
+            p.n_group_used = s[3];
+            p.renorm = bias;
+            test_route(21, p, bias, 1.0f);
+            test_route(4, p, bias, 0.05f);
+        }
+}
+
+/* Nothing is as small as the least sum weights are divided by; nor can NaN choose what isn't
+ * there. */
+static void test_route_odd(void)
+{
+    ts_cuda_router p = router(40, 4, TS_CUDA_SIGMOID);
+    p.renorm = true;
+    launch l(2);
+    memory<float> logits(4 * 40), weight(8);
+    memory<int32_t> id(8);
+    for (size_t i = 0; i < 40; i++)
+        logits.host[i] = i == 7 ? -20.0f : -30.0f;
+    logits.up(); /* the second token's are NaN */
+    must(ts_cuda_route(&l.on, id.dev, weight.dev, ts_cuda_rows{logits.dev, 40}, &p), "route");
+    id.down();
+    weight.down();
+    const double w = exp(-20.0) / 6.103515625e-5;
+    CHECK_MSG(id.host[0] == 7 && fabs(weight.host[0] - w) < 1e-6 * w, "%d %g", id.host[0],
+              weight.host[0]);
+    for (int i = 0; i < 4; i++)
+        CHECK_MSG(id.host[(size_t)(4 + i)] == i && isnan(weight.host[(size_t)(4 + i)]), "%d: %d", i,
+                  id.host[(size_t)(4 + i)]);
+    ts_cuda_router bad[9];
+    std::fill(bad, bad + 9, p);
+    bad[0].n_expert = 513;
+    bad[1].n_expert = 0;
+    bad[2].n_used = 0;
+    bad[3].n_used = 41;
+    bad[4].n_expert = 500, bad[4].n_used = 65;
+    bad[5].n_group = 3, bad[5].n_group_used = 2;
+    bad[6].n_group = 40, bad[6].n_group_used = 4;
+    bad[7].n_group = 20, bad[7].n_group_used = 1;
+    bad[8].n_group = 4, bad[8].n_group_used = 5;
+    for (auto &b : bad)
+        CHECK(ts_cuda_route(&l.on, NULL, NULL, ts_cuda_rows{NULL, 0}, &b) == cudaErrorInvalidValue);
+}
+
+/* --- sorting ---------------------------------------------------------------------------------- */
+
+/* Pairs of m tokens: `used` different experts each. With `all_on` >= 0 every token has that one;
+ * expert `without` is nobody's. */
+static std::vector<int32_t> choose(int64_t m, int E, int used, int all_on, int without)
+{
+    std::vector<int32_t> id, e((size_t)E);
+    std::iota(e.begin(), e.end(), 0);
+    if (without >= 0 && used < E)
+        e.erase(e.begin() + without);
+    for (int64_t t = 0; t < m; t++) {
+        for (size_t i = e.size() - 1; i > 0; i--)
+            std::swap(e[i], e[(size_t)rnd(0, (int64_t)i)]);
+        auto at = std::find(e.begin(), e.end(), all_on);
+        if (at != e.end())
+            std::swap(*at, e[0]);
+        id.insert(id.end(), e.begin(), e.begin() + used);
+    }
+    return id;
+}
+
+/* What ts_cuda_group should make of ids. */
+struct sorted {
+    std::vector<int32_t> offset, order, place;
+
+    sorted(const std::vector<int32_t> &id, int E)
+        : offset((size_t)E + 1), order(id.size()), place(id.size())
+    {
+        std::iota(order.begin(), order.end(), 0);
+        std::stable_sort(order.begin(), order.end(),
+                         [&](int a, int b) { return id[(size_t)a] < id[(size_t)b]; });
+        for (size_t i = 0; i < order.size(); i++)
+            place[(size_t)order[i]] = (int32_t)i;
+        for (int32_t e : id)
+            offset[(size_t)e + 1]++;
+        std::partial_sum(offset.begin(), offset.end(), offset.begin());
+    }
+};
+
+static bool begins(const std::vector<int32_t> &got, const std::vector<int32_t> &want)
+{
+    for (size_t i = 0; i < got.size(); i++)
+        if (got[i] != (i < want.size() ? want[i] : -1))
+            return false;
+    return true;
+}
+
+static void test_group(int64_t m, int E, int used, int all_on, int without)
+{
+    const std::vector<int32_t> ids = choose(m, E, used, all_on, without);
+    const size_t n = ids.size();
+    launch l(m);
+    memory<int32_t> id(n + 2 * (size_t)used), offset((size_t)E + 3), order(n + 2), place(n + 2);
+    std::fill(id.host.begin(), id.host.end(), 0); /* of tokens that aren't there */
+    std::copy(ids.begin(), ids.end(), id.host.begin());
+    id.up();
+    must(ts_cuda_group(&l.on, offset.dev, order.dev, place.dev, id.dev, E, used), "group");
+    offset.down();
+    order.down();
+    place.down();
+    const sorted want(ids, E);
+    CHECK_MSG(begins(offset.host, want.offset) && begins(order.host, want.order) &&
+                  begins(place.host, want.place),
+              "group m=%d E=%d used=%d", (int)m, E, used);
+}
+
+static void test_groups(void)
+{
+    for (int64_t m : {1, 3, 33, 100, 700})
+        for (int E : {1, 4, 5, 128})
+            for (int used : {1, 2, 8})
+                if (used <= E) {
+                    test_group(m, E, used, -1, -1);
+                    test_group(m, E, used, E - 1, 0);
+                }
+    test_group(2048, 64, 64, -1, -1);
+    test_group(2048, 5, 1, 3, -1);
+}
+
+/* --- the sum ---------------------------------------------------------------------------------- */
+
+static void test_sum(int64_t m, int used, int64_t d, int64_t pad, bool by_place, int add)
+{
+    const int64_t pairs = m * used, ld = d + pad;
+    launch l(m);
+    memory<float> y((size_t)(pairs * ld)), weight((size_t)pairs), out((size_t)(m * ld + 5));
+    memory<float> before((size_t)(m * (ld + 4)));
+    memory<int32_t> place((size_t)pairs);
+    std::iota(place.host.begin(), place.host.end(), 0);
+    for (size_t i = place.host.size() - 1; i > 0; i--)
+        std::swap(place.host[i], place.host[(size_t)rnd(0, (int64_t)i)]);
+    auto fill = [&](memory<float> &mem, int64_t rows, int64_t n, int64_t stride) {
+        for (int64_t r = 0; r < rows; r++)
+            for (int64_t i = 0; i < n; i++)
+                mem.host[(size_t)(r * stride + i)] = rnd_normal(&seed);
+        mem.up();
+    };
+    fill(y, pairs, d, ld);
+    fill(weight, pairs, 1, 1);
+    fill(before, m, d, ld + 4);
+    if (add == 2)
+        fill(out, m, d, ld);
+    place.up();
+    const std::vector<float> was = out.host;
+    ts_cuda_rows a = {add == 1 ? before.dev : add == 2 ? out.dev : NULL, add == 1 ? ld + 4 : ld};
+    must(ts_cuda_expert_sum(&l.on, ts_cuda_rows{out.dev, ld}, a, ts_cuda_rows{y.dev, ld},
+                            weight.dev, by_place ? place.dev : NULL, used, d),
+         "sum");
+    out.down();
+    double worst = 0;
+    bool intact = true;
+    for (int64_t i = 0; i < (int64_t)out.host.size(); i++) {
+        const int64_t t = i / ld, c = i % ld;
+        if (t >= m || c >= d) {
+            intact = intact && is_poison(out.host[(size_t)i]);
+            continue;
+        }
+        double sum = add == 1 ? before.host[(size_t)(t * (ld + 4) + c)] : add ? was[(size_t)i] : 0;
+        for (int64_t p = t * used; p < (t + 1) * used; p++)
+            sum += (double)weight.host[(size_t)p] *
+                   y.host[(size_t)((by_place ? place.host[(size_t)p] : p) * ld + c)];
+        const double e = fabs(out.host[(size_t)i] - sum);
+        worst = e <= worst ? worst : e;
+    }
+    CHECK_MSG(intact && worst < 2e-6 * used, "sum m=%d used=%d d=%d: %g", (int)m, used, (int)d,
+              worst);
+}
+
+static void test_sums(void)
+{
+    int which = 0;
+    for (int64_t m : {1, 7, 33})
+        for (int used : {1, 2, 8, 64})
+            for (int64_t d : {5, 64, 516, 1030}) {
+                test_sum(m, used, d, which % 4, which % 2, which % 3);
+                which++;
+            }
+}
+
+int main(int argc, char **argv)
+{
+    if (!have_gpu()) {
+        printf("no GPU: skipped\n");
+        return 77;
+    }
+    if (argc > 1)
+        seed = strtoull(argv[1], NULL, 0);
+    printf("seed 0x%llx\n", (unsigned long long)seed);
+    test_routes();
+    test_route_odd();
+    test_groups();
+    test_sums();
+    return check_done("cuda_moe");
+}
