@@ -346,6 +346,178 @@ static void test_sums(void)
             }
 }
 
+/* --- products --------------------------------------------------------------------------------- */
+
+/* The experts of a layer and, in double precision, what they make of a row. */
+struct stack {
+    weights w, v;
+    memory<float> w_bias, v_bias;
+    std::vector<float> wf, vf; /* [E * n][k] */
+    ts_cuda_experts p;
+    int64_t n, k;
+
+    stack(ts_type type, int E, int used, int64_t n_, int64_t k_, ts_cuda_join join, bool bias)
+        : w(type, E * n_, k_), v(type, join == TS_CUDA_ONE ? 0 : E * n_, k_),
+          w_bias((size_t)(E * n_)), v_bias((size_t)(E * n_)), wf((size_t)(E * n_ * k_)),
+          vf((size_t)(v.n * k_)), n(n_), k(k_)
+    {
+        for (int64_t i = 0; i < w.n; i++)
+            w.row(i, &wf[(size_t)(i * k)]);
+        for (int64_t i = 0; i < v.n; i++)
+            v.row(i, &vf[(size_t)(i * k)]);
+        for (memory<float> *b : {&w_bias, &v_bias}) {
+            for (float &f : b->host)
+                f = rnd_normal(&seed);
+            b->up();
+        }
+        p = ts_cuda_experts{};
+        p.type = type;
+        p.join = join;
+        p.w = w.mem.dev;
+        p.v = v.mem.dev;
+        p.w_bias = bias ? w_bias.dev : NULL;
+        p.v_bias = bias && v.n ? v_bias.dev : NULL;
+        p.n_expert = E;
+        p.n = n;
+        p.k = k;
+        p.n_used = used;
+    }
+
+    /* How large x must be for W x to be about 3, where gates bend and are cut off. */
+    float spread(void) const
+    {
+        double sum = 0;
+        for (float f : wf)
+            sum += (double)f * f;
+        return (float)(3 / sqrt(sum / (double)w.n + 1e-12));
+    }
+
+    /* y[n] of expert e. energy: what y[i]^2 may be expected to be, by which errors are measured. */
+    void make(int64_t e, const float *x, double *y, double *energy) const
+    {
+        for (int64_t r = e * n; r < (e + 1) * n; r++) {
+            double g = 0, u = 0, gg = 0, uu = 0;
+            for (int64_t i = 0; i < k; i++) {
+                const double a = (double)wf[(size_t)(r * k + i)] * x[i];
+                const double b = v.n ? (double)vf[(size_t)(r * k + i)] * x[i] : 0;
+                g += a, gg += a * a, u += b, uu += b * b;
+            }
+            g += p.w_bias ? w_bias.host[(size_t)r] : 0;
+            u += p.v_bias ? v_bias.host[(size_t)r] : 0;
+            if (p.join == TS_CUDA_CLAMPED) {
+                g = fmin(g, 7);
+                u = fmin(fmax(u, -7), 7) + 1;
+            }
+            const double z = p.join == TS_CUDA_SILU   ? g
+                             : p.join == TS_CUDA_GELU ? 1.5957691216 * (g + 0.044715 * g * g * g)
+                                                      : 1.702 * g;
+            *y++ = p.join == TS_CUDA_ONE ? g : g / (1 + exp(-z)) * u;
+            *energy++ = p.join == TS_CUDA_ONE ? gg : gg * uu;
+        }
+    }
+};
+
+/* Rows of floats that end where their memory ends, NaN between them. */
+struct rows {
+    int64_t n, ld;
+    memory<float> mem;
+
+    rows(int64_t m, int64_t n_, int64_t pad, float spread)
+        : n(n_), ld(n_ + pad), mem((size_t)(m * ld - pad))
+    {
+        for (int64_t t = 0; t < m && spread > 0; t++)
+            for (int64_t i = 0; i < n; i++)
+                *at(t, i) = spread * rnd_normal(&seed);
+        mem.up();
+    }
+    float *at(int64_t t, int64_t i)
+    {
+        return &mem.host[(size_t)(t * ld + i)];
+    }
+};
+
+/* Sums up how far outputs are from what they should be. */
+struct errors {
+    double num = 0, den = 0;
+    bool intact = true;
+
+    void add(const float *y, const double *want, const double *energy, int64_t n)
+    {
+        for (int64_t i = 0; i < n; i++) {
+            num += isfinite(y[i]) ? (y[i] - want[i]) * (y[i] - want[i]) : INFINITY;
+            den += fmax(want[i] * want[i], energy[i]);
+        }
+    }
+    double nmse(void) const
+    {
+        return num > 0 ? num / den : 0;
+    }
+};
+
+#define CASE "%s m=%d E=%d used=%d n=%d k=%d join=%d bias=%d: %g%s"
+#define CASE_OF(s, m, e)                                                                           \
+    ts_type_get((s).p.type)->name, (int)(m), (int)(s).p.n_expert, (s).p.n_used, (int)(s).n,        \
+        (int)(s).k, (s).p.join, (s).p.w_bias != NULL, (e).nmse(), (e).intact ? "" : ", elsewhere"
+
+static void test_mul(const stack &s, int64_t m, bool by_pair, int64_t pad)
+{
+    const int E = (int)s.p.n_expert, used = s.p.n_used;
+    const int64_t pairs = m * used, x_rows = by_pair ? pairs : m;
+    launch l(m);
+    const std::vector<int32_t> ids = choose(m, E, used, rnd(0, 3) ? -1 : E - 1, 0);
+    memory<int32_t> id(ids.size());
+    id.host = ids;
+    id.up();
+    rows x(x_rows, s.k, pad, s.spread()), y(pairs + 2 * used, s.n, 3, 0);
+    const bool floats = is_float((ts_type)s.p.type);
+    memory<uint8_t> act(floats ? 0 : ts_cuda_act_bytes(x_rows, s.k));
+    if (!floats)
+        must(ts_cuda_prep(act.dev, x.mem.dev, x.ld, NULL, 0, x_rows, s.k, NULL), "prep");
+    must(ts_cuda_expert_mul(&l.on, &s.p, ts_cuda_rows{y.mem.dev, y.ld}, id.dev,
+                            floats ? (const void *)x.mem.dev : act.dev, x.ld, by_pair),
+         "expert_mul");
+    y.mem.down();
+    errors e;
+    std::vector<double> want((size_t)s.n), energy((size_t)s.n);
+    for (int64_t i = 0; i < pairs; i++) {
+        s.make(ids[(size_t)i], x.at(by_pair ? i : i / used, 0), want.data(), energy.data());
+        e.add(y.at(i, 0), want.data(), energy.data(), s.n);
+    }
+    for (int64_t i = 0; i < (int64_t)y.mem.host.size(); i++)
+        if (i / y.ld >= pairs || i % y.ld >= s.n)
+            e.intact = e.intact && is_poison(y.mem.host[(size_t)i]);
+    CHECK_MSG(e.nmse() < (floats ? 1e-12 : 1e-7) && e.intact, CASE, CASE_OF(s, m, e));
+}
+
+static const ts_cuda_join joins[] = {TS_CUDA_ONE, TS_CUDA_SILU, TS_CUDA_GELU, TS_CUDA_CLAMPED};
+
+static int64_t some_k(ts_type type, int which)
+{
+    const int64_t of_256[] = {256, 768, 1280, 512}, of_32[] = {32, 224, 1056, 2080};
+    const int64_t of_1[] = {8, 100, 264, 1032};
+    const int block = ts_type_get(type)->block;
+    return (block == 256 ? of_256 : block == 32 ? of_32 : of_1)[which % 4];
+}
+
+static void test_muls(ts_type type)
+{
+    static const int shapes[][2] = {{1, 1}, {4, 2}, {5, 5}, {128, 3}, {4, 4}, {5, 1}, {128, 8}};
+    static const int64_t ns[] = {1, 33, 6, 17};
+    int which = (int)type;
+    for (auto &shape : shapes)
+        for (int64_t m : {1, 2, 3, 7, 8}) {
+            stack s(type, shape[0], shape[1], shape[0] == 128 ? 5 : ns[which % 4],
+                    some_k(type, which), joins[which % 5 % 4], which / 2 % 2);
+            test_mul(s, m, which % 3 == 1, which % 2 * 4);
+            which++;
+        }
+    stack s(type, 3, 2, 9, some_k(type, 2), TS_CUDA_SILU, false);
+    if (is_float(type))
+        test_mul(s, 2, false, 1); /* rows that aren't 16-byte aligned */
+    stack tall(type, 2, 1, 4099, some_k(type, 3), TS_CUDA_ONE, true); /* warps don't share rows */
+    test_mul(tall, 2, true, 0);
+}
+
 int main(int argc, char **argv)
 {
     if (!have_gpu()) {
@@ -359,5 +531,18 @@ int main(int argc, char **argv)
     test_route_odd();
     test_groups();
     test_sums();
+    for (ts_type type : all_types)
+        test_muls(type);
+    launch l(1);
+    ts_cuda_experts unknown = {};
+    unknown.type = 9;
+    unknown.n_expert = unknown.n_used = 1;
+    unknown.n = unknown.k = 32;
+    const ts_cuda_rows none = {NULL, 32};
+    CHECK(ts_cuda_expert_mul(&l.on, &unknown, none, NULL, NULL, 32, false) ==
+          cudaErrorInvalidValue);
+    unknown.n_used = 0;
+    CHECK(ts_cuda_expert_mul(&l.on, &unknown, none, NULL, NULL, 32, false) ==
+          cudaErrorInvalidValue);
     return check_done("cuda_moe");
 }

@@ -66,6 +66,27 @@ int ts_cuda_group(const ts_cuda_on *on, int32_t *offset, int32_t *order, int32_t
 int ts_cuda_expert_sum(const ts_cuda_on *on, ts_cuda_rows out, ts_cuda_rows add, ts_cuda_rows y,
                        const float *weight, const int32_t *place, int32_t n_used, int64_t d);
 
+/* --- products -----------------------------------------------------------------------------------
+ */
+
+/* The matrices of a layer's experts, one stack or two that are joined. */
+typedef struct ts_cuda_experts {
+    uint32_t type;       /* of the weights: a ts_type                                        */
+    ts_cuda_join join;   /* TS_CUDA_ONE: W alone                                             */
+    const void *w, *v;   /* W[n_expert][n][k], V alike                                       */
+    const float *w_bias; /* [n_expert][n], added to W x; NULL: none                          */
+    const float *v_bias; /* to V x                                                           */
+    int64_t n_expert, n, k;
+    int32_t n_used; /* of a token                                                       */
+} ts_cuda_experts;
+
+/* For few tokens, some 8: y[pair][n] = W[id[pair]] x, joined as p->join says; x is row t (gate and
+ * up) or, with by_pair, row `pair` (down) of what ts_cuda_prep made; for F32, F16 and BF16 of
+ * floats with row stride ldx. A pair's sums are in an order that doesn't depend on how many there
+ * are. Weights are there before whatever is queued. */
+int ts_cuda_expert_mul(const ts_cuda_on *on, const ts_cuda_experts *p, ts_cuda_rows y,
+                       const int32_t *id, const void *x, int64_t ldx, bool by_pair);
+
 #ifdef __cplusplus
 }
 #endif
