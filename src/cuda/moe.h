@@ -87,6 +87,33 @@ typedef struct ts_cuda_experts {
 int ts_cuda_expert_mul(const ts_cuda_on *on, const ts_cuda_experts *p, ts_cuda_rows y,
                        const int32_t *id, const void *x, int64_t ldx, bool by_pair);
 
+/* For many tokens: y[place][n] = W[expert of the place] x, joined as experts.join says. Sums are
+ * floats, in an order that doesn't depend on other tokens; weights and x are rounded to BF16 on
+ * their way: d and min of a block, too. */
+typedef struct ts_cuda_expert_gemm_args {
+    ts_cuda_experts experts; /* k is a multiple of 32                                         */
+    const int32_t *offset;   /* [n_expert + 1]                                                */
+    const int32_t *order;    /* x's row of a place is order[place] / n_used (gate and up);    */
+                             /* NULL: the place (down)                                        */
+    const void *x;           /* rows of BF16, 16-byte aligned                                 */
+    int64_t ldx;             /* a multiple of 8                                               */
+    float *y;                /* floats, or                                                    */
+    void *halves;            /* if it isn't NULL, BF16 instead: x of the product that follows */
+    int64_t ldy;             /* of either                                                     */
+    int64_t m;               /* there are at most so many tokens                              */
+} ts_cuda_expert_gemm_args;
+
+int ts_cuda_expert_gemm(const ts_cuda_expert_gemm_args *p, void *stream);
+
+/* The same for one dense matrix and some dozens of tokens, 9 to 128: more are faster as
+ * ts_cuda_dequant and a product of halves. p->x are rows of BF16 with stride p->ldx; k and those as
+ * above. halves: NULL, or where to put BF16 with row stride ldy instead of y. work: NULL, or
+ * TS_CUDA_TILE_WORK bytes, which were zero before the first of the products that use them, one
+ * after the other: with them small matrices fill the GPU. */
+enum { TS_CUDA_TILE_WORK = 264 * (4 + 32768) };
+
+int ts_cuda_tile_mul(const ts_cuda_mul *p, void *halves, void *work, void *stream);
+
 #ifdef __cplusplus
 }
 #endif
