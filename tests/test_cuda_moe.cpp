@@ -619,8 +619,11 @@ static void test_tile(ts_type type, int64_t m, int64_t n, int64_t k, ts_cuda_joi
     p.m = m;
     p.n = n;
     p.k = k;
-    for (int i = 0; i < 1 + share; i++)
+    for (int i = 0; i < 1 + share; i++) {
+        y.mem.up();
+        yh.up();
         must(ts_cuda_tile_mul(&p, half ? yh.dev : NULL, share ? work.dev : NULL, NULL), "tile_mul");
+    }
     errors e;
     std::vector<float> out = outputs(y, yh, half, m, e);
     std::vector<double> want((size_t)n), energy((size_t)n);
