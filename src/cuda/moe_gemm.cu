@@ -49,6 +49,7 @@ typedef struct gemm_args {
     float4 *sums;    /* [tiles][parts][..]             */
     int64_t ldx, ldy, ldadd, n, k, row_bytes;
     int n_expert, used, m, join;
+    bool fresh; /* ts_cuda_mul's */
 } gemm_args;
 
 template <class L> struct sizes {
@@ -279,21 +280,26 @@ TS_DEVICE void multiply_all(sums_of &acc, uint8_t *shared, const sources &s, int
 #pragma unroll
     for (int i = 0; i < 2 * TOKENS / 8 * 4; i++)
         acc[i / (TOKENS / 2)][i / 4 % (TOKENS / 8)][i % 4] = 0;
-    auto fetch = [&](int step) {
-        if (step < end) {
+    auto weights_of = [&](int step) {
+        if (step < end && step % S::STEPS == 0)
+            fetch_w<L>(w_place + (step / S::STEPS - c0) % S::WS * S::CHUNK, s, step / S::STEPS);
+    };
+    auto x_of = [&](int step) {
+        if (step < end)
             fetch_x(x_place + (step - c0 * S::STEPS) % S::XS * X_BYTES, s, step);
-            if (step % S::STEPS == 0)
-                fetch_w<L>(w_place + (step / S::STEPS - c0) % S::WS * S::CHUNK, s, step / S::STEPS);
-        }
         ts_copy_commit();
     };
     for (int i = 0; i < S::XS - 1; i++)
-        fetch(c0 * S::STEPS + i);
+        weights_of(c0 * S::STEPS + i);
+    ts_wait_previous(); /* a dense matrix is there from the start, x only now */
+    for (int i = 0; i < S::XS - 1; i++)
+        x_of(c0 * S::STEPS + i);
     for (int step = c0 * S::STEPS; step < end; step++) {
         const int c = step / S::STEPS, i = step - c0 * S::STEPS;
         ts_copy_wait<S::XS - 2>();
         __syncthreads(); /* what others have copied; and they are done with what is overwritten */
-        fetch(step + S::XS - 1);
+        weights_of(step + S::XS - 1);
+        x_of(step + S::XS - 1);
         if (step % S::STEPS == 0) {
 #pragma unroll
             for (int r = 0; r < 4; r++)
@@ -420,7 +426,9 @@ TS_DEVICE void finish(const sums_of &acc, const gemm_args &a, const tile &t, int
 template <class L, bool JOIN>
 static __global__ void __launch_bounds__(THREADS, sizes<L>::BLOCKS) gemm(const gemm_args a)
 {
-    ts_in_turn();
+    ts_let_next();
+    if (a.offset || a.fresh)
+        ts_wait_previous();
     TS_SHARED(uint8_t, shared);
     tile t;
     sources s;
@@ -537,5 +545,6 @@ int ts_cuda_tile_mul(const ts_cuda_mul *p, void *halves, void *work, void *strea
     a.used = 1;
     a.m = (int)p->m;
     a.join = p->join;
+    a.fresh = p->fresh;
     return launch_type(p->type, a, (p->m + TOKENS - 1) / TOKENS, work, stream);
 }
