@@ -1,5 +1,5 @@
 /* mul.h - what the products with few tokens share: which rows a warp has, and how its sums become
- * outputs. Private to mul.cu and mul_float.cu.
+ * outputs. Private to mul*.cu and moe_mul.cu.
  *
  * A warp takes R rows of weights at once, so that activations are read once for all of them, and
  * runs along k with all lanes. R rows are R outputs; or, when gate and up are joined, R / 2 rows of
@@ -98,24 +98,44 @@ TS_DEVICE float ts_gate(float g, int join)
     return g / (1 + expf(-z));
 }
 
+/* What becomes of a gate's and an up row's outputs. NaN stays NaN. */
+TS_DEVICE float ts_glu(float g, float u, int join)
+{
+    if (join != TS_CUDA_CLAMPED)
+        return ts_gate(g, join) * u;
+    g = g > 7 ? 7 : g;
+    u = u > 7 ? 7 : u < -7 ? -7 : u;
+    return g / (1 + expf(-1.702f * g)) * (u + 1);
+}
+
+/* Adds up what the `split` warps that share rows have; false in all but the first of them. All
+ * threads of the block come here. */
+TS_DEVICE bool ts_mul_gather(float *v, int split)
+{
+    const int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
+    if (split <= 1)
+        return true;
+    TS_SHARED_ARRAY(float, part, [TS_MUL_WARPS][32]);
+    part[warp][lane] = *v;
+    __syncthreads();
+    if (warp % split)
+        return false;
+    for (int i = 1; i < split; i++)
+        *v += part[warp + i][lane];
+    return true;
+}
+
 /* From sum[R][M] of every lane to y. All threads of the block come here. */
 template <int R, int M, bool JOIN>
 TS_DEVICE void ts_mul_finish(const ts_mul_args &a, const ts_mul_part &p, int64_t first, float *sum)
 {
-    int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
+    int lane = (int)threadIdx.x % 32;
     float v = ts_lane_sums<R * M, 16>(sum);
-    if (p.split > 1) {
-        TS_SHARED_ARRAY(float, part, [TS_MUL_WARPS][32]);
-        part[warp][lane] = v;
-        __syncthreads();
-        if (warp % p.split)
-            return;
-        for (int i = 1; i < p.split; i++)
-            v += part[warp + i][lane];
-    }
+    if (!ts_mul_gather(&v, p.split))
+        return;
     if constexpr (JOIN) { /* rows of V are the upper half of the lanes */
         float up = __shfl_xor_sync(~0u, v, 16);
-        v = ts_gate(v, a.join) * up;
+        v = ts_glu(v, up, a.join);
     }
     constexpr int lanes = 32 / (R * M), outputs = JOIN ? R / 2 : R;
     int r = lane / lanes / M, t = lane / lanes % M;

@@ -1,62 +1,18 @@
-/* mul_float.cu - products of F32, F16 and BF16 weights with few tokens; activations stay floats.
- *
- * Lanes read 16 bytes of a row side by side, straight to registers. Where rows or activations don't
- * keep that alignment (k or ldx not a multiple), elements are read one by one: right, not fast. */
-#include "cuda/mul.h"
-
-template <class W, bool WIDE> TS_DEVICE void load_w(float *w, const uint8_t *row, int64_t i)
-{
-    if constexpr (WIDE)
-        W::vector(row, i, w);
-    else
-        w[0] = W::at(row, i);
-}
-
-template <int V> TS_DEVICE void load_x(float *x, const float *from)
-{
-    if constexpr (V == 1) {
-        x[0] = from[0];
-    } else {
-#pragma unroll
-        for (int i = 0; i < V; i += 4) {
-            float4 v = __ldg((const float4 *)from + i / 4);
-            x[i] = v.x, x[i + 1] = v.y, x[i + 2] = v.z, x[i + 3] = v.w;
-        }
-    }
-}
+/* mul_float.cu - products of F32, F16 and BF16 weights with few tokens; activations stay floats. */
+#include "cuda/mul_float.h"
 
 template <class W, bool WIDE, int M, int R, bool JOIN>
 static __global__ void __launch_bounds__(32 * TS_MUL_WARPS) mul(const ts_mul_args a)
 {
     ts_in_turn();
-    constexpr int V = WIDE ? (int)W::VECTOR : 1;
     ts_mul_part p;
     const unsigned block = ts_mul_part_of<JOIN>(a, &p);
-    int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
     int64_t first = ts_mul_first(block, p.split, JOIN ? R / 2 : R);
     const uint8_t *row[R];
-    const float *x = (const float *)a.x;
     ts_mul_rows<R, JOIN>(p, a.row_bytes, first, row);
     float sum[R * M] = {};
-    /* Four steps' loads are under way together. */
-#pragma unroll 4
-    for (int64_t i = (warp % p.split * 32 + lane) * V; i < a.k; i += p.split * 32 * V) {
-        float w[R][V], v[V];
-#pragma unroll
-        for (int r = 0; r < R; r++)
-            load_w<W, WIDE>(w[r], row[r], i);
-#pragma unroll
-        for (int t = 0; t < M; t++) {
-            if (t > 0 && t >= a.m)
-                break;
-            load_x<V>(v, x + t * a.ldx + i);
-#pragma unroll
-            for (int r = 0; r < R; r++)
-#pragma unroll
-                for (int j = 0; j < V; j++)
-                    sum[r * M + t] += w[r][j] * v[j];
-        }
-    }
+    float_sums<W, WIDE, M, R>(sum, row, a.k, (const float *)a.x, a.ldx, a.m,
+                              (int)threadIdx.x / 32 % p.split, p.split);
     ts_mul_finish<R, M, JOIN>(a, p, first, sum);
 }
 

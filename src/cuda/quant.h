@@ -53,6 +53,9 @@ typedef enum ts_cuda_join {
     TS_CUDA_ONE,  /* y = W x + add       */
     TS_CUDA_SILU, /* y = silu(W x) * V x */
     TS_CUDA_GELU, /* y = gelu(W x) * V x, in the tanh form */
+    /* y = g / (1 + e^(-1.702 g)) * (u + 1), g = min(W x, 7), u = V x between -7 and 7: gpt-oss
+     * (arXiv:2508.10925) */
+    TS_CUDA_CLAMPED,
 } ts_cuda_join;
 
 /* y[m][n] from x[m][k]; y must be none of the operands but add. */

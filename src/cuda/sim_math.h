@@ -124,6 +124,25 @@ template <class To, class From> inline To ts_sim_bits(From v)
     memcpy(&to, &v, sizeof to);
     return to;
 }
+inline void ts_bf16x2_to_floats(uint32_t u, float *a, float *b)
+{
+    *a = ts_sim_bits<float>(u << 16);
+    *b = ts_sim_bits<float>(u & 0xffff0000);
+}
+inline uint32_t ts_floats_to_bf16x2(float a, float b)
+{
+    return ts_bf16_bits(ts_float_to_bf16(a)) | (uint32_t)ts_bf16_bits(ts_float_to_bf16(b)) << 16;
+}
+/* Of doubles the product is exact; a sum that isn't may be rounded twice. */
+inline uint32_t ts_fma_bf16x2(uint32_t a, uint32_t b, uint32_t c)
+{
+    float x[2], y[2], z[2];
+    ts_bf16x2_to_floats(a, x, x + 1);
+    ts_bf16x2_to_floats(b, y, y + 1);
+    ts_bf16x2_to_floats(c, z, z + 1);
+    return ts_floats_to_bf16x2((float)((double)x[0] * y[0] + z[0]),
+                               (float)((double)x[1] * y[1] + z[1]));
+}
 inline float __uint_as_float(unsigned u)
 {
     return ts_sim_bits<float>(u);
@@ -261,6 +280,10 @@ template <class T> inline T __ldg(const T *p)
     return *p;
 }
 template <class T> inline T __ldcs(const T *p)
+{
+    return __ldg(p);
+}
+template <class T> inline T __ldcg(const T *p)
 {
     return __ldg(p);
 }
@@ -431,7 +454,7 @@ inline int __all_sync(unsigned mask, int v, int line = __builtin_LINE(),
  *     a[0], a[1]: rows g and g + 8, columns 2 t and 2 t + 1;  a[2], a[3]: the same 8 columns on
  *     b[0], b[1]: rows 2 t and 2 t + 1, and 8 further down, of column g
  *     d[0..1], d[2..3]: rows g and g + 8, columns 2 t and 2 t + 1 */
-inline void ts_sim_mma_op(ts_sim_thread *lane, unsigned mask)
+template <class Pair> inline void ts_sim_mma(ts_sim_thread *lane, unsigned mask, Pair pair)
 {
     float a[16][16], b[16][8];
     if (mask != ~0u)
@@ -441,10 +464,10 @@ inline void ts_sim_mma_op(ts_sim_thread *lane, unsigned mask)
         const uint32_t *in = lane[l].in;
         for (int i = 0; i < 4; i++) {
             float *to = &a[g + i % 2 * 8][2 * t + i / 2 * 8];
-            ts_half2_to_floats(in[i], to, to + 1);
+            pair(in[i], to, to + 1);
         }
         for (int i = 0; i < 2; i++)
-            ts_half2_to_floats(in[4 + i], &b[2 * t + 8 * i][g], &b[2 * t + 8 * i + 1][g]);
+            pair(in[4 + i], &b[2 * t + 8 * i][g], &b[2 * t + 8 * i + 1][g]);
     }
     for (int l = 0; l < 32; l++)
         for (int i = 0; i < 4; i++) {
@@ -456,15 +479,37 @@ inline void ts_sim_mma_op(ts_sim_thread *lane, unsigned mask)
         }
 }
 
-inline void ts_mma_16816(float d[4], const uint32_t a[4], const uint32_t b[2],
-                         int line = __builtin_LINE(), const char *file = __builtin_FILE())
+inline void ts_sim_mma_half_op(ts_sim_thread *lane, unsigned mask)
+{
+    ts_sim_mma(lane, mask, ts_half2_to_floats);
+}
+
+inline void ts_sim_mma_bf16_op(ts_sim_thread *lane, unsigned mask)
+{
+    ts_sim_mma(lane, mask, ts_bf16x2_to_floats);
+}
+
+inline void ts_sim_mma_16816(float d[4], const uint32_t a[4], const uint32_t b[2], ts_sim_op *op,
+                             int line, const char *file)
 {
     ts_sim_thread *t = ts_sim.cur;
     memcpy(t->in, a, 16);
     memcpy(t->in + 4, b, 8);
     memcpy(t->out, d, 16);
-    ts_sim_warp(~0u, ts_sim_mma_op, line, file);
+    ts_sim_warp(~0u, op, line, file);
     memcpy(d, t->out, 16);
+}
+
+inline void ts_mma_16816(float d[4], const uint32_t a[4], const uint32_t b[2],
+                         int line = __builtin_LINE(), const char *file = __builtin_FILE())
+{
+    ts_sim_mma_16816(d, a, b, ts_sim_mma_half_op, line, file);
+}
+
+inline void ts_mma_16816_bf16(float d[4], const uint32_t a[4], const uint32_t b[2],
+                              int line = __builtin_LINE(), const char *file = __builtin_FILE())
+{
+    ts_sim_mma_16816(d, a, b, ts_sim_mma_bf16_op, line, file);
 }
 
 /* --- the runtime's functions that tests and launchers call ------------------------------------ */

@@ -10,7 +10,7 @@
  *   - runs the blocks of a grid one after the other; the threads of a block are fibers that change
  *     places only where they wait for each other. Every second launch runs threads and blocks in
  *     reverse order, so that a missing barrier often, not always, shows in the results;
- *   - __syncthreads, __syncwarp, shuffles, votes and ts_mma_16816 (by the fragment layout of the
+ *   - __syncthreads, __syncwarp, shuffles, votes and ts_mma_16816.. (by the fragment layout of the
  *     PTX manual), each for the lanes of its mask;
  *   - fills shared memory with 0xff (NaN, -1) before every block, both what TS_SHARED names and
  *     what TS_SHARED_ARRAY declares; each is an allocation of its own, whose end a sanitizer sees;
@@ -47,7 +47,10 @@
  *     ts_half_to_float, ts_float_to_half, ts_half_bits, ts_half_from_bits, ts_bf16_...: one value
  *     ts_half2_to_floats(u, &a, &b)       of the two halves in u, the lower first
  *     ts_floats_to_half2(a, b)            two halves in a uint32_t, a the lower
+ *     ts_floats_to_bf16x2(a, b)           the same of BF16
+ *     ts_fma_bf16x2(a, b, c)              a * b + c of two BF16 each, rounded once
  *     ts_mma_16816(d, a, b)               d[16x8] += a[16x16] * b[16x8]; halves, sums in float
+ *     ts_mma_16816_bf16(d, a, b)          the same of BF16
  *     ts_copy16(shared, global)           begins to copy 16 bytes, both 16-byte aligned (cp.async)
  *     ts_copy16_if(wanted, place, global) or not, without a branch
  *     ts_shared_place(p)                  the place of shared memory p: a ts_shared_at, which one
@@ -190,6 +193,28 @@ TS_DEVICE uint32_t ts_floats_to_half2(float a, float b)
 TS_DEVICE void ts_mma_16816(float d[4], const uint32_t a[4], const uint32_t b[2])
 {
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+                 "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\n"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+TS_DEVICE uint32_t ts_floats_to_bf16x2(float a, float b)
+{
+    uint32_t u;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;\n" : "=r"(u) : "f"(b), "f"(a));
+    return u;
+}
+
+TS_DEVICE uint32_t ts_fma_bf16x2(uint32_t a, uint32_t b, uint32_t c)
+{
+    uint32_t u;
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;\n" : "=r"(u) : "r"(a), "r"(b), "r"(c));
+    return u;
+}
+
+TS_DEVICE void ts_mma_16816_bf16(float d[4], const uint32_t a[4], const uint32_t b[2])
+{
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
                  "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\n"
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
