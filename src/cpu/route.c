@@ -112,30 +112,25 @@ static int32_t list_active(const ts_moe *e, const int32_t *count, int64_t pairs,
     return all;
 }
 
-void ts_group(const ts_moe *e, void *groups, const float *chosen, int64_t ld, int64_t m)
+void ts_group(const ts_moe *e, void *groups, const void *chosen, int64_t m)
 {
     const ts_groups g = ts_groups_at(groups, e, m);
+    const int64_t pairs = m * e->n_used;
+    const int32_t *id = chosen;
     int32_t count[TS_MAX_EXPERTS] = {0}, next[TS_MAX_EXPERTS];
-    for (int64_t t = 0; t < m; t++)
-        for (int64_t j = 0; j < e->n_used; j++) {
-            int32_t x;
-            memcpy(&x, &chosen[t * ld + j], sizeof x);
-            count[x]++;
-        }
-    *g.n_active = list_active(e, count, m * e->n_used, g.active);
+    for (int64_t i = 0; i < pairs; i++)
+        count[id[i]]++;
+    *g.n_active = list_active(e, count, pairs, g.active);
     for (int32_t i = 0; i < *g.n_active; i++)
         next[g.active[i].expert] = g.active[i].first;
+    memcpy(g.weight, id + pairs, (size_t)pairs * sizeof *g.weight);
     *g.n_single = 0;
     for (int64_t t = 0; t < m; t++) {
         bool alone = false;
-        for (int64_t j = 0; j < e->n_used; j++) {
-            const int64_t pair = t * e->n_used + j;
-            int32_t x;
-            memcpy(&x, &chosen[t * ld + j], sizeof x);
-            g.place[pair] = next[x]++;
-            g.pair[g.place[pair]] = (int32_t)pair;
-            g.weight[pair] = chosen[t * ld + e->n_used + j];
-            alone = alone || count[x] == 1;
+        for (int64_t i = t * e->n_used; i < (t + 1) * e->n_used; i++) {
+            g.place[i] = next[id[i]]++;
+            g.pair[g.place[i]] = (int32_t)i;
+            alone = alone || count[id[i]] == 1;
         }
         if (alone)
             g.single[(*g.n_single)++] = (int32_t)t;

@@ -4,7 +4,7 @@
  * chose. Pairs stand at PLACES: in order of experts, and those of one in order of tokens. Experts
  * that have tokens are ACTIVE, and listed with the largest first.
  *
- *     chosen, a row a token:     id[used] (int32) weight[used]
+ *     chosen:                    id[m][used] (int32) weight[m][used]
  *     groups:                    n_active n_single 0 0
  *                                active[E] { expert, first place, tokens, rank by number }
  *                                pair[m * used]     of each place
@@ -61,8 +61,8 @@ static inline ts_groups ts_groups_at(void *mem, const ts_moe *e, int64_t m)
  * equals the first is chosen. */
 void ts_route(const ts_moe *e, const float *logits, const float *bias, int32_t *id, float *weight);
 
-/* groups from m rows of `chosen`, `ld` words apart. */
-void ts_group(const ts_moe *e, void *groups, const float *chosen, int64_t ld, int64_t m);
+/* groups from what m tokens have chosen. */
+void ts_group(const ts_moe *e, void *groups, const void *chosen, int64_t m);
 
 /* Prepared activations by expert: first a place for each token, for those that are alone, then what
  * active expert i has, for as many tokens as it has. Bytes: of one such place, and of 16 tokens. */

@@ -276,7 +276,8 @@ static size_t cuda_stats(const ts_state *s, ts_work out[TS_MAX_WORK])
         const ts_step *st = &steps->v[i];
         if (st->device != s->d->index || st->op == TS_OP_COPY)
             continue;
-        const bool glu = st->op == TS_OP_GLU, matrix = glu || st->op == TS_OP_MATMUL;
+        const bool glu = st->w2 != NULL, experts = st->op == TS_OP_EXPERTS;
+        const bool matrix = glu || experts || st->op == TS_OP_MATMUL;
         ts_work *w = &by_op[matrix ? TS_OP_MATMUL : st->op];
         const int products = glu ? 2 : 1;
         w->name = matrix ? "cuda" : ts_op_name(st->op);
@@ -290,8 +291,12 @@ static size_t cuda_stats(const ts_state *s, ts_work out[TS_MAX_WORK])
             w->n_weights += products;
             w->weight_bytes += bytes;
         }
-        w->bytes += (double)s->calls[i] * (double)bytes;
-        w->flops += 2.0 * products * (double)st->w->n * (double)st->w->k * (double)s->rows[i];
+        /* of experts: at most what the tokens chose, and all */
+        const double most = (double)s->calls[i] * (double)bytes;
+        const double some = (double)bytes / (double)st->w->e * (double)(s->rows[i] * st->w->used);
+        w->bytes += experts && some < most ? some : most;
+        w->flops += 2.0 * products * (double)st->w->n * (double)st->w->k *
+                    (double)(s->rows[i] * st->w->used);
     }
     size_t n = 0;
     for (int op = 0; op < TS_OP_COUNT; op++)

@@ -116,8 +116,13 @@ static inline int64_t ts_cuda_vector_floats(const ts_step *st)
 {
     if (st->op == TS_OP_ANGLES)
         return st->rope->n_rot / 2;
+    if (st->op == TS_OP_ROUTE)
+        return st->vec ? st->w->n : 0;
     return st->vec ? st->d / (st->op == TS_OP_NORM ? st->n_heads : 1) : 0;
 }
+
+/* Step i, one of a mixture of experts; experts.c. */
+int ts_cuda_expert_step(ts_state *s, size_t i, const ts_cuda_on *on);
 
 /* Queues that *b becomes this; batch.cu. */
 int ts_cuda_set_batch(ts_cuda_batch *b, int32_t m, int32_t m_out, int32_t pos0, void *stream);

@@ -111,4 +111,5 @@ const ts_accel_kind ts_cuda_kind = {.name = "cuda",
                                     .kset = kset,
                                     .kv_bytes = kv_bytes,
                                     .work_bytes = work_bytes,
+                                    .experts = true,
                                     .streams = streams};

@@ -138,7 +138,11 @@ static void list_weights(upload *u, ts_model *m)
         if (w->device != d->index)
             continue;
         uint8_t *dst = (uint8_t *)d->arena + w->offset;
-        u->items[u->n++] = (item){dst, w->source->data, w->source->size, w != m->token_embd};
+        for (int64_t x = 0; w->parts && x < w->e; x++)
+            u->items[u->n++] =
+                (item){dst + (size_t)x * w->source->size, w->parts[x]->data, w->source->size, true};
+        if (!w->parts)
+            u->items[u->n++] = (item){dst, w->source->data, w->source->size, w != m->token_embd};
         w->data = dst;
         ts_logf(u->opt->log, TS_LOG_DEBUG, "%s: %s %lld x %lld, %s, source, %zu bytes",
                 w->source->name, ts_type_get(w->source->type)->name, (long long)w->n,
@@ -190,7 +194,7 @@ ts_status ts_cuda_load(ts_device *d, ts_model *m, const ts_load_options *opt, ts
                 .opt = opt,
                 .all = d->at->packed + vectors,
                 .lock = PTHREAD_MUTEX_INITIALIZER};
-    u.items = ts_calloc(m->n_weights + d->plan->steps.n, sizeof *u.items);
+    u.items = ts_calloc(m->n_weights + m->n_parts + d->plan->steps.n, sizeof *u.items);
     if (!u.items)
         return ts_fail(err, TS_NO_MEMORY, "no memory to load");
     list_weights(&u, m);

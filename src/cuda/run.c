@@ -290,13 +290,14 @@ static int one_step(ts_state *s, size_t i, const ts_batch *b, const ts_cuda_on *
     }
     case TS_OP_SOFTCAP:
         return ts_cuda_softcap(on, y, st->f, st->d);
-    case TS_OP_EMBED: /* the CPU's */
-    case TS_OP_COPY:  /* exec/run.c's */
-    case TS_OP_ROUTE: /* experts are the CPU's (kind.c) */
+    case TS_OP_ROUTE:
     case TS_OP_GROUP:
     case TS_OP_GATHER:
     case TS_OP_EXPERTS:
     case TS_OP_COMBINE:
+        return ts_cuda_expert_step(s, i, on);
+    case TS_OP_EMBED: /* the CPU's */
+    case TS_OP_COPY:  /* exec/run.c's */
     case TS_OP_COUNT:
         break;
     }

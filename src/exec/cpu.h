@@ -57,7 +57,7 @@ ts_status ts_cpu_load(ts_device *d, ts_model *m, const ts_load_options *opt, ts_
 bool ts_cpu_meet(const ts_state *s, size_t i, int64_t m);
 
 /* Experts (cpu_experts.c): the steps by their names, for m rows of tokens. */
-void ts_cpu_route(ts_state *s, const ts_step *st, int64_t r0, int64_t r1);
+void ts_cpu_route(ts_state *s, const ts_step *st, int64_t m, int64_t r0, int64_t r1);
 void ts_cpu_group(ts_state *s, const ts_step *st, int64_t m, int tid);
 /* With one token each thread prepares what it reads itself. */
 #define TS_ALONE 1

@@ -46,19 +46,18 @@ static const ts_prep *prep_of(const ts_state *s, const ts_step *st, int64_t m)
     return ts_plan_int8(s->d->plan, m) && !eight->all_from ? eight : st->kset->prep;
 }
 
-void ts_cpu_route(ts_state *s, const ts_step *st, int64_t r0, int64_t r1)
+void ts_cpu_route(ts_state *s, const ts_step *st, int64_t m, int64_t r0, int64_t r1)
 {
-    for (int64_t i = r0; i < r1; i++) {
-        float *to = row(s, st->dst, i);
-        int32_t id[TS_MAX_EXPERTS];
-        ts_route(moe(s), row(s, st->a, i), st->vec, id, to + moe(s)->n_used);
-        memcpy(to, id, (size_t)moe(s)->n_used * sizeof *id);
-    }
+    const int64_t used = moe(s)->n_used;
+    int32_t *id = (int32_t *)s->bufs[st->dst];
+    float *weight = (float *)s->bufs[st->dst] + m * used;
+    for (int64_t i = r0; i < r1; i++)
+        ts_route(moe(s), row(s, st->a, i), st->vec, id + i * used, weight + i * used);
 }
 
 void ts_cpu_group(ts_state *s, const ts_step *st, int64_t m, int tid)
 {
-    ts_group(moe(s), own(s, st->dst, tid), row(s, st->a, 0), width(s, st->a), m);
+    ts_group(moe(s), own(s, st->dst, tid), s->bufs[st->a], m);
 }
 
 /* --- activations ------------------------------------------------------------- */

@@ -468,7 +468,7 @@ void ts_cpu_step(ts_state *s, size_t i, int tid, int n)
         softcap(s, st, r);
         break;
     case TS_OP_ROUTE:
-        ts_cpu_route(s, st, r.r0, r.r1);
+        ts_cpu_route(s, st, m, r.r0, r.r1);
         break;
     case TS_OP_GROUP:
         ts_cpu_group(s, st, m, tid);

@@ -480,6 +480,7 @@ void ts_build_experts(ts_builder *b, ts_buf x, ts_buf xn, const ts_layer *l, ts_
                       .a = logits,
                       .b = TS_NO_BUF,
                       .d = 2 * e->n_used,
+                      .w = l->router,
                       .vec = l->choice_bias});
     for (size_t i = 0; i < b->s->n_bufs; i++) /* the last layer's are of no use */
         if (strcmp(b->s->bufs[i].name, "groups") == 0)
