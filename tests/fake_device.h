@@ -191,11 +191,15 @@ static ts_status fake_stream_time(ts_state *s, double *seconds, ts_error *err)
 static void *fake_unpacked(const ts_weight *w)
 {
     void *p = NULL;
-    REQUIRE(w->device == 0 && posix_memalign(&p, 64, w->source->size) == 0);
-    if (ts_kset_get(w->source->type, w->kset->isa)->packed_bytes)
-        w->kset->unpack(p, w->data, w->n, w->k, 0, w->n);
-    else
-        memcpy(p, w->source->data, w->source->size);
+    const size_t bytes = ts_weight_source(w) / (size_t)w->e;
+    REQUIRE(w->device == 0 && posix_memalign(&p, 64, ts_weight_source(w)) == 0);
+    for (int64_t x = 0; x < w->e; x++)
+        if (w->kset->packed_bytes && w->e > 1)
+            ts_kset_stack_unpack(w->kset, p, w->data, w->n, w->k, x, 0, w->n);
+        else if (w->kset->packed_bytes)
+            w->kset->unpack(p, w->data, w->n, w->k, 0, w->n);
+        else
+            memcpy((uint8_t *)p + (size_t)x * bytes, ts_weight_matrix(w, x), bytes);
     return p;
 }
 

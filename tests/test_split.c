@@ -806,7 +806,6 @@ int main(void)
     for (size_t i = 0; i < sizeof archs / sizeof *archs; i++) {
         ts_error err = {0};
         REQUIRE(ts_synth_tiny(path, archs[i], i % 2 ? "Q4_K_M" : "Q8_0", false, &err) == TS_OK);
-        const bool streams = !strstr(archs[i], "moe"); /* experts aren't streamed */
         reference r;
         open_reference(&r, archs[i], path, TS_ISA_REF);
         test_layers(&r, TS_ISA_REF, SANITIZED ? 2 : 1);
@@ -821,17 +820,14 @@ int main(void)
         test_bad_patterns(&r);
         test_no_memory(&r);
         test_failures(&r);
-        if (streams)
-            test_streams(&r, TS_ISA_REF);
-        stream_mode = streams ? TS_STREAM_ON : TS_STREAM_OFF; /* prompts of 40 tokens are */
+        test_streams(&r, TS_ISA_REF);
+        stream_mode = TS_STREAM_ON; /* prompts of 40 tokens are */
         if (!SANITIZED || i == 0)
             test_layers(&r, TS_ISA_REF, SANITIZED ? 2 : 1);
         test_overrides(&r, TS_ISA_REF, SANITIZED ? 2 : 8);
         stream_mode = TS_STREAM_OFF;
-        if (streams)
-            test_turns(&r);
-        if (streams)
-            test_stream_failures(&r);
+        test_turns(&r);
+        test_stream_failures(&r);
         close_reference(&r);
         if (SANITIZED && i > 0) /* other kernels of the CPU: once will do */
             continue;
@@ -839,8 +835,7 @@ int main(void)
         test_layers(&r, TS_ISA_AUTO, 2);
         test_kv_on_cpu(&r, TS_ISA_AUTO);
         test_overrides(&r, TS_ISA_AUTO, 3);
-        if (streams)
-            test_streams(&r, TS_ISA_AUTO);
+        test_streams(&r, TS_ISA_AUTO);
         test_cpu_sets(&r);
         close_reference(&r);
     }

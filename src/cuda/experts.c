@@ -7,6 +7,7 @@
 #include "cpu/route.h"
 #include "cuda/impl.h"
 #include "cuda/moe.h"
+#include "cuda/stream.h"
 
 /* Where things are: what a token has chosen, and of `groups`. */
 typedef struct view {
@@ -85,16 +86,29 @@ static int gather(ts_state *s, const ts_step *st, const ts_cuda_on *on)
     return e;
 }
 
+/* Where the stack is: here, or, if it is streamed, as soon as it has come. */
+static int stack_of(ts_state *s, const ts_weight *w, bool second, const void **stack)
+{
+    *stack = w->data;
+    return w->device == s->d->index ? 0 : ts_cuda_stream_all(s->d->streamed, w, second, stack);
+}
+
 static int experts(ts_state *s, const ts_step *st, const ts_cuda_on *on)
 {
     const ts_step *from = made_by(s, st, st->a);
     const view v = view_of(s, made_by(s, st, st->c), on->rows);
+    const void *w, *w2 = NULL;
+    int e = stack_of(s, st->w, false, &w);
+    if (!e && st->w2)
+        e = stack_of(s, st->w2, true, &w2);
+    if (e)
+        return e;
     const ts_cuda_experts p = {.type = st->w->source->type,
                                .join = !st->w2                 ? TS_CUDA_ONE
                                        : st->act == TS_OP_SILU ? TS_CUDA_SILU
                                                                : TS_CUDA_GELU,
-                               .w = st->w->data,
-                               .v = st->w2 ? st->w2->data : NULL,
+                               .w = w,
+                               .v = w2,
                                .n_expert = v.e->n_expert,
                                .n = st->w->n,
                                .k = st->w->k,

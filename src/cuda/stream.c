@@ -43,12 +43,13 @@ static void each(const ts_plan *p, void (*f)(void *arg, const ts_weight *w, int 
 {
     for (size_t i = p->steps.n_main; i < p->steps.n; i++) {
         const ts_step *st = &p->steps.v[i];
-        const bool glu = st->op == TS_OP_GLU;
-        if (st->device != p->stream.device || (!glu && st->op != TS_OP_MATMUL))
+        const bool product =
+            st->op == TS_OP_MATMUL || st->op == TS_OP_GLU || st->op == TS_OP_EXPERTS;
+        if (st->device != p->stream.device || !product)
             continue;
         if (st->w->device == 0)
             f(arg, st->w, st->layer);
-        if (glu && st->w2->device == 0)
+        if (st->w2 && st->w2->device == 0)
             f(arg, st->w2, st->layer);
     }
 }
@@ -62,12 +63,12 @@ typedef struct listing {
 static void list(void *arg, const ts_weight *w, int layer)
 {
     listing *l = arg;
-    const int64_t rows = ts_stream_rows(l->plan, w);
+    const int64_t rows = ts_stream_rows(l->plan, w), all = ts_stream_all_rows(w);
     const uint8_t *data = w->data;
-    for (int64_t n0 = 0; n0 < w->n; n0 += rows, l->t->n_pieces++) {
+    for (int64_t n0 = 0; n0 < all; n0 += rows, l->t->n_pieces++) {
         if (!l->t->pieces)
             continue;
-        const int64_t n1 = n0 + rows < w->n ? n0 + rows : w->n;
+        const int64_t n1 = n0 + rows < all ? n0 + rows : all;
         l->t->pieces[l->t->n_pieces] =
             (piece){w, n0, n1, layer, data + ts_stream_bytes(w, n0), ts_stream_bytes(w, n1 - n0)};
     }
@@ -184,8 +185,8 @@ int ts_cuda_stream_begin(ts_cuda_stream *t, int64_t first, bool wait)
     return e || !wait ? e : ts_rt_wait(t->copies);
 }
 
-int ts_cuda_stream_next(ts_cuda_stream *t, const ts_weight *w, int64_t n0, int64_t *n1,
-                        const void **rows)
+/* The next piece, which is rows n0..*n1 of w, unpacked to `to`. */
+static int take(ts_cuda_stream *t, const ts_weight *w, int64_t n0, int64_t *n1, uint8_t *to)
 {
     if (t->next >= t->asked || t->pieces[t->next].w != w || t->pieces[t->next].n0 != n0)
         return ts_rt_bad_value;
@@ -193,10 +194,10 @@ int ts_cuda_stream_next(ts_cuda_stream *t, const ts_weight *w, int64_t n0, int64
     place *at = &t->places[t->next % t->n_places];
     int e = ts_rt_stream_wait(t->stream, at->here);
     if (!e && w->kset->packed_bytes)
-        e = ts_cuda_unpack(t->source, at->mem, w->kset->packing, p->n1 - p->n0, w->k, 0,
-                           p->n1 - p->n0, t->stream);
+        e = ts_cuda_unpack(to, at->mem, w->kset->packing, p->n1 - p->n0, w->k, 0, p->n1 - p->n0,
+                           t->stream);
     else if (!e)
-        e = ts_rt_copy(t->source, at->mem, p->bytes, t->stream);
+        e = ts_rt_copy(to, at->mem, p->bytes, t->stream);
     if (!e)
         e = ts_rt_event_record(at->used, t->stream);
     at->taken = at->taken || !e;
@@ -204,7 +205,25 @@ int ts_cuda_stream_next(ts_cuda_stream *t, const ts_weight *w, int64_t n0, int64
     if (!e && t->asked < t->n_pieces)
         e = ask(t);
     *n1 = p->n1;
+    return e;
+}
+
+int ts_cuda_stream_next(ts_cuda_stream *t, const ts_weight *w, int64_t n0, int64_t *n1,
+                        const void **rows)
+{
     *rows = t->source;
+    return take(t, w, n0, n1, t->source);
+}
+
+int ts_cuda_stream_all(ts_cuda_stream *t, const ts_weight *w, bool second, const void **stack)
+{
+    const int64_t all = ts_stream_all_rows(w);
+    const size_t row = ts_weight_source(w) / (size_t)all;
+    uint8_t *to = t->source + (second ? ts_stream_stack(w) : 0);
+    int e = 0;
+    *stack = to;
+    for (int64_t n0 = 0, n1 = 0; n0 < all && !e; n0 = n1)
+        e = take(t, w, n0, &n1, to + (size_t)n0 * row);
     return e;
 }
 

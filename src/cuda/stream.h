@@ -27,6 +27,10 @@ int ts_cuda_stream_begin(ts_cuda_stream *t, int64_t first, bool wait);
 int ts_cuda_stream_next(ts_cuda_stream *t, const ts_weight *w, int64_t n0, int64_t *n1,
                         const void **rows);
 
+/* All of the stack w, whose turn it is: *stack is its source, until the next call that isn't for
+ * the second of two. */
+int ts_cuda_stream_all(ts_cuda_stream *t, const ts_weight *w, bool second, const void **stack);
+
 /* Seconds in which a layer comes. */
 int ts_cuda_stream_time(ts_cuda_stream *t, double *seconds);
 

@@ -62,7 +62,7 @@ static ts_status lead(ts_run *r, const ts_batch *b, int64_t keep, size_t *from, 
         return TS_OK;
     ts_status s = ts_run_steps(r, b, 0, first_of(st, 0, st->n_main, keep), err);
     *from = first_of(st, st->n_main, st->n, keep);
-    bool brought = false;
+    bool brought = r->d->m->layers[keep - 1].device == sd; /* the rows are there */
     for (size_t i = st->n_main; i < *from && !s; i++) {
         const ts_step *x = &st->v[i];
         const bool rows = x->op == TS_OP_COPY && x->device == sd && !brought;

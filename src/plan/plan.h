@@ -138,8 +138,20 @@ double ts_stream_seconds(const ts_stream *t, const ts_stream_rates *r, int64_t m
 /* How many layers the CPU keeps of a batch of m tokens; -1: nothing is streamed. */
 int64_t ts_stream_keep(const ts_stream *t, const ts_stream_rates *r, int64_t m);
 
+/* Rows of w that are streamed: of a stack, those of all matrices one after the other, for which
+ * their packed rows have to lie like those of one matrix. */
+static inline int64_t ts_stream_all_rows(const ts_weight *w)
+{
+    return w->e * w->n;
+}
+
 /* Rows of w in a piece of the stream, a multiple of what its kernel set packs together. */
 int64_t ts_stream_rows(const ts_stream *t, const ts_weight *w);
+/* Room for all that is unpacked of a stack. */
+static inline size_t ts_stream_stack(const ts_weight *w)
+{
+    return (ts_weight_source(w) + 255) / 256 * 256;
+}
 /* Bytes of so many rows as they come: packed, or as the file has them. */
 size_t ts_stream_bytes(const ts_weight *w, int64_t n);
 

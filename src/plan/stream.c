@@ -18,15 +18,26 @@ size_t ts_stream_bytes(const ts_weight *w, int64_t n)
 {
     if (w->kset->packed_bytes)
         return w->kset->packed_bytes(n, w->k);
-    return w->source->size / (size_t)w->n * (size_t)n;
+    return w->source->size / (size_t)ts_stream_all_rows(w) * (size_t)n;
+}
+
+/* Do the packed rows of its matrices lie like those of one? */
+static bool one_piece(const ts_weight *w)
+{
+    if (w->e == 1)
+        return true;
+    if (!w->kset->packed_bytes)
+        return !w->parts;
+    return w->n % w->kset->group == 0 &&
+           ts_kset_stack_stride(w->kset, w->n, w->k) == w->kset->packed_bytes(w->n, w->k);
 }
 
 int64_t ts_stream_rows(const ts_stream *t, const ts_weight *w)
 {
     const int64_t group = w->kset->group > 0 ? w->kset->group : 1;
     const int64_t rows = (int64_t)(t->piece / ts_stream_bytes(w, group)) * group;
-    if (rows >= w->n)
-        return w->n;
+    if (rows >= ts_stream_all_rows(w))
+        return ts_stream_all_rows(w);
     return rows < group ? group : rows > ROUND ? rows - rows % ROUND : rows;
 }
 
@@ -41,7 +52,7 @@ static bool may_stream(const ts_plan *p, const ts_layer *l, const ts_accel_kind 
     for (int i = 0; i < n; i++) {
         if (w[i]->device != 0)
             continue;
-        if (!w[i]->kset || w[i]->e > 1 || !kind->streams(w[i]->kset))
+        if (!w[i]->kset || !one_piece(w[i]) || !kind->streams(w[i]->kset))
             return false;
         any = true;
     }
@@ -71,7 +82,9 @@ static kept take(ts_plan *p, ts_layer *l, size_t *most)
         k.kset[k.n++] = w[i]->kset;
         const int64_t rows = ts_stream_rows(&p->stream, w[i]);
         const size_t piece = ts_stream_bytes(w[i], rows);
-        const size_t source = w[i]->source->size / (size_t)w[i]->n * (size_t)rows;
+        /* a product of experts wants all of them, and gate's and up's at once */
+        const size_t source = w[i]->e > 1 ? 2 * ts_stream_stack(w[i])
+                                          : w[i]->source->size / (size_t)w[i]->n * (size_t)rows;
         p->stream.bytes += w[i]->bytes;
         *most = piece > *most ? piece : *most;
         p->stream.source = source > p->stream.source ? source : p->stream.source;
@@ -112,7 +125,7 @@ ts_status ts_plan_stream(ts_plan *p, ts_model *m, const ts_split *split, ts_erro
     for (int64_t i = 0; i < n; i++) {
         ts_layer *l = &m->layers[i];
         const bool takes = may_stream(p, l, p->dev[1].kind);
-        leading = leading && takes && l->device == 0;
+        leading = leading && takes;
         p->stream.n_leading += leading;
         if (takes)
             k[taken++] = take(p, l, &most);
