@@ -17,7 +17,7 @@ typedef struct expert_args {
     const int32_t *id;
     const uint8_t *x;
     float *y;
-    int64_t ldx, ldy, n, k, row_bytes;
+    int64_t ld_id, ldx, ldy, n, k, row_bytes;
     int used, join, split;
     bool by_pair;
 } expert_args;
@@ -34,8 +34,9 @@ template <bool JOIN> TS_DEVICE bool part_of(expert_part *p, const expert_args &a
     p->pair = blockIdx.y;
     if (p->pair >= (int64_t)(a.out ? a.batch->m_out : a.batch->m) * a.used)
         return false;
-    p->e = a.id[p->pair];
-    p->x = a.by_pair ? p->pair : p->pair / a.used;
+    const unsigned token = blockIdx.y / (unsigned)a.used;
+    p->e = a.id[token * a.ld_id + blockIdx.y % (unsigned)a.used];
+    p->x = a.by_pair ? p->pair : token;
     constexpr int outputs = JOIN ? R / 2 : R;
     p->first = ts_mul_first(blockIdx.x, a.split, outputs);
 #pragma unroll
@@ -142,7 +143,7 @@ template <bool JOIN> static int launch_type(uint32_t type, expert_args a, int64_
 }
 
 int ts_cuda_expert_mul(const ts_cuda_on *on, const ts_cuda_experts *p, ts_cuda_rows y,
-                       const int32_t *id, const void *x, int64_t ldx, bool by_pair)
+                       ts_cuda_chosen chosen, const void *x, int64_t ldx, bool by_pair)
 {
     enum { MOST = 65535 }; /* of a grid */
     if (p->n_used < 1 || on->rows > MOST / p->n_used)
@@ -156,7 +157,8 @@ int ts_cuda_expert_mul(const ts_cuda_on *on, const ts_cuda_experts *p, ts_cuda_r
     a.w[1] = (const uint8_t *)p->v;
     a.bias[0] = p->w_bias;
     a.bias[1] = p->v_bias;
-    a.id = id;
+    a.id = chosen.id;
+    a.ld_id = chosen.ld;
     a.x = (const uint8_t *)x;
     a.y = y.x;
     a.ldx = ldx;
