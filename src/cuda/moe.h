@@ -117,7 +117,7 @@ int ts_cuda_expert_gemm(const ts_cuda_expert_gemm_args *p, void *stream);
  * ts_cuda_dequant and a product of halves. p->x are rows of BF16 with stride p->ldx; k and those as
  * above. halves: NULL, or where to put BF16 with row stride ldy instead of y. work: NULL, or
  * TS_CUDA_TILE_WORK bytes, which were zero before the first of the products that use them, one
- * after the other: with them small matrices fill the GPU. */
+ * after the other: with them small matrices fill the GPU. n * k is at most 2^30. */
 enum { TS_CUDA_TILE_WORK = 264 * (4 + 32768) };
 
 int ts_cuda_tile_mul(const ts_cuda_mul *p, void *halves, void *work, void *stream);
