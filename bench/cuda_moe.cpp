@@ -102,14 +102,18 @@ struct memory {
         must(cudaMemcpy(logits, random.data(), random.size() * 4, cudaMemcpyHostToDevice));
         must(cudaMemset(w, 0x29, arena));
     }
+    ts_cuda_chosen chosen(void) const
+    {
+        return ts_cuda_chosen{id, weight, USED};
+    }
     /* m tokens, routed and sorted; what launches are made for. */
     ts_cuda_on begin(int m, const ts_cuda_router &r)
     {
         const ts_cuda_on on = {batch, false, m, NULL};
         const ts_cuda_batch b = {m, m, 0, 0};
         must(cudaMemcpy(batch, &b, sizeof b, cudaMemcpyHostToDevice));
-        must(ts_cuda_route(&on, id, weight, ts_cuda_rows{logits, E}, &r));
-        must(ts_cuda_group(&on, offset, order, place, id, E, USED));
+        must(ts_cuda_route(&on, chosen(), ts_cuda_rows{logits, E}, &r));
+        must(ts_cuda_group(&on, offset, order, place, chosen(), E, USED));
         must(cudaDeviceSynchronize());
         return on;
     }
@@ -166,11 +170,13 @@ static void bench_decode(memory &d, uint32_t type)
             at.stream = stream;
             const void *x = l.floats ? (const void *)d.x : d.act;
             if (up)
-                must(ts_cuda_expert_mul(&at, &l.up, ts_cuda_rows{d.y, FF}, d.id, x, D, false));
+                must(
+                    ts_cuda_expert_mul(&at, &l.up, ts_cuda_rows{d.y, FF}, d.chosen(), x, D, false));
             if (up && down && !l.floats)
                 must(ts_cuda_prep(d.act, d.y, FF, NULL, 0, m * USED, FF, stream));
             if (down)
-                must(ts_cuda_expert_mul(&at, &l.down, ts_cuda_rows{d.y, D}, d.id, x, FF, true));
+                must(ts_cuda_expert_mul(&at, &l.down, ts_cuda_rows{d.y, D}, d.chosen(), x, FF,
+                                        true));
         };
         const double up =
             time_graph(layers, [&](int i, cudaStream_t s) { run(i, s, true, false); });
@@ -246,16 +252,16 @@ static void bench_around(memory &d)
         ts_cuda_on on = d.begin(m, r);
         const double route = time_graph(20, [&](int, cudaStream_t s) {
             on.stream = s;
-            must(ts_cuda_route(&on, d.id, d.weight, ts_cuda_rows{d.logits, E}, &r));
+            must(ts_cuda_route(&on, d.chosen(), ts_cuda_rows{d.logits, E}, &r));
         });
         const double group = time_graph(20, [&](int, cudaStream_t s) {
             on.stream = s;
-            must(ts_cuda_group(&on, d.offset, d.order, d.place, d.id, E, USED));
+            must(ts_cuda_group(&on, d.offset, d.order, d.place, d.chosen(), E, USED));
         });
         const double sum = time_graph(20, [&](int, cudaStream_t s) {
             on.stream = s;
             must(ts_cuda_expert_sum(&on, ts_cuda_rows{d.out, D}, ts_cuda_rows{d.out, D},
-                                    ts_cuda_rows{d.y, D}, d.weight, d.place, USED, D));
+                                    ts_cuda_rows{d.y, D}, d.chosen(), d.place, USED, D));
         });
         printf("%4d tokens: route %5.1f us, sort %5.1f us, sum %5.1f us\n", m, route, group, sum);
     }

@@ -67,6 +67,8 @@ template <class T> struct memory {
     void down(void)
     {
         must(cudaDeviceSynchronize(), "kernel");
+        if (host.empty())
+            return;
         must(cudaMemcpy(host.data(), dev, host.size() * sizeof(T), cudaMemcpyDeviceToHost), "down");
     }
 };

@@ -101,8 +101,11 @@ static void test_route(int64_t m, ts_cuda_router p, bool bias, float spread)
     const int64_t n = p.n_expert, ld = n + 3;
     launch l(m);
     memory<float> logits((size_t)((m + 2) * ld)), b((size_t)n);
-    memory<int32_t> id((size_t)(m * p.n_used + 9));
-    memory<float> weight((size_t)(m * p.n_used + 9));
+    /* Ids and weights in arrays of their own, or a row of both. */
+    const int64_t ld_to = p.n_used * (bias ? 2 : 1), from = bias ? p.n_used : 0;
+    memory<int32_t> id((size_t)(m * ld_to + 9));
+    memory<float> weights_apart(bias ? 0 : id.host.size());
+    float *to = bias ? (float *)id.dev + from : weights_apart.dev;
     for (int64_t t = 0; t < m + 2; t++)
         for (int64_t e = 0; e < n; e++)
             logits.host[(size_t)(t * ld + e)] = rintf(16 * spread * rnd_normal(&seed)) / 16;
@@ -111,9 +114,14 @@ static void test_route(int64_t m, ts_cuda_router p, bool bias, float spread)
     logits.up();
     b.up();
     p.bias = bias ? b.dev : NULL;
-    must(ts_cuda_route(&l.on, id.dev, weight.dev, ts_cuda_rows{logits.dev, ld}, &p), "route");
+    must(ts_cuda_route(&l.on, ts_cuda_chosen{id.dev, to, ld_to}, ts_cuda_rows{logits.dev, ld}, &p),
+         "route");
     id.down();
-    weight.down();
+    weights_apart.down();
+    std::vector<float> weight = weights_apart.host;
+    weight.resize(id.host.size());
+    if (bias)
+        memcpy(weight.data(), id.host.data(), weight.size() * sizeof(float));
     int wrong = 0;
     double worst = 0;
     for (int64_t t = 0; t < m; t++) {
@@ -121,14 +129,14 @@ static void test_route(int64_t m, ts_cuda_router p, bool bias, float spread)
         std::vector<double> w;
         route_plainly(&logits.host[(size_t)(t * ld)], p, bias ? b.host.data() : NULL, want, w);
         for (size_t j = 0; j < (size_t)p.n_used; j++) {
-            const size_t at = (size_t)(t * p.n_used) + j;
+            const size_t at = (size_t)(t * ld_to) + j;
             wrong += id.host[at] != want[j];
-            const double e = fabs(weight.host[at] - w[j]) / fmax(w[j], 1e-30);
+            const double e = fabs(weight[at + (size_t)from] - w[j]) / fmax(w[j], 1e-30);
             worst = e <= worst ? worst : e; /* NaN is the worst */
         }
     }
-    for (size_t i = (size_t)(m * p.n_used); i < id.host.size(); i++)
-        wrong += id.host[i] != -1 || !is_poison(weight.host[i]);
+    for (size_t i = (size_t)(m * ld_to); i < id.host.size(); i++)
+        wrong += id.host[i] != -1 || !is_poison(weight[i]);
     CHECK_MSG(!wrong && worst < 3e-6, "route m=%d E=%d used=%d gating=%d groups=%d/%d: %d, %g",
               (int)m, p.n_expert, p.n_used, p.gating, p.n_group_used, p.n_group, wrong, worst);
 }
@@ -183,7 +191,9 @@ static void test_route_odd(void)
     for (size_t i = 0; i < 40; i++)
         logits.host[i] = i == 7 ? -20.0f : -30.0f;
     logits.up(); /* the second token's are NaN */
-    must(ts_cuda_route(&l.on, id.dev, weight.dev, ts_cuda_rows{logits.dev, 40}, &p), "route");
+    must(ts_cuda_route(&l.on, ts_cuda_chosen{id.dev, weight.dev, 4}, ts_cuda_rows{logits.dev, 40},
+                       &p),
+         "route");
     id.down();
     weight.down();
     const double w = exp(-20.0) / 6.103515625e-5;
@@ -204,7 +214,8 @@ static void test_route_odd(void)
     bad[7].n_group = 20, bad[7].n_group_used = 1;
     bad[8].n_group = 4, bad[8].n_group_used = 5;
     for (auto &b : bad)
-        CHECK(ts_cuda_route(&l.on, NULL, NULL, ts_cuda_rows{NULL, 0}, &b) == cudaErrorInvalidValue);
+        CHECK(ts_cuda_route(&l.on, ts_cuda_chosen{}, ts_cuda_rows{NULL, 0}, &b) ==
+              cudaErrorInvalidValue);
 }
 
 /* --- sorting ---------------------------------------------------------------------------------- */
@@ -226,6 +237,14 @@ static std::vector<int32_t> choose(int64_t m, int E, int used, int all_on, int w
         id.insert(id.end(), e.begin(), e.begin() + used);
     }
     return id;
+}
+
+/* Ids as kernels read them, `pad` words between a token's and the next one's. */
+static void put_ids(memory<int32_t> &id, const std::vector<int32_t> &ids, int used, int pad)
+{
+    for (size_t i = 0; i < ids.size(); i++)
+        id.host[i / (size_t)used * (size_t)(used + pad) + i % (size_t)used] = ids[i];
+    id.up();
 }
 
 /* What ts_cuda_group should make of ids. */
@@ -259,11 +278,13 @@ static void test_group(int64_t m, int E, int used, int all_on, int without)
     const std::vector<int32_t> ids = choose(m, E, used, all_on, without);
     const size_t n = ids.size();
     launch l(m);
-    memory<int32_t> id(n + 2 * (size_t)used), offset((size_t)E + 3), order(n + 2), place(n + 2);
+    const int pad = m % 2 ? 0 : 3;
+    memory<int32_t> id((size_t)((m + 2) * (used + pad))), offset((size_t)E + 3), order(n + 2);
+    memory<int32_t> place(n + 2);
     std::fill(id.host.begin(), id.host.end(), 0); /* of tokens that aren't there */
-    std::copy(ids.begin(), ids.end(), id.host.begin());
-    id.up();
-    must(ts_cuda_group(&l.on, offset.dev, order.dev, place.dev, id.dev, E, used), "group");
+    put_ids(id, ids, used, pad);
+    const ts_cuda_chosen chosen = {id.dev, NULL, used + pad};
+    must(ts_cuda_group(&l.on, offset.dev, order.dev, place.dev, chosen, E, used), "group");
     offset.down();
     order.down();
     place.down();
@@ -292,7 +313,8 @@ static void test_sum(int64_t m, int used, int64_t d, int64_t pad, bool by_place,
 {
     const int64_t pairs = m * used, ld = d + pad;
     launch l(m);
-    memory<float> y((size_t)(pairs * ld)), weight((size_t)pairs), out((size_t)(m * ld + 5));
+    const int64_t ldw = used + pad;
+    memory<float> y((size_t)(pairs * ld)), weight((size_t)(m * ldw)), out((size_t)(m * ld + 5));
     memory<float> before((size_t)(m * (ld + 4)));
     memory<int32_t> place((size_t)pairs);
     std::iota(place.host.begin(), place.host.end(), 0);
@@ -305,7 +327,7 @@ static void test_sum(int64_t m, int used, int64_t d, int64_t pad, bool by_place,
         mem.up();
     };
     fill(y, pairs, d, ld);
-    fill(weight, pairs, 1, 1);
+    fill(weight, m, used, ldw);
     fill(before, m, d, ld + 4);
     if (add == 2)
         fill(out, m, d, ld);
@@ -313,7 +335,8 @@ static void test_sum(int64_t m, int used, int64_t d, int64_t pad, bool by_place,
     const std::vector<float> was = out.host;
     ts_cuda_rows a = {add == 1 ? before.dev : add == 2 ? out.dev : NULL, add == 1 ? ld + 4 : ld};
     must(ts_cuda_expert_sum(&l.on, ts_cuda_rows{out.dev, ld}, a, ts_cuda_rows{y.dev, ld},
-                            weight.dev, by_place ? place.dev : NULL, used, d),
+                            ts_cuda_chosen{NULL, weight.dev, ldw}, by_place ? place.dev : NULL,
+                            used, d),
          "sum");
     out.down();
     double worst = 0;
@@ -326,7 +349,7 @@ static void test_sum(int64_t m, int used, int64_t d, int64_t pad, bool by_place,
         }
         double sum = add == 1 ? before.host[(size_t)(t * (ld + 4) + c)] : add ? was[(size_t)i] : 0;
         for (int64_t p = t * used; p < (t + 1) * used; p++)
-            sum += (double)weight.host[(size_t)p] *
+            sum += (double)weight.host[(size_t)(t * ldw + p % used)] *
                    y.host[(size_t)((by_place ? place.host[(size_t)p] : p) * ld + c)];
         const double e = fabs(out.host[(size_t)i] - sum);
         worst = e <= worst ? worst : e;
@@ -465,15 +488,15 @@ static void test_mul(const stack &s, int64_t m, bool by_pair, int64_t pad)
     const int64_t pairs = m * used, x_rows = by_pair ? pairs : m;
     launch l(m);
     const std::vector<int32_t> ids = choose(m, E, used, rnd(0, 3) ? -1 : E - 1, 0);
-    memory<int32_t> id(ids.size());
-    id.host = ids;
-    id.up();
+    memory<int32_t> id(ids.size() + (size_t)(m * pad));
+    put_ids(id, ids, used, (int)pad);
     rows x(x_rows, s.k, pad, s.spread()), y(pairs + 2 * used, s.n, 3, 0);
     const bool floats = is_float((ts_type)s.p.type);
     memory<uint8_t> act(floats ? 0 : ts_cuda_act_bytes(x_rows, s.k));
     if (!floats)
         must(ts_cuda_prep(act.dev, x.mem.dev, x.ld, NULL, 0, x_rows, s.k, NULL), "prep");
-    must(ts_cuda_expert_mul(&l.on, &s.p, ts_cuda_rows{y.mem.dev, y.ld}, id.dev,
+    must(ts_cuda_expert_mul(&l.on, &s.p, ts_cuda_rows{y.mem.dev, y.ld},
+                            ts_cuda_chosen{id.dev, NULL, used + pad},
                             floats ? (const void *)x.mem.dev : act.dev, x.ld, by_pair),
          "expert_mul");
     y.mem.down();
@@ -680,10 +703,26 @@ int main(int argc, char **argv)
     unknown.n_expert = unknown.n_used = 1;
     unknown.n = unknown.k = 32;
     const ts_cuda_rows none = {NULL, 32};
-    CHECK(ts_cuda_expert_mul(&l.on, &unknown, none, NULL, NULL, 32, false) ==
+    CHECK(ts_cuda_expert_mul(&l.on, &unknown, none, ts_cuda_chosen{}, NULL, 32, false) ==
           cudaErrorInvalidValue);
     unknown.n_used = 0;
-    CHECK(ts_cuda_expert_mul(&l.on, &unknown, none, NULL, NULL, 32, false) ==
+    CHECK(ts_cuda_expert_mul(&l.on, &unknown, none, ts_cuda_chosen{}, NULL, 32, false) ==
           cudaErrorInvalidValue);
+    ts_cuda_expert_gemm_args gemm = {};
+    gemm.experts = unknown;
+    gemm.ldx = 32;
+    gemm.m = 1;
+    CHECK(ts_cuda_expert_gemm(&gemm, NULL) == cudaErrorInvalidValue); /* none used */
+    gemm.experts.n_used = 1;
+    CHECK(ts_cuda_expert_gemm(&gemm, NULL) == cudaErrorInvalidValue); /* the type */
+    gemm.experts.type = TS_TYPE_BF16;
+    gemm.experts.k = 40;
+    CHECK(ts_cuda_expert_gemm(&gemm, NULL) == cudaErrorInvalidValue);
+    ts_cuda_mul large = {};
+    large.type = TS_TYPE_BF16;
+    large.m = 1;
+    large.k = large.ldx = 32768;
+    large.n = 32769;
+    CHECK(ts_cuda_tile_mul(&large, NULL, NULL, NULL) == cudaErrorInvalidValue);
     return check_done("cuda_moe");
 }

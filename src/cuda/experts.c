@@ -13,8 +13,7 @@
 typedef struct view {
     const ts_moe *e;
     int64_t m;
-    int32_t *id;
-    float *weight;
+    ts_cuda_chosen chosen;
     int32_t *offset, *order, *place;
 } view;
 
@@ -35,12 +34,17 @@ static const ts_step *made_by(const ts_state *s, const ts_step *st, ts_buf x)
     return st;
 }
 
+/* Of m tokens ids come first, then weights. */
+static ts_cuda_chosen chosen_at(void *mem, int64_t m, int64_t used)
+{
+    return (ts_cuda_chosen){.id = mem, .weight = (float *)mem + m * used, .ld = used};
+}
+
 /* With the choice that `group` sorted. */
 static view view_of(const ts_state *s, const ts_step *group, int64_t m)
 {
     view v = {.e = &s->d->m->hp.moe, .m = m};
-    v.id = (int32_t *)s->bufs[group->a];
-    v.weight = (float *)s->bufs[group->a] + m * v.e->n_used;
+    v.chosen = chosen_at(s->bufs[group->a], m, v.e->n_used);
     v.offset = (int32_t *)s->bufs[group->dst];
     v.order = v.offset + ts_groups_fixed(v.e);
     v.place = v.order + m * v.e->n_used;
@@ -61,9 +65,8 @@ static int route(ts_state *s, const ts_step *st, const float *bias, const ts_cud
                               .n_group_used = (int32_t)e->n_group_used,
                               .renorm = e->renorm,
                               .scale = e->scale};
-    int32_t *id = (int32_t *)s->bufs[st->dst];
     const ts_cuda_rows logits = {ts_cuda_row(s, st->a, 0), s->d->plan->steps.bufs[st->a].width};
-    return ts_cuda_route(on, id, (float *)id + on->rows * e->n_used, logits, &p);
+    return ts_cuda_route(on, chosen_at(s->bufs[st->dst], on->rows, e->n_used), logits, &p);
 }
 
 static int gather(ts_state *s, const ts_step *st, const ts_cuda_on *on)
@@ -118,7 +121,7 @@ static int experts(ts_state *s, const ts_step *st, const ts_cuda_on *on)
     if (!sorted(s, st, on->rows)) {
         const int64_t ldx = from->of_pairs ? p.k : s->d->plan->steps.bufs[from->a].width;
         const void *x = floats ? (const void *)ts_cuda_row(s, from->a, 0) : s->bufs[st->a];
-        return ts_cuda_expert_mul(on, &p, y, v.id, x, ldx, from->of_pairs);
+        return ts_cuda_expert_mul(on, &p, y, v.chosen, x, ldx, from->of_pairs);
     }
     const ts_cuda_expert_gemm_args g = {.experts = p,
                                         .offset = v.offset,
@@ -140,7 +143,7 @@ static int combine(ts_state *s, const ts_step *st, const ts_cuda_on *on)
     ts_cuda_rows add = {0};
     if (st->b != TS_NO_BUF)
         add = (ts_cuda_rows){ts_cuda_row(s, st->b, 0), b[st->b].width};
-    return ts_cuda_expert_sum(on, out, add, y, v.weight, sorted(s, st, on->rows) ? v.place : NULL,
+    return ts_cuda_expert_sum(on, out, add, y, v.chosen, sorted(s, st, on->rows) ? v.place : NULL,
                               (int32_t)v.e->n_used, st->d);
 }
 
@@ -152,7 +155,7 @@ int ts_cuda_expert_step(ts_state *s, size_t i, const ts_cuda_on *on)
         return route(s, st, s->d->vec[i], on);
     case TS_OP_GROUP: {
         const view v = view_of(s, st, on->rows);
-        return sorted(s, st, on->rows) ? ts_cuda_group(on, v.offset, v.order, v.place, v.id,
+        return sorted(s, st, on->rows) ? ts_cuda_group(on, v.offset, v.order, v.place, v.chosen,
                                                        (int32_t)v.e->n_expert, (int32_t)v.e->n_used)
                                        : 0;
     }

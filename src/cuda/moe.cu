@@ -158,7 +158,7 @@ TS_DEVICE void weigh(float (&w)[2], const ts_cuda_router &p)
 }
 
 static __global__ void __launch_bounds__(ROUTE_WARPS *LANES)
-    route(live rows, int32_t *id, float *weight, ts_cuda_rows logits, ts_cuda_router p)
+    route(live rows, ts_cuda_chosen to, ts_cuda_rows logits, ts_cuda_router p)
 {
     ts_in_turn();
     TS_SHARED_ARRAY(float, scores, [ROUTE_WARPS][TS_CUDA_EXPERTS]);
@@ -196,17 +196,17 @@ static __global__ void __launch_bounds__(ROUTE_WARPS *LANES)
         const int e = best_of(key);
         take(key, e);
         if (lane == j % LANES) {
-            id[t * p.n_used + j] = e;
+            to.id[t * to.ld + j] = e;
             w[j / LANES] = score[e];
         }
     }
     weigh(w, p);
     for (int i = 0; i < 2; i++)
         if (lane + LANES * i < p.n_used)
-            weight[t * p.n_used + lane + LANES * i] = w[i];
+            to.weight[t * to.ld + lane + LANES * i] = w[i];
 }
 
-int ts_cuda_route(const ts_cuda_on *on, int32_t *id, float *weight, ts_cuda_rows logits,
+int ts_cuda_route(const ts_cuda_on *on, ts_cuda_chosen to, ts_cuda_rows logits,
                   const ts_cuda_router *p)
 {
     if (p->n_expert < 1 || p->n_expert > TS_CUDA_EXPERTS || p->n_used < 1 ||
@@ -219,7 +219,7 @@ int ts_cuda_route(const ts_cuda_on *on, int32_t *id, float *weight, ts_cuda_rows
     if (on->rows <= 0)
         return 0;
     TS_LAUNCH(route, dim3((unsigned)((on->rows + ROUTE_WARPS - 1) / ROUTE_WARPS)),
-              dim3(ROUTE_WARPS * LANES), 0, on->stream, live_of(on), id, weight, logits, *p);
+              dim3(ROUTE_WARPS * LANES), 0, on->stream, live_of(on), to, logits, *p);
     return ts_launch_error();
 }
 
@@ -231,8 +231,14 @@ int ts_cuda_route(const ts_cuda_on *on, int32_t *id, float *weight, ts_cuda_rows
 
 enum { GROUP_WARPS = 16, GROUP_AHEAD = 4 };
 
+TS_DEVICE int id_of(ts_cuda_chosen c, int pair, int n_used)
+{
+    return c.ld == n_used ? c.id[pair] : c.id[pair / n_used * c.ld + pair % n_used];
+}
+
 static __global__ void __launch_bounds__(GROUP_WARPS *LANES)
-    group(live rows, int32_t *offset, int32_t *order, int32_t *place, const int32_t *id, int n_used)
+    group(live rows, int32_t *offset, int32_t *order, int32_t *place, ts_cuda_chosen chosen,
+          int n_used)
 {
     ts_in_turn();
     TS_SHARED_ARRAY(int, counts, [2][GROUP_WARPS]);
@@ -246,7 +252,7 @@ static __global__ void __launch_bounds__(GROUP_WARPS *LANES)
 #pragma unroll
         for (int j = 0; j < GROUP_AHEAD; j++) {
             const int at = i + LANES * j + lane;
-            v[j] = at < end ? id[at] : INT32_MAX;
+            v[j] = at < end ? id_of(chosen, at, n_used) : INT32_MAX;
         }
 #pragma unroll
         for (int j = 0; j < GROUP_AHEAD; j++) {
@@ -273,7 +279,7 @@ static __global__ void __launch_bounds__(GROUP_WARPS *LANES)
 #pragma unroll
         for (int j = 0; j < GROUP_AHEAD; j++) {
             const int at = i + LANES * j + lane;
-            v[j] = at < end ? id[at] : INT32_MAX;
+            v[j] = at < end ? id_of(chosen, at, n_used) : INT32_MAX;
         }
 #pragma unroll
         for (int j = 0; j < GROUP_AHEAD; j++) {
@@ -289,14 +295,14 @@ static __global__ void __launch_bounds__(GROUP_WARPS *LANES)
 }
 
 int ts_cuda_group(const ts_cuda_on *on, int32_t *offset, int32_t *order, int32_t *place,
-                  const int32_t *id, int32_t n_expert, int32_t n_used)
+                  ts_cuda_chosen chosen, int32_t n_expert, int32_t n_used)
 {
     if (n_expert < 1 || n_used < 1 || on->rows > INT32_MAX / 2 / n_used)
         return cudaErrorInvalidValue;
     if (on->rows <= 0)
         return 0;
     TS_LAUNCH(group, dim3((unsigned)n_expert), dim3(GROUP_WARPS * LANES), 0, on->stream,
-              live_of(on), offset, order, place, id, (int)n_used);
+              live_of(on), offset, order, place, chosen, (int)n_used);
     return ts_launch_error();
 }
 
@@ -307,7 +313,7 @@ int ts_cuda_group(const ts_cuda_on *on, int32_t *offset, int32_t *order, int32_t
 enum { SUM_THREADS = 128 };
 
 static __global__ void __launch_bounds__(SUM_THREADS)
-    expert_sum(live rows, ts_cuda_rows out, ts_cuda_rows add, ts_cuda_rows y, const float *weight,
+    expert_sum(live rows, ts_cuda_rows out, ts_cuda_rows add, ts_cuda_rows y, ts_cuda_chosen chosen,
                const int32_t *place, int n_used, int64_t d)
 {
     ts_in_turn();
@@ -318,8 +324,10 @@ static __global__ void __launch_bounds__(SUM_THREADS)
     if (add.x)
         ts_load4(sum, add.x + t * add.ld, i, d, ts_wide(add.x + t * add.ld));
 #pragma unroll 4
-    for (int64_t pair = t * n_used; pair < (t + 1) * n_used; pair++) {
-        const float *row = y.x + (place ? place[pair] : pair) * y.ld, w = weight[pair];
+    for (int k = 0; k < n_used; k++) {
+        const int64_t pair = t * n_used + k;
+        const float *row = y.x + (place ? place[pair] : pair) * y.ld;
+        const float w = chosen.weight[t * chosen.ld + k];
         ts_load4(v, row, i, d, ts_wide(row));
 #pragma unroll
         for (int j = 0; j < 4; j++)
@@ -329,12 +337,12 @@ static __global__ void __launch_bounds__(SUM_THREADS)
 }
 
 int ts_cuda_expert_sum(const ts_cuda_on *on, ts_cuda_rows out, ts_cuda_rows add, ts_cuda_rows y,
-                       const float *weight, const int32_t *place, int32_t n_used, int64_t d)
+                       ts_cuda_chosen chosen, const int32_t *place, int32_t n_used, int64_t d)
 {
     if (on->rows <= 0 || d <= 0)
         return 0;
     const dim3 grid((unsigned)on->rows, (unsigned)((d + 4 * SUM_THREADS - 1) / (4 * SUM_THREADS)));
-    TS_LAUNCH(expert_sum, grid, dim3(SUM_THREADS), 0, on->stream, live_of(on), out, add, y, weight,
+    TS_LAUNCH(expert_sum, grid, dim3(SUM_THREADS), 0, on->stream, live_of(on), out, add, y, chosen,
               place, (int)n_used, d);
     return ts_launch_error();
 }

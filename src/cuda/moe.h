@@ -50,21 +50,29 @@ typedef struct ts_cuda_router {
     float scale;          /* and multiplied by this; 1: as they are                           */
 } ts_cuda_router;
 
-/* id[m][n_used] and weight[m][n_used] from logits[m][n_expert]: the best first, of equal ones that
- * with the lower number. NaN is worse than any number. */
-int ts_cuda_route(const ts_cuda_on *on, int32_t *id, float *weight, ts_cuda_rows logits,
+/* What tokens have chosen: choice j of token t at id[t * ld + j], its weight at weight[t * ld + j].
+ * A row may hold both, as cpu/route.h has them. */
+typedef struct ts_cuda_chosen {
+    int32_t *id;
+    float *weight;
+    int64_t ld;
+} ts_cuda_chosen;
+
+/* The best n_used of logits[m][n_expert] for each token, the best first, of equal ones that with
+ * the lower number. NaN is worse than any number. */
+int ts_cuda_route(const ts_cuda_on *on, ts_cuda_chosen to, ts_cuda_rows logits,
                   const ts_cuda_router *p);
 
-/* offset[n_expert + 1], order[m * n_used] and place[m * n_used] of the pairs' id[m * n_used], all
- * in 0..n_expert. Pairs of one expert keep their order. */
+/* offset[n_expert + 1], order[m * n_used] and place[m * n_used]. Pairs of one expert keep their
+ * order. */
 int ts_cuda_group(const ts_cuda_on *on, int32_t *offset, int32_t *order, int32_t *place,
-                  const int32_t *id, int32_t n_expert, int32_t n_used);
+                  ts_cuda_chosen chosen, int32_t n_expert, int32_t n_used);
 
-/* out[t][d] = add[t][d] + the sum over j of weight[t][j] * y[row][d], in the order of j; row is
- * place[t * n_used + j], or with place NULL the pair itself. add.x may be NULL, and may be out.x.
+/* out[t][d] = add[t][d] + the sum over j of the weight of choice j times y[row][d], in the order of
+ * j; row is place[pair], or with place NULL the pair itself. add.x may be NULL, and may be out.x.
  */
 int ts_cuda_expert_sum(const ts_cuda_on *on, ts_cuda_rows out, ts_cuda_rows add, ts_cuda_rows y,
-                       const float *weight, const int32_t *place, int32_t n_used, int64_t d);
+                       ts_cuda_chosen chosen, const int32_t *place, int32_t n_used, int64_t d);
 
 /* --- products -----------------------------------------------------------------------------------
  */
@@ -80,12 +88,12 @@ typedef struct ts_cuda_experts {
     int32_t n_used; /* of a token                                                       */
 } ts_cuda_experts;
 
-/* For few tokens, some 8: y[pair][n] = W[id[pair]] x, joined as p->join says; x is row t (gate and
- * up) or, with by_pair, row `pair` (down) of what ts_cuda_prep made; for F32, F16 and BF16 of
- * floats with row stride ldx. A pair's sums are in an order that doesn't depend on how many there
- * are. Weights are there before whatever is queued. */
+/* For few tokens, some 8: y[pair][n] = W[id of the pair] x, joined as p->join says; x is row t
+ * (gate and up) or, with by_pair, row `pair` (down) of what ts_cuda_prep made; for F32, F16 and
+ * BF16 of floats with row stride ldx. A pair's sums are in an order that doesn't depend on how many
+ * there are. Weights are there before whatever is queued. */
 int ts_cuda_expert_mul(const ts_cuda_on *on, const ts_cuda_experts *p, ts_cuda_rows y,
-                       const int32_t *id, const void *x, int64_t ldx, bool by_pair);
+                       ts_cuda_chosen chosen, const void *x, int64_t ldx, bool by_pair);
 
 /* For many tokens: y[place][n] = W[expert of the place] x, joined as experts.join says. Sums are
  * floats, in an order that doesn't depend on other tokens; weights and x are rounded to BF16 on
@@ -109,7 +117,7 @@ int ts_cuda_expert_gemm(const ts_cuda_expert_gemm_args *p, void *stream);
  * ts_cuda_dequant and a product of halves. p->x are rows of BF16 with stride p->ldx; k and those as
  * above. halves: NULL, or where to put BF16 with row stride ldy instead of y. work: NULL, or
  * TS_CUDA_TILE_WORK bytes, which were zero before the first of the products that use them, one
- * after the other: with them small matrices fill the GPU. */
+ * after the other: with them small matrices fill the GPU. n * k is at most 2^30. */
 enum { TS_CUDA_TILE_WORK = 264 * (4 + 32768) };
 
 int ts_cuda_tile_mul(const ts_cuda_mul *p, void *halves, void *work, void *stream);

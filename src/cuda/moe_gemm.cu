@@ -471,7 +471,11 @@ static int launch(gemm_args a, int64_t tiles, void *work, void *stream)
 
 static int launch_type(uint32_t type, const gemm_args &a, int64_t tiles, void *work, void *stream)
 {
-    if (a.k % 32 || a.ldx % 8 || (uintptr_t)a.x % 16)
+    /* Threads keep places in a matrix and in x (in sixteens) in 32 bits. */
+    const int64_t x_rows = a.offset ? tiles * TOKENS : a.m;
+    const int64_t most = UINT32_MAX;
+    if (a.k < 1 || a.k % 32 || a.k > most / 8 || a.n > most / (4 * a.k) || a.ldx % 8 ||
+        x_rows > most / (a.ldx / 8 + 1) || (uintptr_t)a.x % 16)
         return cudaErrorInvalidValue;
     switch (type) {
 #define RUN(L)                                                                                     \

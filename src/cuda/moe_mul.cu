@@ -17,26 +17,27 @@ typedef struct expert_args {
     const int32_t *id;
     const uint8_t *x;
     float *y;
-    int64_t ldx, ldy, n, k, row_bytes;
+    int64_t ld_id, ldx, ldy, n, k, row_bytes;
     int used, join, split;
     bool by_pair;
 } expert_args;
 
-/* What a warp does: outputs from `first` on of a pair with expert e. */
+/* What a warp does for pair blockIdx.y: outputs from `first` on, by expert e. */
 typedef struct expert_part {
-    int64_t pair, x, e, first;
+    int64_t e, first;
+    int64_t x; /* its row */
     const uint8_t *row[R];
 } expert_part;
 
 /* False if there is no such pair. */
 template <bool JOIN> TS_DEVICE bool part_of(expert_part *p, const expert_args &a)
 {
-    p->pair = blockIdx.y;
-    if (p->pair >= (int64_t)(a.out ? a.batch->m_out : a.batch->m) * a.used)
-        return false;
-    p->e = a.id[p->pair];
-    p->x = a.by_pair ? p->pair : p->pair / a.used;
     constexpr int outputs = JOIN ? R / 2 : R;
+    const unsigned token = blockIdx.y / (unsigned)a.used;
+    if (token >= (unsigned)(a.out ? a.batch->m_out : a.batch->m))
+        return false;
+    p->e = a.id[token * a.ld_id + blockIdx.y % (unsigned)a.used];
+    p->x = a.by_pair ? blockIdx.y : token;
     p->first = ts_mul_first(blockIdx.x, a.split, outputs);
 #pragma unroll
     for (int r = 0; r < R; r++) {
@@ -46,6 +47,7 @@ template <bool JOIN> TS_DEVICE bool part_of(expert_part *p, const expert_args &a
     return true;
 }
 
+/* From sum[R] of every lane to y. All threads of the block come here. */
 template <bool JOIN>
 TS_DEVICE void finish(const expert_args &a, const expert_part &p, float (&sum)[R])
 {
@@ -63,7 +65,7 @@ TS_DEVICE void finish(const expert_args &a, const expert_part &p, float (&sum)[R
         v = ts_glu(v, up, a.join);
     }
     if (lane % (32 / R) == 0 && r < outputs && i < a.n)
-        a.y[p.pair * a.ldy + i] = v;
+        a.y[blockIdx.y * a.ldy + i] = v;
 }
 
 template <class T, bool JOIN>
@@ -77,8 +79,12 @@ static __global__ void __launch_bounds__(32 * TS_MUL_WARPS, 8) expert_mul(const 
         return;
     const int warp = (int)threadIdx.x / 32;
     const int64_t chunks = (a.k + TS_CUDA_ACT_K - 1) / TS_CUDA_ACT_K;
-    row_sums<T, 1, R, STAGES>(sum, p.row, a.row_bytes, a.k, a.x + p.x * chunks * TS_CUDA_ACT_BYTES,
-                              1, warp % a.split, a.split,
+    row_at row[R];
+#pragma unroll
+    for (int r = 0; r < R; r++)
+        row[r] = row_of(p.row[r], a.row_bytes, (int)threadIdx.x % 32);
+    row_sums<T, 1, R, STAGES>(sum, row, a.k, a.x + p.x * chunks * TS_CUDA_ACT_BYTES, 1,
+                              warp % a.split, a.split,
                               shared + warp * STAGES * R * chunk<T>::PITCH);
     finish<JOIN>(a, p, sum);
 }
@@ -142,7 +148,7 @@ template <bool JOIN> static int launch_type(uint32_t type, expert_args a, int64_
 }
 
 int ts_cuda_expert_mul(const ts_cuda_on *on, const ts_cuda_experts *p, ts_cuda_rows y,
-                       const int32_t *id, const void *x, int64_t ldx, bool by_pair)
+                       ts_cuda_chosen chosen, const void *x, int64_t ldx, bool by_pair)
 {
     enum { MOST = 65535 }; /* of a grid */
     if (p->n_used < 1 || on->rows > MOST / p->n_used)
@@ -156,7 +162,8 @@ int ts_cuda_expert_mul(const ts_cuda_on *on, const ts_cuda_experts *p, ts_cuda_r
     a.w[1] = (const uint8_t *)p->v;
     a.bias[0] = p->w_bias;
     a.bias[1] = p->v_bias;
-    a.id = id;
+    a.id = chosen.id;
+    a.ld_id = chosen.ld;
     a.x = (const uint8_t *)x;
     a.y = y.x;
     a.ldx = ldx;

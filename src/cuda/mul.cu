@@ -19,12 +19,15 @@ static __global__ void __launch_bounds__(32 * TS_MUL_WARPS, M == 1   ? 8
     const unsigned block = ts_mul_part_of<JOIN>(a, &p);
     int warp = (int)threadIdx.x / 32;
     int64_t first = ts_mul_first(block, p.split, JOIN ? R / 2 : R);
-    const uint8_t *row[R];
+    const uint8_t *start[R];
     float sum[R * M] = {};
-    ts_mul_rows<R, JOIN>(p, a.row_bytes, first, row);
+    row_at row[R];
+    ts_mul_rows<R, JOIN>(p, a.row_bytes, first, start);
+    for (int r = 0; r < R; r++)
+        row[r] = row_of(start[r], a.row_bytes, (int)threadIdx.x % 32);
     if (a.fresh)
         ts_wait_previous();
-    row_sums<T, M, R, STAGES>(sum, row, a.row_bytes, a.k, a.x, a.m, warp % p.split, p.split,
+    row_sums<T, M, R, STAGES>(sum, row, a.k, a.x, a.m, warp % p.split, p.split,
                               shared + warp * STAGES * R * chunk<T>::PITCH);
     ts_mul_finish<R, M, JOIN>(a, p, first, sum);
 }

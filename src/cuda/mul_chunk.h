@@ -137,8 +137,8 @@ TS_DEVICE void multiply(float *sum, const uint8_t *buffer, const row_at *row, in
  * part + parts, .. of them. buffer[STAGES][R][PITCH] is the warp's. Weights are asked for before
  * what earlier kernels write is waited for, activations after. */
 template <class T, int M, int R, int STAGES>
-TS_DEVICE void row_sums(float *sum, const uint8_t *const *start, int64_t row_bytes, int64_t k,
-                        const uint8_t *x, int m, int part, int parts, uint8_t *buffer)
+TS_DEVICE void row_sums(float *sum, const row_at *row, int64_t k, const uint8_t *x, int m, int part,
+                        int parts, uint8_t *buffer)
 {
     constexpr int stage = R * chunk<T>::PITCH;
     const int lane = (int)threadIdx.x % 32;
@@ -146,21 +146,17 @@ TS_DEVICE void row_sums(float *sum, const uint8_t *const *start, int64_t row_byt
     const int64_t token = (int64_t)chunks * TS_CUDA_ACT_BYTES;
     const uint8_t *x_at = x + part * TS_CUDA_ACT_BYTES + 16 * lane;
     const ts_shared_at place = ts_shared_place(buffer);
-    row_at row[R];
-#pragma unroll
-    for (int r = 0; r < R; r++)
-        row[r] = row_of(start[r], row_bytes, lane);
     for (int i = 0; i < STAGES - 1; i++) {
         if (part + i * parts < chunks)
             fetch<T, R>(place + i * stage, row, part + i * parts, lane);
         ts_copy_commit();
     }
     ts_wait_previous();
-    int now = 0;
-    for (int c = part; c < chunks; c += parts) {
-        const int ahead = c + (STAGES - 1) * parts; /* to where the last one was */
+    int now = 0, next = (STAGES - 1) * stage;
+    int ahead = part + (STAGES - 1) * parts;
+    for (int c = part; c < chunks; c += parts, ahead += parts) {
         if (ahead < chunks)
-            fetch<T, R>(place + (now == 0 ? (STAGES - 1) * stage : now - stage), row, ahead, lane);
+            fetch<T, R>(place + next, row, ahead, lane);
         ts_copy_commit();
         lane_x v;
         load_x(&v, x_at);
@@ -170,6 +166,7 @@ TS_DEVICE void row_sums(float *sum, const uint8_t *const *start, int64_t row_byt
             multiply<T, M, R>(sum, buffer + now, row, c, lane, v, x_at, token, m);
         __syncwarp(); /* before it is overwritten */
         now = now == (STAGES - 1) * stage ? 0 : now + stage;
+        next = next == (STAGES - 1) * stage ? 0 : next + stage;
         x_at += parts * TS_CUDA_ACT_BYTES;
     }
 }
