@@ -116,7 +116,7 @@ static inline int64_t ts_cuda_vector_floats(const ts_step *st)
 {
     if (st->op == TS_OP_ANGLES)
         return st->rope->n_rot / 2;
-    return st->vec ? st->d / (st->op == TS_OP_NORM ? st->n_heads : 1) : 0;
+    return st->vec ? st->d / (st->op == TS_OP_NORM && !st->each ? st->n_heads : 1) : 0;
 }
 
 /* Queues that *b becomes this; batch.cu. */

@@ -4,11 +4,15 @@
 #include <string.h>
 #include <strings.h>
 
-#define LLAMA    SYNTH_LLAMA
-#define QWEN2    SYNTH_QWEN2
-#define QWEN3    SYNTH_QWEN3
-#define GEMMA3   SYNTH_GEMMA3
-#define QWEN3MOE SYNTH_QWEN3MOE
+#define LLAMA     SYNTH_LLAMA
+#define QWEN2     SYNTH_QWEN2
+#define QWEN3     SYNTH_QWEN3
+#define GEMMA3    SYNTH_GEMMA3
+#define QWEN3MOE  SYNTH_QWEN3MOE
+#define OLMO2     SYNTH_OLMO2
+#define GRANITE   SYNTH_GRANITE
+#define GEMMA2    SYNTH_GEMMA2
+#define COMMAND_R SYNTH_COMMAND_R
 
 /* Column by column as in synth_shape. The tiny ones have head counts, vocabularies and
  * windows that leave remainders everywhere; "tiny-narrow" is for types of two bytes and more. */
@@ -54,6 +58,38 @@ static const synth_shape shapes[] = {
      1e6f, ROPE_NONE, 1, 0, 0, 0, 7, 3, 256},
     {QWEN3MOE, "tiny-narrow", "tiny Qwen3 with experts", 2, 128, 128, 4, 2, 64, 393, 2048, false,
      1e-6f, 1e6f, ROPE_NONE, 1, 0, 0, 0, 7, 3, 96},
+    {OLMO2, "1b", "OLMo 2 1B", 16, 2048, 8192, 16, 16, 128, 100352, 4096, false, 1e-6f, 500000,
+     ROPE_NONE, 1, 0, 0, 0, 0, 0, 0},
+    {OLMO2, "8b", "OLMo 3 7B", 32, 4096, 11008, 32, 32, 128, 100278, 65536, false, 1e-6f, 500000,
+     ROPE_YARN, 8, 8192, 4096, 4, 0, 0, 0},
+    {OLMO2, "tiny", "tiny OLMo 2", 4, 256, 256, 4, 2, 64, 397, 2048, false, 1e-6f, 500000,
+     ROPE_NONE, 1, 0, 20, 4, 0, 0, 0},
+    {OLMO2, "tiny-narrow", "tiny OLMo 2", 4, 128, 128, 4, 2, 32, 397, 2048, false, 1e-6f, 500000,
+     ROPE_NONE, 1, 0, 20, 4, 0, 0, 0},
+    {GRANITE, "1b", "Granite 3.1 2B", 40, 2048, 8192, 32, 8, 64, 49155, 131072, true, 1e-5f, 5e6f,
+     ROPE_NONE, 1, 0, 0, 0, 0, 0, 0},
+    {GRANITE, "8b", "Granite 3.1 8B", 40, 4096, 12800, 32, 8, 128, 49155, 131072, true, 1e-5f, 1e7f,
+     ROPE_NONE, 1, 0, 0, 0, 0, 0, 0},
+    {GRANITE, "tiny", "tiny Granite", 2, 256, 512, 4, 2, 64, 399, 2048, false, 1e-5f, 5e6f,
+     ROPE_NONE, 1, 0, 0, 0, 0, 0, 0},
+    {GRANITE, "tiny-narrow", "tiny Granite", 2, 128, 256, 4, 2, 32, 399, 2048, false, 1e-5f, 5e6f,
+     ROPE_NONE, 1, 0, 0, 0, 0, 0, 0},
+    {GEMMA2, "1b", "Gemma 2 2B", 26, 2304, 9216, 8, 4, 256, 256000, 8192, true, 1e-6f, 10000,
+     ROPE_NONE, 1, 0, 4096, 2, 0, 0, 0},
+    {GEMMA2, "8b", "Gemma 2 9B", 42, 3584, 14336, 16, 8, 256, 256000, 8192, true, 1e-6f, 10000,
+     ROPE_NONE, 1, 0, 4096, 2, 0, 0, 0},
+    {GEMMA2, "tiny", "tiny Gemma 2", 4, 256, 256, 4, 2, 64, 511, 2048, true, 1e-6f, 10000,
+     ROPE_NONE, 1, 0, 20, 2, 0, 0, 0},
+    {GEMMA2, "tiny-narrow", "tiny Gemma 2", 4, 128, 128, 4, 2, 32, 511, 2048, true, 1e-6f, 10000,
+     ROPE_NONE, 1, 0, 20, 2, 0, 0, 0},
+    {COMMAND_R, "8b", "Aya 23 8B", 32, 4096, 14336, 32, 8, 128, 256000, 8192, true, 1e-5f, 10000,
+     ROPE_NONE, 1, 0, 0, 0, 0, 0, 0},
+    {COMMAND_R, "tiny", "tiny Command R", 2, 256, 512, 4, 2, 64, 401, 2048, true, 1e-5f, 10000,
+     ROPE_NONE, 1, 0, 0, 0, 0, 0, 0},
+    {COMMAND_R, "tiny-narrow", "tiny Command R", 2, 128, 256, 4, 2, 32, 401, 2048, true, 1e-5f,
+     10000, ROPE_NONE, 1, 0, 0, 0, 0, 0, 0},
+    {COMMAND_R, "tiny-deep", "tiny Command R+", 64, 64, 32, 4, 2, 16, 401, 2048, true, 1e-5f, 10000,
+     ROPE_NONE, 1, 0, 0, 0, 0, 0, 0},
 };
 /* clang-format on */
 
@@ -61,18 +97,37 @@ enum { N_SHAPES = sizeof shapes / sizeof *shapes };
 
 const char *synth_arch_name(synth_arch a)
 {
-    static const char *const names[] = {"llama", "qwen2", "qwen3", "gemma3", "qwen3moe"};
+    static const char *const names[] = {"llama", "qwen2",   "qwen3",  "gemma3",   "qwen3moe",
+                                        "olmo2", "granite", "gemma2", "command-r"};
     return names[a];
 }
 
 const char *ts_synth_archs(void)
 {
-    return "llama|qwen2|qwen3|gemma3|qwen3moe";
+    return "llama|qwen2|qwen3|gemma3|qwen3moe|olmo2|granite|gemma2|command-r";
 }
 
 const char *ts_synth_presets(void)
 {
-    return "tiny|1b|8b|30b-a3b|235b-a22b";
+    return "tiny|tiny-deep|1b|8b|30b-a3b|235b-a22b";
+}
+
+/* Those of tiny models are such that leaving one out would be seen: Granite's factor of attention
+ * is 1 / hd, which leaves it flat where weights are random, and Gemma's caps are far above scores
+ * and logits. */
+synth_factors synth_factors_of(const synth_shape *s)
+{
+    const bool tiny = s->d < 1024;
+    if (s->arch == SYNTH_GRANITE)
+        return (synth_factors){.embed = 12,
+                               .residual = 0.22f,
+                               .attn = tiny ? 0.25f : 1.0f / (float)s->hd,
+                               .logit = s->d < 4096 ? 8 : 16};
+    if (s->arch == SYNTH_COMMAND_R)
+        return (synth_factors){.logit = 0.0625f};
+    if (s->arch == SYNTH_GEMMA2)
+        return (synth_factors){.attn_cap = tiny ? 1.5f : 50, .logit_cap = tiny ? 5 : 30};
+    return (synth_factors){0};
 }
 
 static ts_status set_rope(synth_shape *s, const char *kind, ts_error *err)

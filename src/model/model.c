@@ -10,8 +10,9 @@
 #include "base/mem.h"
 #include "gguf/show.h"
 
-static const ts_arch *const archs[] = {&ts_arch_llama, &ts_arch_qwen2, &ts_arch_qwen3,
-                                       &ts_arch_gemma3, &ts_arch_qwen3moe};
+static const ts_arch *const archs[] = {&ts_arch_llama,   &ts_arch_qwen2,    &ts_arch_qwen3,
+                                       &ts_arch_gemma3,  &ts_arch_qwen3moe, &ts_arch_olmo2,
+                                       &ts_arch_granite, &ts_arch_gemma2,   &ts_arch_command_r};
 #define N_ARCHS (sizeof archs / sizeof archs[0])
 
 /* Bounds far above any real model; they keep every product of two of them inside 64 bits. */
@@ -193,18 +194,19 @@ static float *new_vector(ts_loader *ld, int64_t n, const ts_tensor *source)
     return v;
 }
 
-static float *load_vec(ts_loader *ld, bool required, int64_t n, const char *fmt, va_list ap)
+static float *load_vec(ts_loader *ld, bool required, int64_t rows, int64_t n, const char *fmt,
+                       va_list ap)
 {
     if (ld->status)
         return NULL;
     char name[128];
     vsnprintf(name, sizeof name, fmt, ap);
     const ts_tensor *t = find_tensor(ld, required, name);
-    if (!t || !check_shape(ld, t, n, 1, 1))
+    if (!t || !check_shape(ld, t, n, rows, 1))
         return NULL;
-    float *v = new_vector(ld, n, t);
+    float *v = new_vector(ld, rows * n, t);
     if (v)
-        ts_type_get(t->type)->to_f32(v, t->data, n);
+        ts_type_get(t->type)->to_f32(v, t->data, rows * n);
     return v;
 }
 
@@ -212,7 +214,7 @@ float *ts_load_vec(ts_loader *ld, int64_t n, const char *fmt, ...)
 {
     va_list ap;
     va_start(ap, fmt);
-    float *v = load_vec(ld, true, n, fmt, ap);
+    float *v = load_vec(ld, true, 1, n, fmt, ap);
     va_end(ap);
     return v;
 }
@@ -221,7 +223,16 @@ float *ts_load_vec_opt(ts_loader *ld, int64_t n, const char *fmt, ...)
 {
     va_list ap;
     va_start(ap, fmt);
-    float *v = load_vec(ld, false, n, fmt, ap);
+    float *v = load_vec(ld, false, 1, n, fmt, ap);
+    va_end(ap);
+    return v;
+}
+
+float *ts_load_vecs_opt(ts_loader *ld, int64_t rows, int64_t n, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    float *v = load_vec(ld, false, rows, n, fmt, ap);
     va_end(ap);
     return v;
 }
@@ -256,7 +267,9 @@ void ts_load_common(ts_loader *ld)
                      "heads have %lld dimensions for keys and %lld for values, which architecture "
                      "'%s' can't use",
                      (long long)hp->head_dim, (long long)hd_v, ld->m->arch->name);
-    hp->norm_eps = (float)ts_load_float(ld, "attention.layer_norm_rms_epsilon", 0, 1, NULL);
+    const char *eps =
+        hp->layer_norm ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon";
+    hp->norm_eps = (float)ts_load_float(ld, eps, 0, 1, NULL);
     hp->embed_scale = 1;
     hp->attn_scale = 1.0f / sqrtf((float)hp->head_dim);
 
@@ -449,6 +462,34 @@ void ts_load_rope(ts_loader *ld, ts_rope *r, bool neox)
         r->freq[i] /= div[i];
 }
 
+/* One flag a layer? Anything that ts_gguf_arr_int reads, for each. */
+static bool is_flags(const ts_gguf_arr *a, int64_t n)
+{
+    return a->type != TS_GGUF_STR && a->type != TS_GGUF_ARR && a->type != TS_GGUF_F32 &&
+           a->type != TS_GGUF_F64 && a->n >= (uint64_t)n;
+}
+
+void ts_load_windows(ts_loader *ld, int64_t window, int64_t pattern)
+{
+    ts_model *m = ld->m;
+    ts_hparams *hp = &m->hp;
+    hp->window = ts_load_int(ld, "attention.sliding_window", 0, MAX_CTX, &window);
+    char key[128];
+    full_key(ld, "attention.sliding_window_pattern", key);
+    const ts_gguf_kv *kv = ts_gguf_find(m->g, key);
+    const ts_gguf_arr *flags = kv && kv->type == TS_GGUF_ARR ? &kv->v.arr : NULL;
+    if (flags && !is_flags(flags, hp->n_layer)) {
+        ts_load_fail(ld, TS_BAD_FILE, "key '%s' is an array that isn't one flag a layer", key);
+        return;
+    }
+    if (!flags)
+        pattern = ts_load_int(ld, "attention.sliding_window_pattern", 1, MAX_LAYERS, &pattern);
+    for (int64_t i = 0; i < hp->n_layer && !ld->status; i++) {
+        bool slides = flags ? ts_gguf_arr_int(flags, (uint64_t)i) != 0 : i % pattern < pattern - 1;
+        m->layers[i].window = slides ? hp->window : 0;
+    }
+}
+
 void ts_load_ends(ts_loader *ld)
 {
     ts_model *m = ld->m;
@@ -467,7 +508,7 @@ void ts_load_ends(ts_loader *ld)
         m->output = m->token_embd;
 }
 
-void ts_load_attention(ts_loader *ld, int64_t i)
+void ts_load_qkvo(ts_loader *ld, int64_t i)
 {
     if (ld->status)
         return;
@@ -475,7 +516,6 @@ void ts_load_attention(ts_loader *ld, int64_t i)
     ts_layer *l = &ld->m->layers[i];
     int64_t d = hp->n_embd, q = hp->n_head * hp->head_dim, kv = hp->n_head_kv * hp->head_dim;
     int b = (int)i;
-    l->attn_norm = ts_load_vec(ld, d, "blk.%d.attn_norm.weight", b);
     l->wq = ts_load_mat(ld, q, d, "blk.%d.attn_q.weight", b);
     l->wk = ts_load_mat(ld, kv, d, "blk.%d.attn_k.weight", b);
     l->wv = ts_load_mat(ld, kv, d, "blk.%d.attn_v.weight", b);
@@ -484,16 +524,24 @@ void ts_load_attention(ts_loader *ld, int64_t i)
     l->bk = ts_load_vec_opt(ld, kv, "blk.%d.attn_k.bias", b);
     l->bv = ts_load_vec_opt(ld, kv, "blk.%d.attn_v.bias", b);
     l->bo = ts_load_vec_opt(ld, d, "blk.%d.attn_output.bias", b);
-    l->ffn_norm = ts_load_vec(ld, d, "blk.%d.ffn_norm.weight", b);
     l->rope = &ld->m->rope;
 }
 
-void ts_load_block(ts_loader *ld, int64_t i)
+void ts_load_attention(ts_loader *ld, int64_t i)
 {
-    const ts_hparams *hp = &ld->m->hp;
-    ts_load_attention(ld, i);
     if (ld->status)
         return;
+    ts_layer *l = &ld->m->layers[i];
+    l->attn_norm = ts_load_vec(ld, ld->m->hp.n_embd, "blk.%d.attn_norm.weight", (int)i);
+    ts_load_qkvo(ld, i);
+    l->ffn_norm = ts_load_vec(ld, ld->m->hp.n_embd, "blk.%d.ffn_norm.weight", (int)i);
+}
+
+void ts_load_ffn(ts_loader *ld, int64_t i)
+{
+    if (ld->status)
+        return;
+    const ts_hparams *hp = &ld->m->hp;
     ts_layer *l = &ld->m->layers[i];
     int64_t d = hp->n_embd;
     int b = (int)i;
@@ -503,6 +551,12 @@ void ts_load_block(ts_loader *ld, int64_t i)
     l->b_gate = ts_load_vec_opt(ld, hp->n_ff, "blk.%d.ffn_gate.bias", b);
     l->b_up = ts_load_vec_opt(ld, hp->n_ff, "blk.%d.ffn_up.bias", b);
     l->b_down = ts_load_vec_opt(ld, d, "blk.%d.ffn_down.bias", b);
+}
+
+void ts_load_block(ts_loader *ld, int64_t i)
+{
+    ts_load_attention(ld, i);
+    ts_load_ffn(ld, i);
 }
 
 /* --- open, close, describe ------------------------------------------------ */
@@ -528,7 +582,7 @@ static ts_status choose_arch(ts_model *m, ts_error *err)
     m->arch = find_arch(&name);
     if (m->arch)
         return TS_OK;
-    char known[128] = "";
+    char known[256] = "";
     size_t at = 0;
     for (size_t i = 0; i < N_ARCHS; i++)
         at +=

@@ -74,9 +74,11 @@ typedef struct ts_rope {
 
 typedef struct ts_hparams {
     int64_t n_layer, n_embd, n_head, n_head_kv, head_dim, n_ff, n_vocab, n_ctx_train;
+    bool layer_norm; /* norms take the mean off first; set before ts_load_common */
     float norm_eps;
     float embed_scale;   /* multiplies the embedding; 1 = none                 */
     float attn_scale;    /* multiplies q.k                                     */
+    float attn_softcap;  /* > 0: scores = cap * tanh(scores / cap)             */
     float logit_softcap; /* > 0: logits = cap * tanh(logits / cap)             */
     int64_t window;      /* positions a sliding layer sees; 0 = no such layers */
     ts_moe moe;
@@ -87,7 +89,7 @@ typedef struct ts_layer {
     float *attn_norm;              /* [d]        */
     ts_weight *wq, *wk, *wv, *wo;  /* [h*hd][d], [hkv*hd][d] twice, [d][h*hd] */
     float *bq, *bk, *bv, *bo;      /* [h*hd], [hkv*hd] twice, [d]             */
-    float *q_norm, *k_norm;        /* [hd]       */
+    float *q_norm, *k_norm;        /* [hd], or [h*hd], [hkv*hd] (all heads as one; each its own) */
     float *attn_post_norm;         /* [d]        */
     float *ffn_norm;               /* [d]        */
     ts_weight *gate, *up, *down;   /* [ff][d] twice, [d][ff] */
@@ -191,15 +193,28 @@ ts_weight *ts_load_mat_opt(ts_loader *ld, int64_t n, int64_t k, const char *fmt,
     TS_PRINTF(4, 5);
 float *ts_load_vec(ts_loader *ld, int64_t n, const char *fmt, ...) TS_PRINTF(3, 4);
 float *ts_load_vec_opt(ts_loader *ld, int64_t n, const char *fmt, ...) TS_PRINTF(3, 4);
+/* [rows][n], one after another. */
+float *ts_load_vecs_opt(ts_loader *ld, int64_t rows, int64_t n, const char *fmt, ...)
+    TS_PRINTF(4, 5);
+
+/* Which layers slide, and how far they see: "<arch>.attention.sliding_window" (`window` if it is
+ * missing) and "..._pattern", one flag a layer or a count ("every n-th sees everything", `pattern`
+ * if it is missing). */
+void ts_load_windows(ts_loader *ld, int64_t window, int64_t pattern);
 
 /* token_embd, output_norm, output (or the tied embedding). */
 void ts_load_ends(ts_loader *ld);
 
-/* attn_norm, q, k, v, o, ffn_norm of layer i, with the biases that are there. */
+/* q, k, v, o of layer i, with the biases that are there, and its RoPE. */
+void ts_load_qkvo(ts_loader *ld, int64_t i);
+/* The same with attn_norm and ffn_norm. */
 void ts_load_attention(ts_loader *ld, int64_t i);
-/* ... and gate, up, down. */
+/* gate, up, down, with the biases that are there. */
+void ts_load_ffn(ts_loader *ld, int64_t i);
+/* All of a block. */
 void ts_load_block(ts_loader *ld, int64_t i);
 
-extern const ts_arch ts_arch_llama, ts_arch_qwen2, ts_arch_qwen3, ts_arch_gemma3, ts_arch_qwen3moe;
+extern const ts_arch ts_arch_llama, ts_arch_qwen2, ts_arch_qwen3, ts_arch_gemma3, ts_arch_qwen3moe,
+    ts_arch_olmo2, ts_arch_granite, ts_arch_gemma2, ts_arch_command_r;
 
 #endif
