@@ -15,8 +15,8 @@
 
 #define CTX 60
 
-static const char *const archs[] = {"llama", "qwen2",   "qwen3",  "gemma3",   "qwen3moe",
-                                    "olmo2", "granite", "gemma2", "command-r"};
+static const char *const archs[] = {"llama", "qwen2",   "qwen3",  "gemma3",    "qwen3moe",
+                                    "olmo2", "granite", "gemma2", "command-r", "phi3"};
 enum { N_ARCHS = sizeof archs / sizeof *archs };
 static const ts_backend *const cuda[] = {&ts_backend_cuda};
 static const ts_backend *const plain[] = {&ts_backend_cuda_plain};
@@ -518,6 +518,8 @@ int main(void)
         const int64_t n_layer = layers_of(path);
         test_layers(arch, types[i], path, n_layer, t);
         const bool odd = strcmp(types[i], "F16") == 0; /* cuda_unpack has all layouts */
+        if (strcmp(arch, "qwen3moe") == 0) /* experts stay with the CPU, and are not streamed */
+            continue;
         if (i < (SANITIZED ? 2 : N_ARCHS) || odd)
             test_streams(arch, types[i], path, i < (SANITIZED ? 1 : 2), t);
         if (i < N_ARCHS || odd)

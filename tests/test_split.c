@@ -12,8 +12,8 @@
 #define CTX   150
 #define ROOMY ((size_t)1 << 40)
 
-static const char *const archs[] = {"llama", "qwen2",   "qwen3",  "gemma3",   "qwen3moe",
-                                    "olmo2", "granite", "gemma2", "command-r"};
+static const char *const archs[] = {"llama", "qwen2",   "qwen3",  "gemma3",    "qwen3moe",
+                                    "olmo2", "granite", "gemma2", "command-r", "phi3"};
 static const ts_backend *const fakes[] = {&fake_backend, &fake_backend};
 static uint64_t seed = 20261125;
 

@@ -398,6 +398,31 @@ static void one_arch(const char *path, const char *arch, ts_isa isa)
     ts_engine_close(e);
 }
 
+/* LongRoPE: the context that is planned for decides whose factors divide. */
+static void test_contexts(const char *path)
+{
+    ts_error err = {0};
+    REQUIRE(ts_synth_tiny(path, "phi3", "Q8_0", false, &err) == TS_OK);
+    for (int64_t n_ctx = 512; n_ctx <= 513; n_ctx++) {
+        ts_engine *e = NULL;
+        ts_engine_options o;
+        ts_engine_options_init(&o);
+        o.n_ctx = n_ctx;
+        REQUIRE(ts_engine_open(&e, path, &o, &err) == TS_OK);
+        const ts_rope *r = &e->m->rope;
+        CHECK(r->n_rot == 48); /* three quarters of a head */
+        const ts_tensor *t = ts_gguf_tensor(e->m->g, n_ctx > 512 ? "rope_factors_long.weight"
+                                                                 : "rope_factors_short.weight");
+        const float *factor = t->data;
+        for (int64_t i = 0; i < r->n_rot / 2; i++) {
+            const double want = pow(10000, -2 * (double)i / (double)r->n_rot) / factor[i];
+            CHECK_MSG(fabs(r->freq[i] - want) <= 1e-6 * want, "context %d, pair %d: %g not %g",
+                      (int)n_ctx, (int)i, (double)r->freq[i], want);
+        }
+        ts_engine_close(e);
+    }
+}
+
 int main(void)
 {
     char path[] = "/tmp/tessera-test-XXXXXX";
@@ -405,14 +430,15 @@ int main(void)
     REQUIRE(fd >= 0);
     close(fd);
     all_chunks();
-    static const char *const archs[] = {"llama", "qwen2",   "qwen3",  "gemma3",
-                                        "olmo2", "granite", "gemma2", "command-r"};
+    static const char *const archs[] = {"llama",   "qwen2",  "qwen3",     "gemma3", "olmo2",
+                                        "granite", "gemma2", "command-r", "phi3"};
     for (size_t i = 0; i < sizeof archs / sizeof *archs; i++) {
         one_arch(path, archs[i], TS_ISA_REF);
         one_arch(path, archs[i], TS_ISA_AUTO);
     }
     experts(path, TS_ISA_REF);
     experts(path, TS_ISA_AUTO);
+    test_contexts(path);
     unlink(path);
     return check_done("steps");
 }

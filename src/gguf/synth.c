@@ -20,7 +20,7 @@
  * tensors of more than one. */
 enum { CHUNK = 64 * 1024 };
 
-typedef enum content { WEIGHTS, FREQS } content;
+typedef enum content { WEIGHTS, FREQS, SHORT_FACTORS, LONG_FACTORS } content;
 
 typedef struct item {
     ts_type type;
@@ -71,6 +71,13 @@ static void put_rope(job *j)
     const synth_shape *s = &j->s;
     char k[96];
     put_arch_f32(j, "rope.freq_base", s->rope_base);
+    if (s->arch == SYNTH_PHI3)
+        put_arch_u32(j, "rope.dimension_count", synth_n_rot(s));
+    if (s->rope == ROPE_LONG) {
+        put_arch_u32(j, "rope.scaling.original_context_length", s->rope_orig);
+        put_arch_f32(j, "rope.scaling.attn_factor",
+                     sqrtf(1 + logf(s->rope_factor) / logf((float)s->rope_orig)));
+    }
     if (s->rope != ROPE_LINEAR && s->rope != ROPE_YARN)
         return;
     snprintf(k, sizeof k, "%s.rope.scaling.type", synth_arch_name(s->arch));
@@ -246,9 +253,13 @@ static void declare_layer(job *j, int l)
 
     if (!olmo)
         norm(j, l, "attn_norm.weight", d);
-    matrix(j, l, "attn_q.weight", ROLE_Q, d, q, 1);
-    matrix(j, l, "attn_k.weight", ROLE_K, d, kv, 1);
-    matrix(j, l, "attn_v.weight", ROLE_V, d, kv, 1);
+    if (s->arch == SYNTH_PHI3) {
+        matrix(j, l, "attn_qkv.weight", ROLE_QKV, d, q + 2 * kv, 1);
+    } else {
+        matrix(j, l, "attn_q.weight", ROLE_Q, d, q, 1);
+        matrix(j, l, "attn_k.weight", ROLE_K, d, kv, 1);
+        matrix(j, l, "attn_v.weight", ROLE_V, d, kv, 1);
+    }
     if (s->arch == SYNTH_QWEN2) {
         bias(j, l, "attn_q.bias", q);
         bias(j, l, "attn_k.bias", kv);
@@ -275,8 +286,9 @@ static void declare_layer(job *j, int l)
         declare_experts(j, l);
         return;
     }
-    matrix(j, l, "ffn_gate.weight", ROLE_GATE, d, s->ff, 1);
-    matrix(j, l, "ffn_up.weight", ROLE_UP, d, s->ff, 1);
+    if (s->arch != SYNTH_PHI3) /* gate is the first half of up there */
+        matrix(j, l, "ffn_gate.weight", ROLE_GATE, d, s->ff, 1);
+    matrix(j, l, "ffn_up.weight", ROLE_UP, d, s->arch == SYNTH_PHI3 ? 2 * s->ff : s->ff, 1);
     matrix(j, l, "ffn_down.weight", ROLE_DOWN, s->ff, d, 1);
     if (gemma || olmo)
         norm(j, l, "post_ffw_norm.weight", d);
@@ -304,6 +316,11 @@ static void declare_tensors(job *j)
         matrix(j, -1, "output.weight", ROLE_OUTPUT, s->d, s->n_vocab, head);
     if (s->rope == ROPE_LLAMA3)
         declare(j, "rope_freqs.weight", FREQS, TS_TYPE_F32, s->hd / 2, 1, 0, 0);
+    if (s->rope == ROPE_LONG) {
+        const int n = synth_n_rot(s) / 2;
+        declare(j, "rope_factors_long.weight", LONG_FACTORS, TS_TYPE_F32, n, 1, 0, 0);
+        declare(j, "rope_factors_short.weight", SHORT_FACTORS, TS_TYPE_F32, n, 1, 0, 0);
+    }
     for (int l = 0; l < s->n_layer; l++)
         declare_layer(j, l);
 }
@@ -319,6 +336,14 @@ static void rope_freqs(const synth_shape *s, float *out)
         double t = turns < 1 ? 0 : turns > 4 ? 1 : (turns - 1) / 3;
         out[i] = (float)(1 / ((1 - t) / (double)s->rope_factor + t));
     }
+}
+
+/* LongRoPE's, made up: the slower a pair, the more. */
+static void rope_factors(const synth_shape *s, bool of_long, float *out)
+{
+    const int n = synth_n_rot(s) / 2;
+    for (int i = 0; i < n; i++)
+        out[i] = 1 + (of_long ? s->rope_factor : 0.5f) * (float)i / (float)n;
 }
 
 /* --- filling ------------------------------------------------------------ */
@@ -348,6 +373,8 @@ static ts_status write_chunk(job *j, size_t number, int64_t c, uint8_t *buf, ts_
     int64_t n = it->n_blocks - first < it->step ? it->n_blocks - first : it->step;
     if (it->content == FREQS) {
         rope_freqs(&j->s, (float *)buf);
+    } else if (it->content != WEIGHTS) {
+        rope_factors(&j->s, it->content == LONG_FACTORS, (float *)buf);
     } else {
         /* Seeds of neighbouring models and tensors must not share a stream. */
         uint64_t seed = j->opt->seed * 0xd1342543de82ef95u + (uint64_t)number * 0x2545f4914f6cdd1du;

@@ -16,9 +16,10 @@ typedef enum synth_arch {
     SYNTH_GRANITE,
     SYNTH_GEMMA2,
     SYNTH_COMMAND_R,
+    SYNTH_PHI3,
 } synth_arch;
 
-typedef enum synth_rope { ROPE_NONE, ROPE_LINEAR, ROPE_YARN, ROPE_LLAMA3 } synth_rope;
+typedef enum synth_rope { ROPE_NONE, ROPE_LINEAR, ROPE_YARN, ROPE_LLAMA3, ROPE_LONG } synth_rope;
 
 typedef struct synth_shape {
     synth_arch arch;
@@ -63,6 +64,7 @@ typedef enum synth_role {
     ROLE_UP,
     ROLE_DOWN,
     ROLE_ROUTER,
+    ROLE_QKV,
 } synth_role;
 
 const char *synth_arch_name(synth_arch a);
@@ -71,6 +73,8 @@ const char *synth_arch_name(synth_arch a);
 ts_status synth_shape_find(synth_shape *out, const ts_synth_options *opt, const synth_mix *mix,
                            ts_error *err);
 synth_factors synth_factors_of(const synth_shape *s);
+/* Dimensions of a head that RoPE turns. */
+int synth_n_rot(const synth_shape *s);
 ts_status synth_mix_find(const synth_mix **out, const char *name, ts_error *err);
 
 /* The type of a matrix with rows of k elements. */

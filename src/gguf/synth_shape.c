@@ -13,6 +13,7 @@
 #define GRANITE   SYNTH_GRANITE
 #define GEMMA2    SYNTH_GEMMA2
 #define COMMAND_R SYNTH_COMMAND_R
+#define PHI3      SYNTH_PHI3
 
 /* Column by column as in synth_shape. The tiny ones have head counts, vocabularies and
  * windows that leave remainders everywhere; "tiny-narrow" is for types of two bytes and more. */
@@ -90,6 +91,14 @@ static const synth_shape shapes[] = {
      10000, ROPE_NONE, 1, 0, 0, 0, 0, 0, 0},
     {COMMAND_R, "tiny-deep", "tiny Command R+", 64, 64, 32, 4, 2, 16, 401, 2048, true, 1e-5f, 10000,
      ROPE_NONE, 1, 0, 0, 0, 0, 0, 0},
+    {PHI3, "1b", "Phi-4-mini", 32, 3072, 8192, 24, 8, 128, 200064, 131072, true, 1e-5f, 10000,
+     ROPE_LONG, 32, 4096, 0, 0, 0, 0, 0},
+    {PHI3, "8b", "Phi-4", 40, 5120, 17920, 40, 10, 128, 100352, 16384, false, 1e-5f, 250000,
+     ROPE_NONE, 1, 0, 0, 0, 0, 0, 0},
+    {PHI3, "tiny", "tiny Phi-4-mini", 2, 256, 512, 4, 2, 64, 403, 2048, true, 1e-5f, 10000,
+     ROPE_LONG, 4, 512, 0, 0, 0, 0, 0},
+    {PHI3, "tiny-narrow", "tiny Phi-4-mini", 2, 128, 256, 4, 2, 32, 403, 2048, true, 1e-5f, 10000,
+     ROPE_LONG, 4, 512, 0, 0, 0, 0, 0},
 };
 /* clang-format on */
 
@@ -97,14 +106,14 @@ enum { N_SHAPES = sizeof shapes / sizeof *shapes };
 
 const char *synth_arch_name(synth_arch a)
 {
-    static const char *const names[] = {"llama", "qwen2",   "qwen3",  "gemma3",   "qwen3moe",
-                                        "olmo2", "granite", "gemma2", "command-r"};
+    static const char *const names[] = {"llama", "qwen2",   "qwen3",  "gemma3",    "qwen3moe",
+                                        "olmo2", "granite", "gemma2", "command-r", "phi3"};
     return names[a];
 }
 
 const char *ts_synth_archs(void)
 {
-    return "llama|qwen2|qwen3|gemma3|qwen3moe|olmo2|granite|gemma2|command-r";
+    return "llama|qwen2|qwen3|gemma3|qwen3moe|olmo2|granite|gemma2|command-r|phi3";
 }
 
 const char *ts_synth_presets(void)
@@ -128,6 +137,12 @@ synth_factors synth_factors_of(const synth_shape *s)
     if (s->arch == SYNTH_GEMMA2)
         return (synth_factors){.attn_cap = tiny ? 1.5f : 50, .logit_cap = tiny ? 5 : 30};
     return (synth_factors){0};
+}
+
+/* With LongRoPE three quarters, as Phi-4-mini has it. */
+int synth_n_rot(const synth_shape *s)
+{
+    return s->rope == ROPE_LONG ? s->hd / 4 * 3 : s->hd;
 }
 
 static ts_status set_rope(synth_shape *s, const char *kind, ts_error *err)
@@ -294,6 +309,21 @@ static ts_type down_type(const synth_mix *mix, const synth_shape *s, int layer)
     }
 }
 
+static ts_type qkv_type(const synth_mix *mix)
+{
+    switch (mix->file_type) {
+    case Q3_K_M:
+    case Q3_K_L:
+        return TS_TYPE_Q4_K;
+    case Q4_K_M:
+        return TS_TYPE_Q5_K;
+    case Q5_K_M:
+        return TS_TYPE_Q6_K;
+    default:
+        return mix->base;
+    }
+}
+
 static ts_type attn_output_type(const synth_mix *mix)
 {
     switch (mix->file_type) {
@@ -352,6 +382,8 @@ ts_type synth_mix_type(const synth_mix *mix, bool pure, const synth_shape *s, sy
         t = value_type(mix, s, layer);
     else if (role == ROLE_DOWN)
         t = down_type(mix, s, layer);
+    else if (role == ROLE_QKV)
+        t = qkv_type(mix);
     else if (role == ROLE_O)
         t = attn_output_type(mix);
     return fitting(t, k);

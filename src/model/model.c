@@ -10,9 +10,9 @@
 #include "base/mem.h"
 #include "gguf/show.h"
 
-static const ts_arch *const archs[] = {&ts_arch_llama,   &ts_arch_qwen2,    &ts_arch_qwen3,
-                                       &ts_arch_gemma3,  &ts_arch_qwen3moe, &ts_arch_olmo2,
-                                       &ts_arch_granite, &ts_arch_gemma2,   &ts_arch_command_r};
+static const ts_arch *const archs[] = {
+    &ts_arch_llama, &ts_arch_qwen2,   &ts_arch_qwen3,  &ts_arch_gemma3,    &ts_arch_qwen3moe,
+    &ts_arch_olmo2, &ts_arch_granite, &ts_arch_gemma2, &ts_arch_command_r, &ts_arch_phi3};
 #define N_ARCHS (sizeof archs / sizeof archs[0])
 
 /* Bounds far above any real model; they keep every product of two of them inside 64 bits. */
@@ -150,8 +150,8 @@ static ts_weight *load_mat(ts_loader *ld, bool required, int64_t n, int64_t k, c
     const ts_tensor *t = find_tensor(ld, required, name);
     if (!t || !check_shape(ld, t, k, n, 1))
         return NULL;
-    /* The array has a place for every tensor of the file and each is asked for at most twice (the
-     * tied embedding): handles never move. */
+    /* The array has three places for every tensor of the file, which serves as one weight (the tied
+     * embedding for two), or as three of its parts: handles never move. */
     for (size_t i = 0; i < ld->m->n_weights; i++)
         if (ld->m->weights[i].source == t)
             return &ld->m->weights[i];
@@ -175,6 +175,43 @@ ts_weight *ts_load_mat_opt(ts_loader *ld, int64_t n, int64_t k, const char *fmt,
     va_start(ap, fmt);
     ts_weight *w = load_mat(ld, false, n, k, fmt, ap);
     va_end(ap);
+    return w;
+}
+
+/* A slice of t for the model to own. */
+static ts_slice *new_slice(ts_loader *ld)
+{
+    ts_model *m = ld->m;
+    ts_slice **grown = realloc(m->slices, (m->n_slices + 1) * sizeof *grown);
+    ts_slice *s = grown ? ts_calloc(1, sizeof *s) : NULL;
+    if (grown)
+        m->slices = grown;
+    if (s)
+        m->slices[m->n_slices++] = s;
+    else
+        ts_load_fail(ld, TS_NO_MEMORY, "no memory for a part of a tensor");
+    return s;
+}
+
+ts_weight *ts_load_rows(ts_loader *ld, int64_t i, const char *fused, int64_t all, int64_t k,
+                        const char *name, int64_t r0, int64_t n)
+{
+    char whole[64];
+    snprintf(whole, sizeof whole, "blk.%d.%s", (int)i, fused);
+    const ts_tensor *t = ld->status ? NULL : find_tensor(ld, true, whole);
+    ts_slice *s = t && check_shape(ld, t, k, all, 1) ? new_slice(ld) : NULL;
+    if (!s)
+        return NULL;
+    const size_t row = t->size / (size_t)all;
+    snprintf(s->name, sizeof s->name, "blk.%d.%s", (int)i, name);
+    s->t = *t;
+    s->t.name = s->name;
+    s->t.ne[1] = n;
+    s->t.data = (const uint8_t *)t->data + (size_t)r0 * row;
+    s->t.size = (size_t)n * row;
+    s->t.offset += (size_t)r0 * row;
+    ts_weight *w = &ld->m->weights[ld->m->n_weights++];
+    *w = (ts_weight){.source = &s->t, .n = n, .k = k, .e = 1, .used = 1};
     return w;
 }
 
@@ -421,6 +458,33 @@ static void rope_yarn(ts_rope *r, double factor, double n_ctx, double base, doub
     r->mscale = (float)((factor > 1 ? 1 + 0.1 * log(factor) : 1) * attn_factor);
 }
 
+/* LongRoPE (arXiv:2402.13753): divisors for each pair, found by search, one set for contexts up to
+ * what the model was first trained with and one for longer ones. */
+static void rope_long(ts_loader *ld, ts_rope *r, int64_t n_ctx)
+{
+    const int64_t n = r->n_rot / 2;
+    const float *by_short = ts_load_vec(ld, n, "rope_factors_short.weight");
+    const float *by_long = ts_load_vec(ld, n, "rope_factors_long.weight");
+    float *out = ld->status ? NULL : new_vector(ld, 2 * n, NULL);
+    if (!out)
+        return;
+    for (int64_t i = 0; i < n; i++) {
+        if (!(by_short[i] > 0 && by_long[i] > 0)) {
+            ts_load_fail(ld, TS_BAD_FILE,
+                         "RoPE factor %lld is %g for short and %g for long "
+                         "contexts; both must be above 0",
+                         (long long)i, (double)by_short[i], (double)by_long[i]);
+            return;
+        }
+        out[i] = r->freq[i] / by_short[i];
+        out[n + i] = r->freq[i] / by_long[i];
+    }
+    r->freq_short = out;
+    r->freq_long = out + n;
+    r->n_short = n_ctx;
+    ts_rope_for(r, 0);
+}
+
 void ts_load_rope(ts_loader *ld, ts_rope *r, bool neox)
 {
     static const double ten_thousand = 10000, none = 0, one = 1;
@@ -443,7 +507,8 @@ void ts_load_rope(ts_loader *ld, ts_rope *r, bool neox)
         return;
     if (kind.n == 4 && memcmp(kind.s, "yarn", 4) == 0) {
         rope_yarn(r, factor, (double)n_ctx, base, attn_factor);
-    } else if (kind.n == 6 && memcmp(kind.s, "linear", 6) == 0) {
+    } else if ((kind.n == 6 && memcmp(kind.s, "linear", 6) == 0) ||
+               (kind.n == 8 && memcmp(kind.s, "longrope", 8) == 0)) {
         for (int64_t i = 0; i < r->n_rot / 2; i++)
             r->freq[i] = (float)(r->freq[i] / factor);
         r->mscale = (float)attn_factor;
@@ -452,7 +517,7 @@ void ts_load_rope(ts_loader *ld, ts_rope *r, bool neox)
     } else {
         ts_shown shown;
         ts_load_fail(ld, TS_UNSUPPORTED,
-                     "RoPE scaling '%s' isn't supported; none, linear and yarn are",
+                     "RoPE scaling '%s' isn't supported; none, linear, yarn and longrope are",
                      ts_show(&shown, kind.s, kind.n));
         return;
     }
@@ -460,6 +525,8 @@ void ts_load_rope(ts_loader *ld, ts_rope *r, bool neox)
     const float *div = ts_load_vec_opt(ld, r->n_rot / 2, "rope_freqs.weight");
     for (int64_t i = 0; div && i < r->n_rot / 2; i++)
         r->freq[i] /= div[i];
+    if (ts_gguf_tensor(ld->m->g, "rope_factors_long.weight") || kind.n == 8)
+        rope_long(ld, r, n_ctx);
 }
 
 /* One flag a layer? Anything that ts_gguf_arr_int reads, for each. */
@@ -628,7 +695,7 @@ ts_status ts_model_open(ts_model **out, const ts_gguf *g, int64_t n_vocab, const
         return ts_fail(err, TS_NO_MEMORY, "no memory for the model");
     m->g = g;
     m->hp.n_vocab = n_vocab;
-    m->weights = ts_calloc(n, sizeof *m->weights);
+    m->weights = ts_calloc(n, 3 * sizeof *m->weights);
     ld.used = ts_calloc(n, sizeof *ld.used);
     if (!m->weights || !ld.used) {
         ld.status = ts_fail(err, TS_NO_MEMORY, "no memory for %zu tensor handles", n);
@@ -660,6 +727,9 @@ void ts_model_close(ts_model *m)
     free(m->vectors);
     free(m->weights);
     free(m->parts);
+    for (size_t i = 0; i < m->n_slices; i++)
+        free(m->slices[i]);
+    free(m->slices);
     free(m->layers);
     free(m);
 }
