@@ -13,7 +13,7 @@
 #define N   90
 #define CTX 700
 
-static const char *const archs[] = {"llama", "qwen2", "qwen3", "gemma3", "qwen3moe"};
+static const char *const archs[] = {"llama", "qwen2", "qwen3", "gemma3", "qwen3moe", "qwen2moe"};
 
 typedef struct rig {
     ts_engine *e;

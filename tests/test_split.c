@@ -12,7 +12,7 @@
 #define CTX   150
 #define ROOMY ((size_t)1 << 40)
 
-static const char *const archs[] = {"llama", "qwen2", "qwen3", "gemma3", "qwen3moe"};
+static const char *const archs[] = {"llama", "qwen2", "qwen3", "gemma3", "qwen3moe", "qwen2moe"};
 static const ts_backend *const fakes[] = {&fake_backend, &fake_backend};
 static uint64_t seed = 20261125;
 
@@ -82,6 +82,7 @@ typedef struct reference {
     float *want, *got;
     size_t max, n;
     int64_t n_layer;
+    bool dense; /* blocks have a feed-forward that all tokens share */
 } reference;
 
 static void open_reference(reference *r, const char *arch, const char *path, ts_isa isa)
@@ -90,7 +91,10 @@ static void open_reference(reference *r, const char *arch, const char *path, ts_
     ts_engine *e = NULL;
     ts_engine_split none = {0};
     REQUIRE(open_split(&e, path, isa, &none, &err) == TS_OK);
-    *r = (reference){.arch = arch, .path = path, .n_layer = e->m->hp.n_layer};
+    *r = (reference){.arch = arch,
+                     .path = path,
+                     .n_layer = e->m->hp.n_layer,
+                     .dense = e->m->layers[0].gate != NULL};
     for (size_t i = 0; i < CTX; i++)
         r->t[i] = (ts_token)(rnd_u64(&seed) % (uint64_t)e->m->hp.n_vocab);
     r->max = 10 * (size_t)e->m->hp.n_vocab;
@@ -328,8 +332,8 @@ static void test_rest(const reference *r)
         const size_t more = need_with(r, layers + 1, NULL);
         for (int which = 0; which < 3; which++) {
             char pattern[64];
-            snprintf(pattern, sizeof pattern, "blk\\.%d\\.ffn_%s", (int)(r->n_layer - 1 - layers),
-                     which == 1 ? "down" : "(gate|up|down)");
+            snprintf(pattern, sizeof pattern, "blk\\.%d\\.ffn_%s%s", (int)(r->n_layer - 1 - layers),
+                     which == 1 ? "down" : "(gate|up|down)", r->dense ? "(_shexp)?\\." : "");
             const size_t memory = need_with(r, layers, which ? pattern : "^(output|token_embd)\\.");
             if (memory >= more) /* then rather one layer more */
                 continue;
@@ -680,6 +684,37 @@ static void test_experts(void)
     CHECK(ts_split_place(&s, (ts_placing){0}, &m, &err) == TS_OK);
 }
 
+/* With the experts on the CPU, an accelerator's block begins its shared expert when all that the
+ * others want has been copied, and nothing is copied before they are done. */
+static void test_shared_expert(const reference *r)
+{
+    ts_error err = {0};
+    ts_engine *e = NULL;
+    ts_engine_split split = accels(1, r->n_layer);
+    split.split.n_cpu_moe = INT64_MAX;
+    REQUIRE(open_split(&e, r->path, TS_ISA_REF, &split, &err) == TS_OK);
+    const ts_steps *s = &e->plan.steps;
+    int seen = 0;
+    for (size_t i = 0; i < s->n_main; i++) {
+        const ts_step *st = &s->v[i];
+        const ts_layer *l = st->layer < 0 ? NULL : &e->m->layers[st->layer];
+        if (!l || !l->router || !l->gate || !st->w || st->w != l->gate)
+            continue;
+        bool routed = false;
+        CHECK(st->device == 1);
+        for (; s->v[i].op != TS_OP_COMBINE; i++) {
+            CHECK_MSG(s->v[i].op != TS_OP_COPY, "%s: a copy in layer %d", r->arch, st->layer);
+            CHECK(routed ? s->v[i].device == 0
+                         : (s->v[i].device == 0) == (s->v[i].op == TS_OP_ROUTE));
+            routed = routed || s->v[i].op == TS_OP_ROUTE;
+        }
+        CHECK(routed);
+        seen++;
+    }
+    CHECK_MSG(seen > 0, "%s has no shared expert", r->arch);
+    ts_engine_close(e);
+}
+
 /* --- failures ----------------------------------------------------------------- */
 
 static char warnings[2000]; /* each with a newline */
@@ -816,6 +851,8 @@ int main(void)
         if (!SANITIZED || i == 0) /* sanitizers look at the same code for all */
             test_kv_on_cpu(&r, TS_ISA_REF);
         test_shares(&r);
+        if (strcmp(archs[i], "qwen2moe") == 0)
+            test_shared_expert(&r);
         test_patterns(&r);
         test_bad_patterns(&r);
         test_no_memory(&r);

@@ -17,7 +17,8 @@ bool ts_cuda_by_heads(const ts_step *st, int64_t head_dim)
 
 static bool reads(const ts_step *s, ts_buf x)
 {
-    return s->a == x || (s->b == x && s->op != TS_OP_GLU) || (s->op == TS_OP_ROPE && s->dst == x);
+    return s->a == x || (s->b == x && s->op != TS_OP_GLU) ||
+           ((s->op == TS_OP_ROPE || s->op == TS_OP_GATE) && s->dst == x);
 }
 
 /* Does a step from i on want what is in x? */

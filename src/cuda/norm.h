@@ -61,8 +61,8 @@ TS_DEVICE float ts_squares(const float *v)
     return sum;
 }
 
-/* 1 / sqrt(mean + eps) from the threads' sums of squares, in all threads. */
-TS_DEVICE float ts_norm_of(float sum, int64_t d, float eps)
+/* The sum of the threads' sums, in all threads. */
+TS_DEVICE float ts_block_sum(float sum)
 {
     TS_SHARED_ARRAY(float, part, [TS_NORM_THREADS / 32]);
 #pragma unroll
@@ -76,7 +76,13 @@ TS_DEVICE float ts_norm_of(float sum, int64_t d, float eps)
     for (int i = 0; i < TS_NORM_THREADS / 32; i++)
         sum += part[i];
     __syncthreads(); /* `part` may be written again */
-    return 1 / sqrtf(sum / (float)d + eps);
+    return sum;
+}
+
+/* 1 / sqrt(mean + eps) from the threads' sums of squares, in all threads. */
+TS_DEVICE float ts_norm_of(float sum, int64_t d, float eps)
+{
+    return 1 / sqrtf(ts_block_sum(sum) / (float)d + eps);
 }
 
 /* What rms_norm multiplies a row by. */

@@ -290,6 +290,8 @@ static int one_step(ts_state *s, size_t i, const ts_batch *b, const ts_cuda_on *
     }
     case TS_OP_SOFTCAP:
         return ts_cuda_softcap(on, y, st->f, st->d);
+    case TS_OP_GATE:
+        return ts_cuda_gate(on, y, rows_of(s, st->a, 0), rows_of(s, st->b, 0), d->vec[i], st->d);
     case TS_OP_ROUTE:
     case TS_OP_GROUP:
     case TS_OP_GATHER:

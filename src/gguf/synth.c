@@ -80,6 +80,13 @@ static void put_rope(job *j)
         put_arch_u32(j, "rope.scaling.original_context_length", s->rope_orig);
 }
 
+static void put_moe(job *j)
+{
+    const synth_moe e = synth_moe_of(&j->s);
+    if (e.shared)
+        put_arch_u32(j, "expert_shared_feed_forward_length", e.shared);
+}
+
 static void put_metadata(job *j)
 {
     const synth_shape *s = &j->s;
@@ -107,6 +114,7 @@ static void put_metadata(job *j)
         put_arch_u32(j, "expert_count", s->n_expert);
         put_arch_u32(j, "expert_used_count", s->n_used);
         put_arch_u32(j, "expert_feed_forward_length", s->ffe);
+        put_moe(j);
     }
     if (s->window)
         put_arch_u32(j, "attention.sliding_window", s->window);
@@ -202,6 +210,17 @@ static void declare_experts(job *j, int l)
     stack(j, l, "ffn_gate_exps.weight", ROLE_GATE, s->d, s->ffe, s->n_expert, 1);
     stack(j, l, "ffn_up_exps.weight", ROLE_UP, s->d, s->ffe, s->n_expert, 1);
     stack(j, l, "ffn_down_exps.weight", ROLE_DOWN, s->ffe, s->d, s->n_expert, 1);
+    const synth_moe e = synth_moe_of(s);
+    if (s->arch == SYNTH_QWEN2MOE) {
+        char buf[64];
+        declare(j, tensor_name(buf, l, "ffn_gate_inp_shexp.weight"), WEIGHTS, TS_TYPE_F32, s->d, 1,
+                2 / sqrtf((float)s->d), 0);
+    }
+    if (e.shared) {
+        matrix(j, l, "ffn_gate_shexp.weight", ROLE_GATE, s->d, e.shared, 1);
+        matrix(j, l, "ffn_up_shexp.weight", ROLE_UP, s->d, e.shared, 1);
+        matrix(j, l, "ffn_down_shexp.weight", ROLE_DOWN, e.shared, s->d, 1);
+    }
 }
 
 static void declare_layer(job *j, int l)
@@ -214,7 +233,7 @@ static void declare_layer(job *j, int l)
     matrix(j, l, "attn_q.weight", ROLE_Q, d, q, 1);
     matrix(j, l, "attn_k.weight", ROLE_K, d, kv, 1);
     matrix(j, l, "attn_v.weight", ROLE_V, d, kv, 1);
-    if (s->arch == SYNTH_QWEN2) {
+    if (s->arch == SYNTH_QWEN2 || s->arch == SYNTH_QWEN2MOE) {
         bias(j, l, "attn_q.bias", q);
         bias(j, l, "attn_k.bias", kv);
         bias(j, l, "attn_v.bias", kv);

@@ -11,7 +11,8 @@ typedef enum synth_arch {
     SYNTH_QWEN2,
     SYNTH_QWEN3,
     SYNTH_GEMMA3,
-    SYNTH_QWEN3MOE
+    SYNTH_QWEN3MOE,
+    SYNTH_QWEN2MOE
 } synth_arch;
 
 typedef enum synth_rope { ROPE_NONE, ROPE_LINEAR, ROPE_YARN, ROPE_LLAMA3 } synth_rope;
@@ -34,6 +35,11 @@ typedef struct synth_shape {
     int32_t n_expert, n_used,
         ffe; /* experts, those of a token, their feed-forward width; 0: none */
 } synth_shape;
+
+/* What some mixtures of experts have besides. */
+typedef struct synth_moe {
+    int32_t shared; /* the shared expert's feed-forward width; 0: there is none */
+} synth_moe;
 
 /* How the tensors of a model get their types. */
 typedef struct synth_mix {
@@ -60,6 +66,7 @@ const char *synth_arch_name(synth_arch a);
 /* The shape of a preset; tiny ones come in two widths, chosen by the type. */
 ts_status synth_shape_find(synth_shape *out, const ts_synth_options *opt, const synth_mix *mix,
                            ts_error *err);
+synth_moe synth_moe_of(const synth_shape *s);
 ts_status synth_mix_find(const synth_mix **out, const char *name, ts_error *err);
 
 /* The type of a matrix with rows of k elements. */

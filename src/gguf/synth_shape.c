@@ -9,6 +9,7 @@
 #define QWEN3    SYNTH_QWEN3
 #define GEMMA3   SYNTH_GEMMA3
 #define QWEN3MOE SYNTH_QWEN3MOE
+#define QWEN2MOE SYNTH_QWEN2MOE
 
 /* Column by column as in synth_shape. The tiny ones have head counts, vocabularies and
  * windows that leave remainders everywhere; "tiny-narrow" is for types of two bytes and more. */
@@ -54,25 +55,42 @@ static const synth_shape shapes[] = {
      1e6f, ROPE_NONE, 1, 0, 0, 0, 7, 3, 256},
     {QWEN3MOE, "tiny-narrow", "tiny Qwen3 with experts", 2, 128, 128, 4, 2, 64, 393, 2048, false,
      1e-6f, 1e6f, ROPE_NONE, 1, 0, 0, 0, 7, 3, 96},
+    {QWEN2MOE, "a2.7b", "Qwen1.5-MoE-A2.7B", 24, 2048, 5632, 16, 16, 128, 151936, 8192, false, 1e-6f,
+     1e6f, ROPE_NONE, 1, 0, 0, 0, 60, 4, 1408},
+    {QWEN2MOE, "tiny", "tiny Qwen2 with experts", 2, 256, 512, 4, 1, 64, 391, 2048, false, 1e-6f,
+     1e6f, ROPE_NONE, 1, 0, 0, 0, 6, 2, 256},
+    {QWEN2MOE, "tiny-narrow", "tiny Qwen2 with experts", 2, 128, 256, 4, 1, 32, 391, 2048, false,
+     1e-6f, 1e6f, ROPE_NONE, 1, 0, 0, 0, 6, 2, 96},
 };
 /* clang-format on */
+
+synth_moe synth_moe_of(const synth_shape *s)
+{
+    switch (s->arch) {
+    case QWEN2MOE:
+        return (synth_moe){.shared = s->ff};
+    default:
+        return (synth_moe){0};
+    }
+}
 
 enum { N_SHAPES = sizeof shapes / sizeof *shapes };
 
 const char *synth_arch_name(synth_arch a)
 {
-    static const char *const names[] = {"llama", "qwen2", "qwen3", "gemma3", "qwen3moe"};
+    static const char *const names[] = {"llama",  "qwen2",    "qwen3",
+                                        "gemma3", "qwen3moe", "qwen2moe"};
     return names[a];
 }
 
 const char *ts_synth_archs(void)
 {
-    return "llama|qwen2|qwen3|gemma3|qwen3moe";
+    return "llama|qwen2|qwen3|gemma3|qwen3moe|qwen2moe";
 }
 
 const char *ts_synth_presets(void)
 {
-    return "tiny|1b|8b|30b-a3b|235b-a22b";
+    return "tiny|1b|8b|30b-a3b|235b-a22b|a2.7b";
 }
 
 static ts_status set_rope(synth_shape *s, const char *kind, ts_error *err)

@@ -10,8 +10,8 @@
 #include "base/mem.h"
 #include "gguf/show.h"
 
-static const ts_arch *const archs[] = {&ts_arch_llama, &ts_arch_qwen2, &ts_arch_qwen3,
-                                       &ts_arch_gemma3, &ts_arch_qwen3moe};
+static const ts_arch *const archs[] = {&ts_arch_llama,  &ts_arch_qwen2,    &ts_arch_qwen3,
+                                       &ts_arch_gemma3, &ts_arch_qwen3moe, &ts_arch_qwen2moe};
 #define N_ARCHS (sizeof archs / sizeof archs[0])
 
 /* Bounds far above any real model; they keep every product of two of them inside 64 bits. */
@@ -360,6 +360,17 @@ void ts_load_experts(ts_loader *ld, int64_t i)
     l->gate_exps = load_stack(ld, i, "gate", e->n_ff, hp->n_embd);
     l->up_exps = load_stack(ld, i, "up", e->n_ff, hp->n_embd);
     l->down_exps = load_stack(ld, i, "down", hp->n_embd, e->n_ff);
+}
+
+void ts_load_shared_expert(ts_loader *ld, int64_t i, int64_t n)
+{
+    if (ld->status)
+        return;
+    const int64_t d = ld->m->hp.n_embd;
+    ts_layer *l = &ld->m->layers[i];
+    l->gate = ts_load_mat(ld, n, d, "blk.%d.ffn_gate_shexp.weight", (int)i);
+    l->up = ts_load_mat(ld, n, d, "blk.%d.ffn_up_shexp.weight", (int)i);
+    l->down = ts_load_mat(ld, d, n, "blk.%d.ffn_down_shexp.weight", (int)i);
 }
 
 /* n_rot and the unscaled frequencies base^(-2i/n_rot) of RoFormer. */

@@ -185,6 +185,9 @@ void ts_load_moe(ts_loader *ld);
 /* router, gate_exps, up_exps and down_exps of layer i: stacks, or a tensor an expert. */
 void ts_load_experts(ts_loader *ld, int64_t i);
 
+/* gate, up and down of layer i's shared expert, whose width is n. */
+void ts_load_shared_expert(ts_loader *ld, int64_t i, int64_t n);
+
 /* Tensors by printf-style name. The shape must be [n][k] (or [n]); _opt gives NULL when absent. */
 ts_weight *ts_load_mat(ts_loader *ld, int64_t n, int64_t k, const char *fmt, ...) TS_PRINTF(4, 5);
 ts_weight *ts_load_mat_opt(ts_loader *ld, int64_t n, int64_t k, const char *fmt, ...)
@@ -200,6 +203,7 @@ void ts_load_attention(ts_loader *ld, int64_t i);
 /* ... and gate, up, down. */
 void ts_load_block(ts_loader *ld, int64_t i);
 
-extern const ts_arch ts_arch_llama, ts_arch_qwen2, ts_arch_qwen3, ts_arch_gemma3, ts_arch_qwen3moe;
+extern const ts_arch ts_arch_llama, ts_arch_qwen2, ts_arch_qwen3, ts_arch_gemma3, ts_arch_qwen3moe,
+    ts_arch_qwen2moe;
 
 #endif

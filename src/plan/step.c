@@ -28,9 +28,9 @@ struct ts_builder {
 };
 
 static const char *const op_names[TS_OP_COUNT] = {
-    "embed",   "angles", "norm",   "prep",   "matmul",  "glu",     "bias",
-    "rope",    "store",  "attend", "add",    "silu",    "gelu",    "select",
-    "softcap", "route",  "group",  "gather", "experts", "combine", "copy",
+    "embed", "angles", "norm",   "prep",    "matmul",  "glu",    "bias",    "rope",
+    "store", "attend", "add",    "silu",    "gelu",    "select", "softcap", "gate",
+    "route", "group",  "gather", "experts", "combine", "copy",
 };
 
 const char *ts_op_name(ts_op op)
@@ -70,8 +70,14 @@ ts_buf ts_build_buf(ts_builder *b, const char *name, int64_t width)
 static bool reads(const ts_step *s, ts_buf x)
 {
     const bool second = s->op == TS_OP_GLU || s->op == TS_OP_EXPERTS; /* b is written */
+<<<<<<< HEAD
     return s->a == x || (s->b == x && !second) || (s->like == x && s->op != TS_OP_PREP) ||
            (x == MAX_BUFS && s->op == TS_OP_ATTEND) || (s->op == TS_OP_ROPE && s->dst == x);
+=======
+    return s->a == x || s->c == x || (s->b == x && !second) ||
+           (s->like == x && s->op != TS_OP_PREP) || (x == MAX_BUFS && s->op == TS_OP_ATTEND) ||
+           ((s->op == TS_OP_ROPE || s->op == TS_OP_GATE) && s->dst == x);
+>>>>>>> 2664bf7 (Qwen2 MoE: a shared expert behind a gate of its own, computed by the block's device while the CPU has the chosen ones)
 }
 
 static bool writes(const ts_step *s, ts_buf x)
@@ -460,6 +466,27 @@ static void expert_products(ts_builder *b, ts_op act, ts_buf dst, ts_buf second,
                       .kset = w->kset});
 }
 
+/* x = x + the expert that every token has, of xn, times its gate where it has one. */
+static void shared_expert(ts_builder *b, ts_op act, ts_buf x, ts_buf xn, const ts_layer *l)
+{
+    ts_buf g = ts_build_buf(b, "shared gate", l->gate->n);
+    ts_buf u = ts_build_buf(b, "shared up", l->up->n);
+    ts_build_glu(b, act, g, u, xn, l->gate, l->up, NULL, NULL);
+    if (!l->shared_gate) {
+        ts_build_matmul_add(b, x, g, l->down);
+        return;
+    }
+    ts_buf y = ts_build_buf(b, "shared down", l->down->n);
+    ts_build_matmul(b, y, g, l->down);
+    push(b, (ts_step){.op = TS_OP_GATE,
+                      .by_row = true,
+                      .dst = x,
+                      .a = xn,
+                      .b = y,
+                      .d = l->down->n,
+                      .vec = l->shared_gate});
+}
+
 void ts_build_experts(ts_builder *b, ts_buf x, ts_buf xn, const ts_layer *l, ts_op act)
 {
     const ts_moe *e = &b->m->hp.moe;
@@ -473,6 +500,12 @@ void ts_build_experts(ts_builder *b, ts_buf x, ts_buf xn, const ts_layer *l, ts_
     if (b->failed)
         return;
     ts_build_matmul(b, logits, xn, l->router);
+    if (l->gate) {
+        bring(b, logits, l->gate_exps->device);
+        bring(b, xn, l->gate_exps->device);
+        bring(b, xn, l->up_exps->device);
+        shared_expert(b, act, x, xn, l);
+    }
     push_on(b, l->gate_exps->device,
             (ts_step){.op = TS_OP_ROUTE,
                       .by_row = true,

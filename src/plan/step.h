@@ -42,6 +42,7 @@ typedef enum ts_op {
     TS_OP_GELU,    /* dst = gelu(a) * b                                                */
     TS_OP_SELECT,  /* dst[m_out] = the last m_out rows of a                            */
     TS_OP_SOFTCAP, /* dst = f * tanh(dst / f)                                          */
+    TS_OP_GATE,    /* dst = dst + sigmoid(a . vec) * b, one such factor for each row   */
     /* A mixture of experts (cpu/route.h): a pair is a token with one of its experts. */
     TS_OP_ROUTE,   /* dst = each token's experts and weights, by logits a and vec      */
     TS_OP_GROUP,   /* dst = the pairs of a by experts; each thread makes it for itself */
@@ -146,7 +147,9 @@ void ts_build_glu(ts_builder *b, ts_op act, ts_buf dst, ts_buf second, ts_buf a,
                   const ts_weight *gate, const ts_weight *up, const float *b_gate,
                   const float *b_up);
 
-/* x = x + the layer's experts of xn, weighted; act as in ts_build_glu. */
+/* x = x + the layer's experts of xn, the shared one's and, weighted, those chosen for each token;
+ * act as in ts_build_glu. What the chosen ones want from another device is copied before the shared
+ * one begins: an accelerator computes it while the CPU has the others. */
 void ts_build_experts(ts_builder *b, ts_buf x, ts_buf xn, const ts_layer *l, ts_op act);
 
 /* The whole forward pass of Llama and its kin (arch_llama.c). */
