@@ -137,6 +137,7 @@ static ts_attend task(const bench *b, const shape *s, const uint8_t *k, int64_t 
         .ldo = s->n_group * s->head_dim,
         .n_group = s->n_group,
         .head_dim = s->head_dim,
+        .v_dim = s->head_dim,
         .k1 = n_ctx,
         .scale = 0.1f,
         .scratch = b->scratch,
@@ -184,7 +185,7 @@ static bool set_up(bench *b)
             const shape *s = &shapes[i];
             const ts_ops *ops = ts_ops_get(isa);
             size_t r = (size_t)(ts_attend_tokens(ops, s->n_group) * s->n_group * s->head_dim);
-            size_t c = ops->attend_scratch(s->n_group, s->head_dim);
+            size_t c = ops->attend_scratch(s->n_group, s->head_dim, s->head_dim);
             rows = r > rows ? r : rows;
             scratch = c > scratch ? c : scratch;
         }

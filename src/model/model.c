@@ -251,7 +251,8 @@ void ts_load_common(ts_loader *ld)
     int64_t hd = hp->n_head ? hp->n_embd / hp->n_head : 0;
     hp->head_dim = ts_load_int(ld, key, 1, 65536, &hd);
     int64_t hd_v = ts_load_int(ld, "attention.value_length", 1, 65536, &hp->head_dim);
-    if (!ld->status && hd_v != hp->head_dim)
+    hp->v_dim = hd_v;
+    if (!ld->status && hd_v != hp->head_dim && !ld->m->arch->latent)
         ts_load_fail(ld, TS_UNSUPPORTED,
                      "heads have %lld dimensions for keys and %lld for values, which architecture "
                      "'%s' can't use",

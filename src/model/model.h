@@ -74,6 +74,7 @@ typedef struct ts_rope {
 
 typedef struct ts_hparams {
     int64_t n_layer, n_embd, n_head, n_head_kv, head_dim, n_ff, n_vocab, n_ctx_train;
+    int64_t v_dim; /* of V's heads; Q's and K's have head_dim                  */
     float norm_eps;
     float embed_scale;   /* multiplies the embedding; 1 = none                 */
     float attn_scale;    /* multiplies q.k                                     */
@@ -120,6 +121,7 @@ typedef struct ts_arch {
     void (*load)(ts_loader *ld, ts_model *m);
     void (*build)(ts_builder *b, const ts_model *m);
     bool experts; /* it may be a mixture of experts */
+    bool latent;  /* its K and V are latent: of different widths */
 } ts_arch;
 
 struct ts_model {

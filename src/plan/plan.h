@@ -15,6 +15,10 @@
  * tasks for many threads. */
 #define TS_SPLIT_TOKENS 16
 
+/* Query heads that share a KV head are one task of attention up to so many: what another task reads
+ * again is in the cores' caches by then. */
+#define TS_ATTEND_HEADS 16
+
 /* A micro-batch of this many rows is prefill, for --prefill int8. */
 #define TS_PREFILL_ROWS 32
 
