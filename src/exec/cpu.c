@@ -157,6 +157,8 @@ static void walk_steps(ts_state *s, int tid, int n)
                 continue;
             }
             s->rows[i] += rows;
+            if (st->op == TS_OP_HEADS)
+                s->tile_rows[i] += ts_cpu_heads_on_tiles(s, st, rows);
             if (is_product(st) &&
                 ts_kset_on_tiles(st->w->kset, ts_plan_int8(s->d->plan, rows), rows))
                 s->tile_rows[i] += rows;
@@ -241,8 +243,8 @@ static size_t cpu_stats(const ts_state *s, ts_work out[TS_MAX_WORK])
     for (int matrix = 1; matrix >= 0; matrix--) /* the kernel sets first */
         for (size_t i = 0; i < steps->n; i++) {
             const ts_step *st = &steps->v[i];
-            const bool experts = st->op == TS_OP_EXPERTS;
-            if ((is_product(st) || experts) != matrix || st->device != s->d->index ||
+            const bool experts = st->op == TS_OP_EXPERTS, heads = st->op == TS_OP_HEADS;
+            if ((is_product(st) || experts || heads) != matrix || st->device != s->d->index ||
                 st->op == TS_OP_COPY)
                 continue;
             ts_work *w =
@@ -260,6 +262,7 @@ static size_t cpu_stats(const ts_state *s, ts_work out[TS_MAX_WORK])
                 w->bytes += experts ? (double)s->matrices[i] * (double)bytes / (double)st->w->e
                                     : (double)s->calls[i] * (double)bytes;
                 double row_flops = 2.0 * products * (double)st->w->n * (double)st->w->k;
+                row_flops *= heads ? (double)st->w->e : 1;
                 w->flops += (double)s->rows[i] * row_flops;
                 w->tile_flops += (double)s->tile_rows[i] * row_flops;
             }

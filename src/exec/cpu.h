@@ -65,6 +65,11 @@ void ts_cpu_experts(ts_state *s, size_t i, int64_t m, int tid, int n);
 void ts_cpu_combine(ts_state *s, const ts_step *st, int64_t m, int tid, int64_t r0, int64_t r1);
 void ts_cpu_first_expert(const ts_state *s, size_t i, int64_t m, int tid, int n, ts_ahead ahead[2]);
 
+/* Each head's product (cpu_heads.c). */
+void ts_cpu_heads(ts_state *s, size_t i, int64_t m, int tid, int n);
+/* Rows of m whose products are made on tiles. */
+int64_t ts_cpu_heads_on_tiles(const ts_state *s, const ts_step *st, int64_t m);
+
 /* What products of experts did with the groups that are there now. */
 typedef struct ts_expert_work {
     int64_t matrices, rows, tile_rows;

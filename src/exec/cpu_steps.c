@@ -70,8 +70,8 @@ static void rope(ts_state *s, const ts_step *st, rows r)
     int64_t hd = st->d / st->n_heads;
     for (int64_t i = r.r0; i < r.r1; i++)
         for (int64_t h = 0; h < st->n_heads; h++)
-            s->d->ops->rope(row(s, st->dst, i) + h * hd, row(s, st->a, i), st->rope->n_rot,
-                            st->rope->neox);
+            s->d->ops->rope(row(s, st->dst, i) + h * hd + st->skip, row(s, st->a, i),
+                            st->rope->n_rot, st->rope->neox);
 }
 
 uint8_t *ts_cpu_kv_head(const ts_state *s, bool v, int layer, int64_t head)
@@ -526,6 +526,9 @@ void ts_cpu_step(ts_state *s, size_t i, int tid, int n)
         break;
     case TS_OP_COMBINE:
         ts_cpu_combine(s, st, m, tid, r.r0, r.r1);
+        break;
+    case TS_OP_HEADS:
+        ts_cpu_heads(s, i, m, tid, n);
         break;
     case TS_OP_COPY: /* exec/run.c makes copies */
     case TS_OP_COUNT:

@@ -12,7 +12,8 @@ typedef enum synth_arch {
     SYNTH_QWEN3,
     SYNTH_GEMMA3,
     SYNTH_QWEN3MOE,
-    SYNTH_QWEN2MOE
+    SYNTH_QWEN2MOE,
+    SYNTH_DEEPSEEK2
 } synth_arch;
 
 typedef enum synth_rope { ROPE_NONE, ROPE_LINEAR, ROPE_YARN, ROPE_LLAMA3 } synth_rope;
@@ -40,6 +41,19 @@ typedef struct synth_shape {
 typedef struct synth_moe {
     int32_t shared; /* the shared expert's feed-forward width; 0: there is none */
 } synth_moe;
+/* What DeepSeek's models have besides. Their n_kv is 1 and hd what a row of K has: c + rope. */
+typedef struct synth_latent {
+    const char *preset;            /* the shape's                                              */
+    int32_t c, qc;                 /* ranks of K's and V's latent, and of Q's; 0: Q has none   */
+    int32_t rope, nope;            /* turned and other elements of Q's heads                   */
+    int32_t v;                     /* elements of V's heads                                    */
+    int32_t n_dense;               /* blocks without experts, the first ones                   */
+    int32_t n_shared;              /* shared experts                                           */
+    int32_t n_group, n_group_used; /* 0: no groups                                  */
+    bool sigmoid;         /* V3's way to choose: with a bias, weights divided by their sum  */
+    float scale;          /* of the weights                                                 */
+    float log_multiplier; /* of YaRN                                                */
+} synth_latent;
 
 /* How the tensors of a model get their types. */
 typedef struct synth_mix {
@@ -59,6 +73,7 @@ typedef enum synth_role {
     ROLE_UP,
     ROLE_DOWN,
     ROLE_ROUTER,
+    ROLE_LATENT, /* to and from a latent */
 } synth_role;
 
 const char *synth_arch_name(synth_arch a);
@@ -67,6 +82,8 @@ const char *synth_arch_name(synth_arch a);
 ts_status synth_shape_find(synth_shape *out, const ts_synth_options *opt, const synth_mix *mix,
                            ts_error *err);
 synth_moe synth_moe_of(const synth_shape *s);
+/* NULL: K and V aren't latent. */
+const synth_latent *synth_latent_of(const synth_shape *s);
 ts_status synth_mix_find(const synth_mix **out, const char *name, ts_error *err);
 
 /* The type of a matrix with rows of k elements. */

@@ -4,12 +4,13 @@
 #include <string.h>
 #include <strings.h>
 
-#define LLAMA    SYNTH_LLAMA
-#define QWEN2    SYNTH_QWEN2
-#define QWEN3    SYNTH_QWEN3
-#define GEMMA3   SYNTH_GEMMA3
-#define QWEN3MOE SYNTH_QWEN3MOE
-#define QWEN2MOE SYNTH_QWEN2MOE
+#define LLAMA     SYNTH_LLAMA
+#define QWEN2     SYNTH_QWEN2
+#define QWEN3     SYNTH_QWEN3
+#define GEMMA3    SYNTH_GEMMA3
+#define QWEN3MOE  SYNTH_QWEN3MOE
+#define QWEN2MOE  SYNTH_QWEN2MOE
+#define DEEPSEEK2 SYNTH_DEEPSEEK2
 
 /* Column by column as in synth_shape. The tiny ones have head counts, vocabularies and
  * windows that leave remainders everywhere; "tiny-narrow" is for types of two bytes and more. */
@@ -61,14 +62,47 @@ static const synth_shape shapes[] = {
      1e6f, ROPE_NONE, 1, 0, 0, 0, 6, 2, 256},
     {QWEN2MOE, "tiny-narrow", "tiny Qwen2 with experts", 2, 128, 256, 4, 1, 32, 391, 2048, false,
      1e-6f, 1e6f, ROPE_NONE, 1, 0, 0, 0, 6, 2, 96},
+    {DEEPSEEK2, "v2-lite", "DeepSeek-V2-Lite", 27, 2048, 10944, 16, 1, 576, 102400, 163840, false,
+     1e-6f, 10000, ROPE_YARN, 40, 4096, 0, 0, 64, 6, 1408},
+    {DEEPSEEK2, "deepseek-v3", "DeepSeek-V3", 61, 7168, 18432, 128, 1, 576, 129280, 163840, false,
+     1e-6f, 10000, ROPE_YARN, 40, 4096, 0, 0, 256, 8, 2048},
+    {DEEPSEEK2, "tiny", "tiny DeepSeek-V2-Lite", 3, 256, 256, 4, 1, 112, 395, 2048, false, 1e-6f,
+     10000, ROPE_YARN, 8, 256, 0, 0, 6, 2, 96},
+    {DEEPSEEK2, "tiny-narrow", "tiny DeepSeek-V2-Lite", 3, 96, 64, 4, 1, 112, 395, 2048, false,
+     1e-6f, 10000, ROPE_YARN, 8, 256, 0, 0, 6, 2, 48},
+    {DEEPSEEK2, "tiny-v3", "tiny DeepSeek-V3", 3, 256, 256, 6, 1, 80, 397, 2048, false, 1e-6f,
+     10000, ROPE_YARN, 8, 256, 0, 0, 12, 3, 96},
+    {DEEPSEEK2, "tiny-v3-narrow", "tiny DeepSeek-V3", 3, 96, 64, 6, 1, 80, 397, 2048, false,
+     1e-6f, 10000, ROPE_YARN, 8, 256, 0, 0, 12, 3, 32},
 };
 /* clang-format on */
+
+static const synth_latent latents[] = {
+    {"v2-lite", 512, 0, 64, 128, 128, 1, 2, 0, 0, false, 1, 0.0707f},
+    {"deepseek-v3", 512, 1536, 64, 128, 128, 3, 1, 8, 4, true, 2.5f, 0.1f},
+    {"tiny", 96, 0, 16, 32, 48, 1, 2, 0, 0, false, 1, 0.0707f},
+    {"tiny-v3", 64, 96, 16, 32, 32, 1, 1, 4, 2, true, 2.5f, 0.1f},
+};
+
+const synth_latent *synth_latent_of(const synth_shape *s)
+{
+    static const char narrow[] = "-narrow";
+    for (size_t i = 0; s->arch == DEEPSEEK2 && i < sizeof latents / sizeof *latents; i++) {
+        const size_t n = strlen(latents[i].preset);
+        if (strncmp(s->preset, latents[i].preset, n) == 0 &&
+            (!s->preset[n] || strcmp(s->preset + n, narrow) == 0))
+            return &latents[i];
+    }
+    return NULL;
+}
 
 synth_moe synth_moe_of(const synth_shape *s)
 {
     switch (s->arch) {
     case QWEN2MOE:
         return (synth_moe){.shared = s->ff};
+    case DEEPSEEK2:
+        return (synth_moe){.shared = synth_latent_of(s)->n_shared * s->ffe};
     default:
         return (synth_moe){0};
     }
@@ -78,19 +112,19 @@ enum { N_SHAPES = sizeof shapes / sizeof *shapes };
 
 const char *synth_arch_name(synth_arch a)
 {
-    static const char *const names[] = {"llama",  "qwen2",    "qwen3",
-                                        "gemma3", "qwen3moe", "qwen2moe"};
+    static const char *const names[] = {"llama",    "qwen2",    "qwen3",    "gemma3",
+                                        "qwen3moe", "qwen2moe", "deepseek2"};
     return names[a];
 }
 
 const char *ts_synth_archs(void)
 {
-    return "llama|qwen2|qwen3|gemma3|qwen3moe|qwen2moe";
+    return "llama|qwen2|qwen3|gemma3|qwen3moe|qwen2moe|deepseek2";
 }
 
 const char *ts_synth_presets(void)
 {
-    return "tiny|1b|8b|30b-a3b|235b-a22b|a2.7b";
+    return "tiny|tiny-v3|1b|8b|30b-a3b|235b-a22b|a2.7b|v2-lite|deepseek-v3";
 }
 
 static ts_status set_rope(synth_shape *s, const char *kind, ts_error *err)
@@ -120,7 +154,9 @@ ts_status synth_shape_find(synth_shape *out, const ts_synth_options *opt, const 
     bool arch_known = false;
     if (strcmp(preset, "tiny") == 0 && ts_type_get(mix->base)->block == 1)
         preset = "tiny-narrow";
-    else if (strcmp(preset, "tiny-narrow") == 0)
+    else if (strcmp(preset, "tiny-v3") == 0 && ts_type_get(mix->base)->block == 1)
+        preset = "tiny-v3-narrow";
+    else if (strncmp(preset, "tiny-", 5) == 0 && strstr(preset, "-narrow"))
         preset = "";
     for (int i = 0; i < N_SHAPES; i++) {
         if (strcmp(synth_arch_name(shapes[i].arch), opt->arch) != 0)

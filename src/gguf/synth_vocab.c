@@ -197,7 +197,7 @@ static void put_llama(ts_writer *w, vocab *v)
 
 static void put_qwen(ts_writer *w, vocab *v)
 {
-    int special = v->n_vocab >= 100000 ? 151643 : v->n_vocab - 6;
+    int special = v->n_vocab > 151646 ? 151643 : v->n_vocab - 6;
     uint32_t id = (uint32_t)special;
     add_gpt2_bytes(v);
     add_words(v, 0x120, special);

@@ -70,6 +70,8 @@ typedef struct ts_rope {
     bool neox;     /* pairs are (i, i + n_rot/2), else (2i, 2i + 1)      */
     float *freq;   /* [n_rot/2], scaling included; owned by the model    */
     float mscale;  /* YaRN's magnitude correction, else 1                */
+    bool yarn;
+    float factor; /* of the scaling; 1: none                            */
 } ts_rope;
 
 typedef struct ts_hparams {
@@ -85,10 +87,16 @@ typedef struct ts_hparams {
 
 /* One block. Absent parts are NULL. Vectors are float copies, shapes at the right. */
 typedef struct ts_layer {
-    float *attn_norm;              /* [d]        */
-    ts_weight *wq, *wk, *wv, *wo;  /* [h*hd][d], [hkv*hd][d] twice, [d][h*hd] */
-    float *bq, *bk, *bv, *bo;      /* [h*hd], [hkv*hd] twice, [d]             */
-    float *q_norm, *k_norm;        /* [hd]       */
+    float *attn_norm;             /* [d]        */
+    ts_weight *wq, *wk, *wv, *wo; /* [h*hd][d], [hkv*hd][d] twice, [d][h*hd] */
+    float *bq, *bk, *bv, *bo;     /* [h*hd], [hkv*hd] twice, [d]             */
+    float *q_norm, *k_norm;       /* [hd]       */
+    /* Latent attention, c the latent width, r the rotated dimensions: K is a row of c + r for all
+     * heads, V its first c. wq is [h*(nope + r)][d], or of the normed q_a. */
+    ts_weight *q_a, *kv_a;         /* [qc][d], [c + r][d]             */
+    float *q_a_norm;               /* [qc]                            */
+    float *kv_a_norm;              /* [c]                             */
+    ts_weight *k_b, *v_b;          /* stacks: [h][c][nope], [h][vd][c] */
     float *attn_post_norm;         /* [d]        */
     float *ffn_norm;               /* [d]        */
     ts_weight *gate, *up, *down;   /* [ff][d] twice, [d][ff] */
@@ -184,6 +192,10 @@ void ts_load_rope_plain(ts_loader *ld, ts_rope *r, bool neox, double base);
 /* The experts' hyperparameters: hp->moe with softmax, no groups and a scale of 1. */
 void ts_load_moe(ts_loader *ld);
 
+/* How experts are chosen and weighed, where the file says it: expert_gating_func (softmax if it
+ * doesn't), groups, and whether the weights are divided by their sum and multiplied. */
+void ts_load_gating(ts_loader *ld);
+
 /* router, gate_exps, up_exps and down_exps of layer i: stacks, or a tensor an expert. */
 void ts_load_experts(ts_loader *ld, int64_t i);
 
@@ -194,6 +206,9 @@ void ts_load_shared_expert(ts_loader *ld, int64_t i, int64_t n);
 ts_weight *ts_load_mat(ts_loader *ld, int64_t n, int64_t k, const char *fmt, ...) TS_PRINTF(4, 5);
 ts_weight *ts_load_mat_opt(ts_loader *ld, int64_t n, int64_t k, const char *fmt, ...)
     TS_PRINTF(4, 5);
+/* [e][n][k], all of which every token meets. */
+ts_weight *ts_load_stack(ts_loader *ld, int64_t e, int64_t n, int64_t k, const char *fmt, ...)
+    TS_PRINTF(5, 6);
 float *ts_load_vec(ts_loader *ld, int64_t n, const char *fmt, ...) TS_PRINTF(3, 4);
 float *ts_load_vec_opt(ts_loader *ld, int64_t n, const char *fmt, ...) TS_PRINTF(3, 4);
 
@@ -202,10 +217,13 @@ void ts_load_ends(ts_loader *ld);
 
 /* attn_norm, q, k, v, o, ffn_norm of layer i, with the biases that are there. */
 void ts_load_attention(ts_loader *ld, int64_t i);
-/* ... and gate, up, down. */
+/* gate, up and down of layer i, with the biases that are there. */
+void ts_load_dense(ts_loader *ld, int64_t i);
+/* Both. */
 void ts_load_block(ts_loader *ld, int64_t i);
 
 extern const ts_arch ts_arch_llama, ts_arch_qwen2, ts_arch_qwen3, ts_arch_gemma3, ts_arch_qwen3moe,
     ts_arch_qwen2moe;
+extern const ts_arch ts_arch_deepseek2;
 
 #endif

@@ -124,6 +124,14 @@ size_t ts_plan_cpu_work(ts_plan *p, int device, const ts_model *m)
         d->scratch = TS_MUL_SCRATCH;
     if (hp->moe.n_expert && d->scratch < TS_GATHER_SCRATCH)
         d->scratch = TS_GATHER_SCRATCH;
+    const size_t mul = d->isa == TS_ISA_AMX ? TS_MUL_SCRATCH : 0; /* behind which HEADS prepares */
+    for (size_t i = 0; i < p->steps.n; i++) {
+        const ts_step *st = &p->steps.v[i];
+        if (st->op != TS_OP_HEADS || st->device != device)
+            continue;
+        const size_t n = aligned(mul + st->kset->prep->bytes(TS_HEADS_TOKENS, st->w->k));
+        d->scratch = n > d->scratch ? n : d->scratch;
+    }
     size_t segments = (size_t)((p->n_ctx + TS_ATTEND_SEGMENT - 1) / TS_ATTEND_SEGMENT);
     size_t rows = sat_mul(TS_SPLIT_TOKENS, (size_t)hp->n_head);
     d->parts = aligned(sat_mul(sat_mul(segments, rows), ((size_t)hp->v_dim + 2) * sizeof(float)));

@@ -30,7 +30,7 @@ struct ts_builder {
 static const char *const op_names[TS_OP_COUNT] = {
     "embed", "angles", "norm",   "prep",    "matmul",  "glu",    "bias",    "rope",
     "store", "attend", "add",    "silu",    "gelu",    "select", "softcap", "gate",
-    "route", "group",  "gather", "experts", "combine", "copy",
+    "route", "group",  "gather", "experts", "combine", "heads",  "copy",
 };
 
 const char *ts_op_name(ts_op op)
@@ -70,14 +70,11 @@ ts_buf ts_build_buf(ts_builder *b, const char *name, int64_t width)
 static bool reads(const ts_step *s, ts_buf x)
 {
     const bool second = s->op == TS_OP_GLU || s->op == TS_OP_EXPERTS; /* b is written */
-<<<<<<< HEAD
     return s->a == x || (s->b == x && !second) || (s->like == x && s->op != TS_OP_PREP) ||
            (x == MAX_BUFS && s->op == TS_OP_ATTEND) || (s->op == TS_OP_ROPE && s->dst == x);
-=======
     return s->a == x || s->c == x || (s->b == x && !second) ||
            (s->like == x && s->op != TS_OP_PREP) || (x == MAX_BUFS && s->op == TS_OP_ATTEND) ||
            ((s->op == TS_OP_ROPE || s->op == TS_OP_GATE) && s->dst == x);
->>>>>>> 2664bf7 (Qwen2 MoE: a shared expert behind a gate of its own, computed by the block's device while the CPU has the chosen ones)
 }
 
 static bool writes(const ts_step *s, ts_buf x)
@@ -314,9 +311,9 @@ void ts_build_bias(ts_builder *b, ts_buf x, const float *vec)
                           .vec = vec});
 }
 
-void ts_build_rope(ts_builder *b, ts_buf x, int64_t n_heads, const ts_rope *r)
+static void rope(ts_builder *b, ts_buf x, int64_t n_heads, int64_t skip, const ts_rope *r,
+                 int device)
 {
-    const int device = at(b, x);
     const char *name = r == &b->m->rope ? "angles" : "angles (sliding)";
     ts_buf cs = TS_NO_BUF;
     for (size_t i = 0; i < b->s->n_bufs; i++)
@@ -341,7 +338,13 @@ void ts_build_rope(ts_builder *b, ts_buf x, int64_t n_heads, const ts_rope *r)
                       .b = TS_NO_BUF,
                       .d = width(b, x),
                       .n_heads = n_heads,
+                      .skip = skip,
                       .rope = r});
+}
+
+void ts_build_rope(ts_builder *b, ts_buf x, int64_t n_heads, const ts_rope *r)
+{
+    rope(b, x, n_heads, 0, r, at(b, x));
 }
 
 void ts_build_store(ts_builder *b, ts_buf k, ts_buf v)
@@ -359,8 +362,39 @@ void ts_build_attend(ts_builder *b, ts_buf dst, ts_buf q, int64_t window)
                       .dst = dst,
                       .a = q,
                       .b = TS_NO_BUF,
-                      .d = width(b, q),
+                      .d = width(b, dst),
                       .window = window});
+}
+
+void ts_build_latent_norm(ts_builder *b, ts_buf x, int64_t d, const float *vec)
+{
+    push_on(b, b->kv_device,
+            (ts_step){.op = TS_OP_NORM,
+                      .by_row = true,
+                      .dst = x,
+                      .a = x,
+                      .b = TS_NO_BUF,
+                      .d = d,
+                      .n_heads = 1,
+                      .vec = vec});
+}
+
+void ts_build_latent_rope(ts_builder *b, ts_buf x, int64_t n_heads, int64_t skip, const ts_rope *r)
+{
+    rope(b, x, n_heads, skip, r, b->kv_device);
+}
+
+void ts_build_heads(ts_builder *b, ts_buf dst, ts_buf a, const ts_weight *w)
+{
+    push_on(b, w->device,
+            (ts_step){.op = TS_OP_HEADS,
+                      .dst = dst,
+                      .a = a,
+                      .b = TS_NO_BUF,
+                      .d = width(b, dst),
+                      .n_heads = w->e,
+                      .w = w,
+                      .kset = w->kset});
 }
 
 static void binary(ts_builder *b, ts_op op, ts_buf dst, ts_buf x, ts_buf y)

@@ -19,7 +19,7 @@ SEED = 1
 N_GREEDY = 32
 ROWS = [0, 30, 127, 449]
 
-# name: architecture, type, pure, RoPE scaling
+# name: architecture (:preset, where it isn't "tiny"), type, pure, RoPE scaling
 MODELS = {
     "tiny-llama-f32": ("llama", "F32", True, "default"),
     "tiny-llama3-f32": ("llama", "F32", True, "llama3"),
@@ -37,6 +37,11 @@ MODELS = {
     "tiny-qwen3moe-q4_k_m": ("qwen3moe", "Q4_K_M", False, "default"),
     "tiny-qwen2moe-f32": ("qwen2moe", "F32", True, "default"),
     "tiny-qwen2moe-q4_k_m": ("qwen2moe", "Q4_K_M", False, "default"),
+    "tiny-deepseek2-f32": ("deepseek2", "F32", True, "default"),
+    "tiny-deepseek2-none-f32": ("deepseek2", "F32", True, "none"),
+    "tiny-deepseek2-q4_k_m": ("deepseek2", "Q4_K_M", False, "default"),
+    "tiny-deepseek2-v3-f32": ("deepseek2:tiny-v3", "F32", True, "default"),
+    "tiny-deepseek2-v3-q8_0": ("deepseek2:tiny-v3", "Q8_0", False, "default"),
 }
 
 
@@ -49,8 +54,9 @@ def fnv1a(data):
 
 def make(tessera, name, arch, kind, pure, rope, folder):
     path = os.path.join(folder, name + ".gguf")
-    command = [tessera, "synth", "--preset", "tiny", "--arch", arch, "--type", kind, "--seed", str(SEED),
-               "-o", path]
+    family, _, preset = arch.partition(":")
+    command = [tessera, "synth", "--preset", preset or "tiny", "--arch", family, "--type", kind, "--seed",
+               str(SEED), "-o", path]
     if pure:
         command.append("--pure")
     if rope != "default":
