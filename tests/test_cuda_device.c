@@ -498,6 +498,14 @@ int main(void)
             piece = 2000;
         }
     }
+    /* its attention is the CPU's */
+    for (int i = 0; i < (SANITIZED ? 1 : 2); i++) {
+        const char *arch = i ? "deepseek2" : "deepseek2:tiny-v3", *type = i ? "Q4_K_M" : "Q8_0";
+        ts_error err = {0};
+        REQUIRE(ts_synth_tiny(path, arch, type, false, &err) == TS_OK);
+        test_layers(arch, type, path, 3, t);
+        test_same(arch, path, 3, t);
+    }
     unlink(path);
     return check_done("cuda_device");
 }

@@ -13,7 +13,8 @@
 #define N   90
 #define CTX 700
 
-static const char *const archs[] = {"llama", "qwen2", "qwen3", "gemma3", "qwen3moe", "qwen2moe"};
+static const char *const archs[] = {"llama",    "qwen2",    "qwen3",     "gemma3",
+                                    "qwen3moe", "qwen2moe", "deepseek2", "deepseek2:tiny-v3"};
 
 typedef struct rig {
     ts_engine *e;

@@ -70,9 +70,9 @@ static const synth_shape shapes[] = {
      10000, ROPE_YARN, 8, 256, 0, 0, 6, 2, 96},
     {DEEPSEEK2, "tiny-narrow", "tiny DeepSeek-V2-Lite", 3, 96, 64, 4, 1, 112, 395, 2048, false,
      1e-6f, 10000, ROPE_YARN, 8, 256, 0, 0, 6, 2, 48},
-    {DEEPSEEK2, "tiny-v3", "tiny DeepSeek-V3", 3, 256, 256, 6, 1, 80, 397, 2048, false, 1e-6f,
+    {DEEPSEEK2, "tiny-v3", "tiny DeepSeek-V3", 3, 256, 256, 20, 1, 80, 397, 2048, false, 1e-6f,
      10000, ROPE_YARN, 8, 256, 0, 0, 12, 3, 96},
-    {DEEPSEEK2, "tiny-v3-narrow", "tiny DeepSeek-V3", 3, 96, 64, 6, 1, 80, 397, 2048, false,
+    {DEEPSEEK2, "tiny-v3-narrow", "tiny DeepSeek-V3", 3, 96, 64, 20, 1, 80, 397, 2048, false,
      1e-6f, 10000, ROPE_YARN, 8, 256, 0, 0, 12, 3, 32},
 };
 /* clang-format on */

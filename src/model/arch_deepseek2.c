@@ -151,11 +151,10 @@ static void attend(ts_builder *b, const ts_model *m, const ts_layer *l, const wi
     ts_buf qc = ts_build_buf(b, "q in the latent space", h * kc);
     if (l->q_a) {
         ts_buf qa = ts_build_buf(b, "q's latent", w->qc);
-        ts_buf qn = ts_build_buf(b, "q's latent, normed", w->qc);
         ts_build_matmul(b, qa, xn, l->q_a);  /* [m][qc]     */
         ts_build_matmul(b, kv, xn, l->kv_a); /* [m][c + r]  */
-        ts_build_norm(b, qn, qa, l->q_a_norm);
-        ts_build_matmul(b, q, qn, l->wq); /* [m][h*qk]   */
+        ts_build_head_norm(b, qa, 1, l->q_a_norm);
+        ts_build_matmul(b, q, qa, l->wq); /* [m][h*qk]   */
     } else {
         ts_build_matmul(b, q, xn, l->wq);    /* [m][h*qk]   */
         ts_build_matmul(b, kv, xn, l->kv_a); /* [m][c + r]  */
