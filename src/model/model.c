@@ -346,7 +346,7 @@ void ts_load_gating(ts_loader *ld)
                      (long long)kind);
     else
         e->gating = kinds[kind ? kind - 1 : 0];
-    const double scale = ts_load_float(ld, "expert_weights_scale", -1e6, 1e6, &none);
+    const double scale = ts_load_float(ld, "expert_weights_scale", 0, 1e6, &none);
     e->scale = scale != 0 ? (float)scale : 1;
     char name[128];
     full_key(ld, "expert_weights_norm", name);
