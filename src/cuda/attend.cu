@@ -33,6 +33,7 @@ struct task {
     int window;   /* 0 = no limit                                                      */
     int rows;     /* query rows of a KV head there can be: of the launch, not the batch */
     float scale;  /* times log2 e                                                      */
+    float cap;    /* times log2 e: of scores; 0 = none                                 */
     float *part;  /* [split][n_head_kv][rows][hd] sums                                 */
     float *ml;    /* [split][n_head_kv][rows][2] m and l of them                       */
     uint8_t *act; /* instead of o, where it isn't NULL */
@@ -109,6 +110,7 @@ __device__ __forceinline__ void decode_keys(const task &a, sums<HD> &t, const ui
     }
     float s[KEYS / 8][4];
     scores<HD, KEYS>(s, q, [&](int n, int i) { return kr[n][i]; });
+    soft_cap<KEYS>(s, a.cap);
     int l[2], h[2];
     shift(l, lo, p);
     shift(h, hi, p);
@@ -322,7 +324,7 @@ __device__ __forceinline__ span span_of(const task &a, int pos0, int r0, int n_r
 /* Scores of the keys at p, as weights. False if no row of the warp sees any. */
 template <int HD>
 __device__ __forceinline__ bool weigh(sums<HD> &t, float (&s)[shared_tiles<HD>::KEYS / 8][4],
-                                      const shared_tiles<HD> &sh, const span &x, int p)
+                                      const shared_tiles<HD> &sh, const span &x, int p, float cap)
 {
     constexpr int KEYS = shared_tiles<HD>::KEYS;
     const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, c = threadIdx.x % 4;
@@ -331,6 +333,7 @@ __device__ __forceinline__ bool weigh(sums<HD> &t, float (&s)[shared_tiles<HD>::
     const uint16_t *k = sh.k + g * stride<HD>::KEY + 8 * c;
     scores<HD, KEYS>(s, sh.q + (warp * ROWS + g) * stride<HD>::KEY,
                      [&](int n, int i) { return load_16(k + 8 * n * stride<HD>::KEY + 32 * i); });
+    soft_cap<KEYS>(s, cap);
     int lo[2], hi[2];
     shift(lo, x.lo, p);
     shift(hi, x.hi, p);
@@ -366,7 +369,7 @@ template <int HD> __global__ void __launch_bounds__(THREADS) prefill(task a)
         ts_copy_wait<1>();
         __syncthreads();
         float s[KEYS / 8][4];
-        const bool seen = weigh<HD>(t, s, *sh, x, p);
+        const bool seen = weigh<HD>(t, s, *sh, x, p, a.cap);
         __syncthreads();
         copy_tile<HD>(sh->k, stride<HD>::KEY, k, a.hd, p + KEYS, from, end);
         ts_copy_wait<1>();
@@ -419,6 +422,7 @@ task task_of(const ts_cuda_on *on, const ts_cuda_attention *p)
     a.window = p->window < p->kv.n_ctx ? (int)p->window : 0;
     a.rows = (int)on->rows * a.group;
     a.scale = p->scale * 1.4426950408889634f;
+    a.cap = p->softcap * 1.4426950408889634f;
     return a;
 }
 

@@ -118,7 +118,7 @@ static inline int64_t ts_cuda_vector_floats(const ts_step *st)
         return st->rope->n_rot / 2;
     if (st->op == TS_OP_ROUTE)
         return st->vec ? st->w->n : 0;
-    return st->vec ? st->d / (st->op == TS_OP_NORM ? st->n_heads : 1) : 0;
+    return st->vec ? st->d / (st->op == TS_OP_NORM && !st->each ? st->n_heads : 1) : 0;
 }
 
 /* Step i, one of a mixture of experts; experts.c. */
