@@ -22,14 +22,13 @@ enum { UBATCH = 512, MAX_ROUNDS = 99 };
 
 typedef struct shape {
     const char *like; /* a model with these heads */
-    int64_t head_dim, n_group;
+    int64_t head_dim, v_dim, n_group;
 } shape;
 
+/* Of DeepSeek's 128 heads, those of one task. */
 static const shape shapes[] = {
-    {"SmolLM2 135M", 64, 3},
-    {"Llama 2 7B", 128, 1},
-    {"Llama 3 8B", 128, 4},
-    {"Gemma 3 270M", 256, 4},
+    {"SmolLM2 135M", 64, 64, 3},   {"Llama 2 7B", 128, 128, 1},   {"Llama 3 8B", 128, 128, 4},
+    {"Gemma 3 270M", 256, 256, 4}, {"DeepSeek V3", 576, 512, 16},
 };
 static const int64_t contexts[] = {512, 4096, 16384};
 
@@ -134,9 +133,10 @@ static ts_attend task(const bench *b, const shape *s, const uint8_t *k, int64_t 
         .k = k,
         .v = k + b->ops->kv->bytes(n_ctx, s->head_dim),
         .ldq = s->n_group * s->head_dim,
-        .ldo = s->n_group * s->head_dim,
+        .ldo = s->n_group * s->v_dim,
         .n_group = s->n_group,
         .head_dim = s->head_dim,
+        .v_dim = s->v_dim,
         .k1 = n_ctx,
         .scale = 0.1f,
         .scratch = b->scratch,
@@ -154,7 +154,7 @@ static double prefill(const bench *b, const shape *s, int64_t n_ctx)
         p.pos0 = n_ctx - UBATCH + m;
         b->ops->attend(&p);
         for (int64_t i = 0; i < p.n_tokens; i++)
-            flops += 4.0 * (double)(s->head_dim * s->n_group * (p.pos0 + i + 1));
+            flops += 2.0 * (double)((s->head_dim + s->v_dim) * s->n_group * (p.pos0 + i + 1));
     }
     return flops / (now() - t);
 }
@@ -162,7 +162,9 @@ static double prefill(const bench *b, const shape *s, int64_t n_ctx)
 /* Bytes of K and V a second. */
 static double decode(const bench *b, const shape *s, int64_t n_ctx)
 {
-    size_t head = 2 * b->ops->kv->bytes(n_ctx, s->head_dim), n = b->kv_bytes / head;
+    const ts_kv_layout *kv = b->ops->kv;
+    size_t head = kv->bytes(n_ctx, s->head_dim) + kv->bytes(n_ctx, s->v_dim);
+    size_t n = b->kv_bytes / head;
     double t = now();
     for (size_t i = 0; i < n; i++) {
         ts_attend p = task(b, s, b->kv + i * head, n_ctx);
@@ -184,7 +186,7 @@ static bool set_up(bench *b)
             const shape *s = &shapes[i];
             const ts_ops *ops = ts_ops_get(isa);
             size_t r = (size_t)(ts_attend_tokens(ops, s->n_group) * s->n_group * s->head_dim);
-            size_t c = ops->attend_scratch(s->n_group, s->head_dim);
+            size_t c = ops->attend_scratch(s->n_group, s->head_dim, s->v_dim);
             rows = r > rows ? r : rows;
             scratch = c > scratch ? c : scratch;
         }

@@ -270,6 +270,7 @@ static const ts_accel_kind fake_kind = {.name = "fake",
                                         .kv_bytes = ts_plan_cpu_kv,
                                         .work_bytes = ts_plan_cpu_work,
                                         .experts = true,
+                                        .latent = true,
                                         .streams = fake_can_stream};
 
 static const ts_backend fake_backend = {

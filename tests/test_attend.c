@@ -82,38 +82,39 @@ static bool same_half(const ts_kv_layout *kv, uint16_t got, float x)
 }
 
 /* Rows stored in a random order are where they should be, and nothing else has changed. */
-static void test_store(const table *t, int64_t n, int64_t hd)
+static void test_store(const table *t, int64_t n, int64_t hd, int64_t vd)
 {
+    const int64_t dim[2] = {hd, vd};
     const ts_kv_layout *kv = t->ops->kv;
-    uint16_t *mem[2] = {kv_memory(kv, n, hd), kv_memory(kv, n, hd)};
-    float *x[2] = {floats((size_t)(n * hd), 1), floats((size_t)(n * hd), 1)};
+    uint16_t *mem[2] = {kv_memory(kv, n, hd), kv_memory(kv, n, vd)};
+    float *x[2] = {floats((size_t)(n * hd), 1), floats((size_t)(n * vd), 1)};
     bool *stored = calloc((size_t)n, sizeof *stored);
     REQUIRE(stored);
     for (int64_t i = 0; i < n / 2 + 1; i++) {
         int64_t pos = rnd(0, n - 1);
-        kv->store(mem[0], mem[1], pos, x[0] + pos * hd, x[1] + pos * hd, hd);
+        kv->store(mem[0], mem[1], pos, x[0] + pos * hd, x[1] + pos * vd, hd, vd);
         stored[pos] = true;
     }
     for (int v = 0; v < 2; v++)
         for (int64_t pos = 0; pos < n; pos++)
-            for (int64_t d = 0; d < hd; d++) {
-                size_t at = element(kv, v, pos, d, hd);
-                CHECK_MSG(2 * at < kv->bytes(n, hd), "%s: outside", kv->name);
-                CHECK_MSG(stored[pos] ? same_half(kv, mem[v][at], x[v][pos * hd + d])
+            for (int64_t d = 0; d < dim[v]; d++) {
+                size_t at = element(kv, v, pos, d, dim[v]);
+                CHECK_MSG(2 * at < kv->bytes(n, dim[v]), "%s: outside", kv->name);
+                CHECK_MSG(stored[pos] ? same_half(kv, mem[v][at], x[v][pos * dim[v] + d])
                                       : mem[v][at] == 0xffff,
                           "%s: %s[%d][%d] of %d x %d is %04x", kv->name, v ? "V" : "K", (int)pos,
-                          (int)d, (int)n, (int)hd, mem[v][at]);
+                          (int)d, (int)n, (int)dim[v], mem[v][at]);
             }
-    float *row[2] = {floats((size_t)hd, 1), floats((size_t)hd, 1)};
+    float *row[2] = {floats((size_t)hd, 1), floats((size_t)vd, 1)};
     for (int64_t pos = 0; pos < n; pos++) {
         if (!stored[pos])
             continue;
-        kv->load(mem[0], mem[1], pos, row[0], row[1], hd);
+        kv->load(mem[0], mem[1], pos, row[0], row[1], hd, vd);
         for (int v = 0; v < 2; v++)
-            for (int64_t d = 0; d < hd; d++)
-                CHECK_MSG(row[v][d] == widened(kv, mem[v][element(kv, v, pos, d, hd)]),
+            for (int64_t d = 0; d < dim[v]; d++)
+                CHECK_MSG(row[v][d] == widened(kv, mem[v][element(kv, v, pos, d, dim[v])]),
                           "%s: loaded %s[%d][%d] of %d x %d", kv->name, v ? "V" : "K", (int)pos,
-                          (int)d, (int)n, (int)hd);
+                          (int)d, (int)n, (int)dim[v]);
     }
     for (int v = 0; v < 2; v++) {
         free(mem[v]);
@@ -145,7 +146,7 @@ static void test_rounding(const table *t)
         }
     }
     x[N - 3] = 1e30f, x[N - 2] = -65520, x[N - 1] = 1e-30f;
-    kv->store(k, v, 0, x, x, N);
+    kv->store(k, v, 0, x, x, N, N);
     int bad = 0;
     for (int i = 0; i < N; i++)
         bad += !same_half(kv, k[element(kv, false, 0, i, N)], x[i]) ||
@@ -159,7 +160,7 @@ static void test_rounding(const table *t)
 /* --- attention ------------------------------------------------------------ */
 
 typedef struct shape {
-    int64_t n_tokens, n_group, head_dim, pos0, k0, k1, window;
+    int64_t n_tokens, n_group, head_dim, v_dim, pos0, k0, k1, window;
     float softcap;
 } shape;
 
@@ -167,7 +168,7 @@ typedef struct data {
     int64_t ld;         /* row stride of q                                        */
     int64_t n;          /* positions in the cache: those written, and poison      */
     float *q;           /* [n_tokens][ld]                                         */
-    float *k, *v;       /* [n][head_dim] as rounded by store                      */
+    float *k, *v;       /* [n][head_dim] and [n][v_dim] as rounded by store       */
     uint16_t *km, *vm;  /* the cache                                              */
     size_t scratch_len; /* bytes                                                  */
     char *scratch, *scratch_raw;
@@ -196,20 +197,21 @@ static data make_data(const table *t, const shape *s)
 {
     const ts_kv_layout *kv = t->ops->kv;
     data d = {.ld = s->n_group * s->head_dim + rnd(0, 5), .n = s->pos0 + s->n_tokens};
-    size_t n = (size_t)(d.n * s->head_dim);
+    const size_t n = (size_t)(d.n * s->head_dim), n_v = (size_t)(d.n * s->v_dim);
     d.q = floats((size_t)(s->n_tokens * d.ld), 1);
     d.k = floats(n, 1);
-    d.v = floats(n, 1);
+    d.v = floats(n_v, 1);
     d.km = kv_memory(kv, d.n, s->head_dim);
-    d.vm = kv_memory(kv, d.n, s->head_dim);
+    d.vm = kv_memory(kv, d.n, s->v_dim);
     for (int64_t p = 0; p < d.n; p++)
         if (seen_by_any(s, p))
-            kv->store(d.km, d.vm, p, d.k + p * s->head_dim, d.v + p * s->head_dim, s->head_dim);
-    for (size_t i = 0; i < n; i++) {
+            kv->store(d.km, d.vm, p, d.k + p * s->head_dim, d.v + p * s->v_dim, s->head_dim,
+                      s->v_dim);
+    for (size_t i = 0; i < n; i++)
         d.k[i] = widened(kv, rounded(kv, d.k[i]));
+    for (size_t i = 0; i < n_v; i++)
         d.v[i] = widened(kv, rounded(kv, d.v[i]));
-    }
-    d.scratch_len = t->ops->attend_scratch(s->n_group, s->head_dim);
+    d.scratch_len = t->ops->attend_scratch(s->n_group, s->head_dim, s->v_dim);
     d.scratch_raw = malloc(d.scratch_len + 128);
     REQUIRE(d.scratch_raw);
     d.scratch = d.scratch_raw + (64 - (uintptr_t)d.scratch_raw % 64);
@@ -226,7 +228,7 @@ static void free_data(data *d)
     free(d->scratch_raw);
 }
 
-/* Tokens t0..t1 of s; o is [n_tokens][n_group * head_dim + 3]. Guards around the scratch stay. */
+/* Tokens t0..t1 of s; o is [n_tokens][n_group * v_dim + 3]. Guards around the scratch stay. */
 static void run(const table *tab, const shape *s, const data *d, int64_t t0, int64_t t1, float *o,
                 float *part)
 {
@@ -236,10 +238,11 @@ static void run(const table *tab, const shape *s, const data *d, int64_t t0, int
         .k = d->km,
         .v = d->vm,
         .ldq = d->ld,
-        .ldo = part ? s->n_group * s->head_dim : s->n_group * s->head_dim + 3,
+        .ldo = part ? s->n_group * s->v_dim : s->n_group * s->v_dim + 3,
         .n_tokens = t1 - t0,
         .n_group = s->n_group,
         .head_dim = s->head_dim,
+        .v_dim = s->v_dim,
         .pos0 = s->pos0 + t0,
         .k0 = s->k0,
         .k1 = s->k1,
@@ -277,47 +280,47 @@ static void naive_row(const table *tab, const shape *s, const data *d, int64_t t
             e[p] = s->softcap * tanh(e[p] / s->softcap);
         max = e[p] > max ? e[p] : max;
     }
-    for (int64_t i = 0; i < s->head_dim; i++)
+    for (int64_t i = 0; i < s->v_dim; i++)
         o[i] = 0;
     for (int64_t p = 0; p < d->n; p++) {
         if (e[p] == -INFINITY)
             continue;
         double w = exp(e[p] - max);
         sum += w;
-        for (int64_t i = 0; i < s->head_dim; i++)
-            o[i] += w * d->v[p * s->head_dim + i];
+        for (int64_t i = 0; i < s->v_dim; i++)
+            o[i] += w * d->v[p * s->v_dim + i];
     }
-    for (int64_t i = 0; i < s->head_dim; i++)
+    for (int64_t i = 0; i < s->v_dim; i++)
         o[i] = sum > 0 ? o[i] / sum : 0;
     free(e);
 }
 
-#define SHAPE_FMT "m=%d g=%d hd=%d pos0=%d k=%d..%d win=%lld cap=%g"
+#define SHAPE_FMT "m=%d g=%d hd=%d,%d pos0=%d k=%d..%d win=%lld cap=%g"
 #define SHAPE_ARGS(s)                                                                              \
-    (int)(s)->n_tokens, (int)(s)->n_group, (int)(s)->head_dim, (int)(s)->pos0, (int)(s)->k0,       \
-        (int)(s)->k1, (long long)(s)->window, (double)(s)->softcap
+    (int)(s)->n_tokens, (int)(s)->n_group, (int)(s)->head_dim, (int)(s)->v_dim, (int)(s)->pos0,    \
+        (int)(s)->k0, (int)(s)->k1, (long long)(s)->window, (double)(s)->softcap
 
 static double worst; /* mean square error of a row */
 
 static void check_naive(const table *tab, const shape *s, const data *d, const float *o)
 {
-    int64_t ldo = s->n_group * s->head_dim + 3;
-    double *want = malloc((size_t)s->head_dim * sizeof *want);
+    int64_t ldo = s->n_group * s->v_dim + 3;
+    double *want = malloc((size_t)s->v_dim * sizeof *want);
     REQUIRE(want);
     for (int64_t t = 0; t < s->n_tokens; t++) {
         for (int64_t g = 0; g < s->n_group; g++) {
             naive_row(tab, s, d, t, g, want);
             /* V has unit variance: an error is measured against that, as a row's sum may cancel */
             double mse = 0;
-            for (int64_t i = 0; i < s->head_dim; i++) {
-                double e = o[t * ldo + g * s->head_dim + i] - want[i];
-                mse += (isfinite(e) ? e * e : INFINITY) / (double)s->head_dim;
+            for (int64_t i = 0; i < s->v_dim; i++) {
+                double e = o[t * ldo + g * s->v_dim + i] - want[i];
+                mse += (isfinite(e) ? e * e : INFINITY) / (double)s->v_dim;
             }
             worst = mse > worst ? mse : worst;
             CHECK_MSG(mse <= tab->mse, "%s " SHAPE_FMT " t=%d g=%d: mse %g", tab->name,
                       SHAPE_ARGS(s), (int)t, (int)g, mse);
         }
-        for (int64_t i = s->n_group * s->head_dim; i < ldo; i++)
+        for (int64_t i = s->n_group * s->v_dim; i < ldo; i++)
             CHECK_MSG(isnan(o[t * ldo + i]), "%s " SHAPE_FMT " writes past row %d", tab->name,
                       SHAPE_ARGS(s), (int)t);
     }
@@ -327,7 +330,7 @@ static void check_naive(const table *tab, const shape *s, const data *d, const f
 /* Each token alone, and a run of them from the middle: the bits of the whole task. */
 static void check_alone(const table *tab, const shape *s, const data *d, const float *whole)
 {
-    int64_t ldo = s->n_group * s->head_dim + 3, n = s->n_group * s->head_dim;
+    int64_t ldo = s->n_group * s->v_dim + 3, n = s->n_group * s->v_dim;
     float *o = floats((size_t)(s->n_tokens * ldo), 0);
     for (int64_t t = 0; t < s->n_tokens; t++) {
         int64_t t1 = t % 3 == 2 ? rnd(t + 1, s->n_tokens) : t + 1;
@@ -344,15 +347,15 @@ static void check_alone(const table *tab, const shape *s, const data *d, const f
 static void check_parts(const table *tab, const shape *s, const data *d, const float *whole,
                         const int64_t *cuts, int64_t n_parts, bool exact)
 {
-    int64_t rows = s->n_tokens * s->n_group, n = s->n_group * s->head_dim, ldo = n + 3;
-    size_t len = (size_t)(n_parts * rows * s->head_dim);
+    int64_t rows = s->n_tokens * s->n_group, n = s->n_group * s->v_dim, ldo = n + 3;
+    size_t len = (size_t)(n_parts * rows * s->v_dim);
     float *po = floats(len, 0), *part = floats((size_t)(2 * n_parts * rows), 0);
     float *o = floats((size_t)(s->n_tokens * ldo), 0);
     for (int64_t i = 0; i < n_parts; i++) {
         shape cut = *s;
         cut.k0 = cuts[i] > s->k0 ? cuts[i] : s->k0;
         cut.k1 = cuts[i + 1] < s->k1 ? cuts[i + 1] : s->k1;
-        run(tab, &cut, d, 0, s->n_tokens, po + i * rows * s->head_dim, part + 2 * i * rows);
+        run(tab, &cut, d, 0, s->n_tokens, po + i * rows * s->v_dim, part + 2 * i * rows);
         for (int64_t r = 0; r < rows; r++) {
             bool any = false;
             for (int64_t p = 0; p < d->n; p++)
@@ -362,7 +365,7 @@ static void check_parts(const table *tab, const shape *s, const data *d, const f
                       : ml[0] == -INFINITY && ml[1] == 0);
         }
     }
-    tab->ops->merge(o, ldo, po, part, n_parts, s->n_tokens, s->n_group, s->head_dim);
+    tab->ops->merge(o, ldo, po, part, n_parts, s->n_tokens, s->n_group, s->v_dim);
     for (int64_t t = 0; t < s->n_tokens; t++) {
         const float *a = whole + t * ldo, *b = o + t * ldo;
         double e = 0;
@@ -381,7 +384,7 @@ static void check_parts(const table *tab, const shape *s, const data *d, const f
 /* A NaN in one query shows in its row and nowhere else. */
 static void check_nan(const table *tab, const shape *s, data *d, const float *whole)
 {
-    int64_t ldo = s->n_group * s->head_dim + 3, t = rnd(0, s->n_tokens - 1);
+    int64_t ldo = s->n_group * s->v_dim + 3, t = rnd(0, s->n_tokens - 1);
     int64_t g = rnd(0, s->n_group - 1);
     float *o = floats((size_t)(s->n_tokens * ldo), 0);
     d->q[t * d->ld + g * s->head_dim + rnd(0, s->head_dim - 1)] = NAN;
@@ -391,9 +394,9 @@ static void check_nan(const table *tab, const shape *s, data *d, const float *wh
         any |= visible(s, t, p);
     for (int64_t i = 0; i < s->n_tokens; i++)
         for (int64_t j = 0; j < s->n_group; j++) {
-            const float *a = o + i * ldo + j * s->head_dim, *b = whole + (a - o);
+            const float *a = o + i * ldo + j * s->v_dim, *b = whole + (a - o);
             if (i != t || j != g)
-                CHECK(!memcmp(a, b, (size_t)s->head_dim * sizeof *a));
+                CHECK(!memcmp(a, b, (size_t)s->v_dim * sizeof *a));
             else
                 CHECK_MSG(isnan(a[0]) == any, SHAPE_FMT, SHAPE_ARGS(s));
         }
@@ -403,7 +406,7 @@ static void check_nan(const table *tab, const shape *s, data *d, const float *wh
 static void test_attend(const table *tab, const shape *s)
 {
     data d = make_data(tab, s);
-    size_t len = (size_t)(s->n_tokens * (s->n_group * s->head_dim + 3));
+    size_t len = (size_t)(s->n_tokens * (s->n_group * s->v_dim + 3));
     float *o = floats(len, 0);
     run(tab, s, &d, 0, s->n_tokens, o, NULL);
     check_naive(tab, s, &d, o);
@@ -431,8 +434,9 @@ static shape random_shape(const table *tab)
     static const int64_t edges[] = {0,   1,   15,  16,  48,  63,  64, 65,
                                     127, 128, 496, 511, 512, 513, 640};
     shape s = {.n_group = rnd(1, 8), .head_dim = dims[rnd(0, sizeof dims / sizeof *dims - 1)]};
+    s.v_dim = rnd(0, 3) ? s.head_dim : dims[rnd(0, sizeof dims / sizeof *dims - 1)];
     s.pos0 = rnd(0, 1) ? rnd(0, 700) : edges[rnd(0, sizeof edges / sizeof *edges - 1)];
-    if (s.head_dim > 100 && s.n_group > 4)
+    if ((s.head_dim > 100 || s.v_dim > 100) && s.n_group > 4)
         s.n_group = 4; /* the naive loops take their time */
     int64_t most = ts_attend_tokens(tab->ops, s.n_group);
     s.n_tokens = rnd(0, 3) ? rnd(1, rnd(0, 3) ? 16 : most) : 1;
@@ -462,27 +466,36 @@ static void test_table(const table *t)
     worst = 0;
     static const int64_t dims[] = {64, 80, 96, 128, 256, 1, 5, 33};
     for (size_t i = 0; i < sizeof dims / sizeof *dims; i++)
-        test_store(t, rnd(1, 300), dims[i]);
+        test_store(t, rnd(1, 300), dims[i], dims[rnd(0, 1) ? i : (i + 3) % 8]);
+    test_store(t, 70, 576, 512);
     test_rounding(t);
     for (int c = 0; c < 250; c++) {
         shape s = random_shape(t);
         test_attend(t, &s);
     }
     /* the scratch of a task is the same at any position: it runs far out too */
-    shape far = {.n_tokens = 3, .n_group = 2, .head_dim = 64, .pos0 = 2500, .k1 = 5000};
+    shape far = {
+        .n_tokens = 3, .n_group = 2, .head_dim = 64, .v_dim = 64, .pos0 = 2500, .k1 = 5000};
     test_attend(t, &far);
     /* the largest task fills its scratch */
-    shape full = {.n_group = 4, .head_dim = 64, .pos0 = 1000, .k1 = 2000};
+    shape full = {.n_group = 4, .head_dim = 64, .v_dim = 64, .pos0 = 1000, .k1 = 2000};
     full.n_tokens = ts_attend_tokens(t->ops, full.n_group);
     test_attend(t, &full);
+    /* latent attention: a row of K and V for all heads, V narrower */
+    shape latent = {.n_tokens = 5, .n_group = 16, .head_dim = 576, .v_dim = 512, .pos0 = 509};
+    latent.k1 = 600;
+    test_attend(t, &latent);
+    latent = (shape){.n_group = 16, .head_dim = 576, .v_dim = 512, .k1 = 100};
+    latent.n_tokens = ts_attend_tokens(t->ops, latent.n_group);
+    test_attend(t, &latent);
     printf("%s: attention's greatest mse %.2g\n", t->name, worst);
 }
 
 /* src/cpu/attend_amx.c compiled over the stand-in. */
-size_t standin_attend_scratch(int64_t n_group, int64_t head_dim);
+size_t standin_attend_scratch(int64_t n_group, int64_t head_dim, int64_t v_dim);
 void standin_attend(const ts_attend *p);
 void standin_attend_merge(float *o, int64_t ldo, const float *po, const float *part,
-                          int64_t n_parts, int64_t n_tokens, int64_t n_group, int64_t head_dim);
+                          int64_t n_parts, int64_t n_tokens, int64_t n_group, int64_t v_dim);
 extern const ts_kv_layout standin_kv;
 
 static const ts_ops standin = {

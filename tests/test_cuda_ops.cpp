@@ -318,6 +318,23 @@ static void test_add_rms_norm(int64_t m, int64_t d, int to, bool post)
     agree("add_rms_norm: xn", dst, to == NOWHERE ? 0 : m, want, d, FLOAT);
 }
 
+static void test_gate(int64_t m, int64_t d)
+{
+    matrix y(m, d, rnd(0, 9), 2), a(m, d, rnd(0, 9), 1), b(m, d, rnd(0, 9), 3);
+    vec w(d);
+    launch l(m, 1, 0, false, rnd(0, 2));
+    std::vector<double> want;
+    for (int64_t r = 0; r < m; r++) {
+        double sum = 0;
+        for (int64_t i = 0; i < d; i++)
+            sum += (double)a.at(r, i) * w.mem.host[(size_t)i];
+        for (int64_t i = 0; i < d; i++)
+            want.push_back(y.at(r, i) + sigmoid(sum) * b.at(r, i));
+    }
+    must(ts_cuda_gate(&l.on, y.rows(), a.rows(), b.rows(), w.mem.dev, d), "gate");
+    agree("gate", y, m, want, d, FLOAT);
+}
+
 static void test_select(int64_t m, int64_t m_out, int64_t d)
 {
     matrix a(m, d, rnd(0, 9), 1), y(m_out, d, rnd(0, 9), 0);
@@ -358,6 +375,7 @@ static void test_rows(void)
             test_center(m, i / 2 ? rnd(2, 5) : 1, d, i % 2);
         for (int i = 0; i < 6; i++)
             test_add_rms_norm(m, d, i % 3, i / 3);
+        test_gate(m, d);
         test_select(m, rnd(1, m), d);
         test_bf16(m, d);
     }

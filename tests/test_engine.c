@@ -13,8 +13,10 @@
 #define N   90
 #define CTX 700
 
-static const char *const archs[] = {"llama", "qwen2",   "qwen3",  "gemma3",    "qwen3moe",
-                                    "olmo2", "granite", "gemma2", "command-r", "phi3"};
+static const char *const archs[] = {"llama",    "qwen2",    "qwen3",     "gemma3",
+                                    "qwen3moe", "qwen2moe", "deepseek2", "deepseek2:tiny-v3",
+                                    "olmo2",    "granite",  "gemma2",    "command-r",
+                                    "phi3"};
 
 typedef struct rig {
     ts_engine *e;

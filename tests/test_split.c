@@ -12,8 +12,10 @@
 #define CTX   150
 #define ROOMY ((size_t)1 << 40)
 
-static const char *const archs[] = {"llama", "qwen2",   "qwen3",  "gemma3",    "qwen3moe",
-                                    "olmo2", "granite", "gemma2", "command-r", "phi3"};
+static const char *const archs[] = {"llama",    "qwen2",    "qwen3",     "gemma3",
+                                    "qwen3moe", "qwen2moe", "deepseek2", "deepseek2:tiny-v3",
+                                    "olmo2",    "granite",  "gemma2",    "command-r",
+                                    "phi3"};
 static const ts_backend *const fakes[] = {&fake_backend, &fake_backend};
 static uint64_t seed = 20261125;
 
@@ -83,6 +85,7 @@ typedef struct reference {
     float *want, *got;
     size_t max, n;
     int64_t n_layer;
+    bool dense; /* blocks have a feed-forward that all tokens share */
 } reference;
 
 static void open_reference(reference *r, const char *arch, const char *path, ts_isa isa)
@@ -91,7 +94,10 @@ static void open_reference(reference *r, const char *arch, const char *path, ts_
     ts_engine *e = NULL;
     ts_engine_split none = {0};
     REQUIRE(open_split(&e, path, isa, &none, &err) == TS_OK);
-    *r = (reference){.arch = arch, .path = path, .n_layer = e->m->hp.n_layer};
+    *r = (reference){.arch = arch,
+                     .path = path,
+                     .n_layer = e->m->hp.n_layer,
+                     .dense = e->m->layers[0].gate != NULL};
     for (size_t i = 0; i < CTX; i++)
         r->t[i] = (ts_token)(rnd_u64(&seed) % (uint64_t)e->m->hp.n_vocab);
     r->max = 10 * (size_t)e->m->hp.n_vocab;
@@ -329,8 +335,8 @@ static void test_rest(const reference *r)
         const size_t more = need_with(r, layers + 1, NULL);
         for (int which = 0; which < 3; which++) {
             char pattern[64];
-            snprintf(pattern, sizeof pattern, "blk\\.%d\\.ffn_%s", (int)(r->n_layer - 1 - layers),
-                     which == 1 ? "down" : "(gate|up|down)");
+            snprintf(pattern, sizeof pattern, "blk\\.%d\\.ffn_%s%s", (int)(r->n_layer - 1 - layers),
+                     which == 1 ? "down" : "(gate|up|down)", r->dense ? "(_shexp)?\\." : "");
             const size_t memory = need_with(r, layers, which ? pattern : "^(output|token_embd)\\.");
             if (memory >= more) /* then rather one layer more */
                 continue;
@@ -585,9 +591,10 @@ static void test_kv_on_cpu(reference *r, ts_isa isa)
     REQUIRE(open_split(&e, r->path, TS_ISA_REF, &split, &err) == TS_OK);
     CHECK(e->plan.dev[1].n_blocks == r->n_layer && e->plan.dev[1].kv == 0 &&
           e->plan.dev[0].n_layers == r->n_layer && e->plan.dev[0].kv > 0);
-    /* q, k, v there and o back, of each layer; the hidden state there, and the logits back */
-    CHECK_MSG(copies(&e->plan.steps) == 4 * r->n_layer + 2, "%s: %d copies", r->arch,
-              copies(&e->plan.steps));
+    /* q, k, v (or q and the latent) there and o back, of each layer; the hidden state there, and
+     * the logits back */
+    const int want = (e->m->layers[0].k_b ? 3 : 4) * (int)r->n_layer + 2;
+    CHECK_MSG(copies(&e->plan.steps) == want, "%s: %d copies", r->arch, copies(&e->plan.steps));
     ts_engine_close(e);
     /* q is made on the CPU and stays there: what was normed comes in its place; without a norm that
      * is the hidden state, which is there before the first layer */
@@ -595,9 +602,36 @@ static void test_kv_on_cpu(reference *r, ts_isa isa)
     split.split.overrides = &q;
     split.split.n_overrides = 1;
     REQUIRE(open_split(&e, r->path, TS_ISA_REF, &split, &err) == TS_OK);
-    CHECK_MSG(copies(&e->plan.steps) == 4 * r->n_layer + 2 - (e->m->layers[0].attn_norm == NULL),
-              "%s: %d copies", r->arch, copies(&e->plan.steps));
+    const int without = e->m->layers[0].attn_norm == NULL;
+    CHECK_MSG(copies(&e->plan.steps) == want - without, "%s: %d copies", r->arch,
+              copies(&e->plan.steps));
     ts_engine_close(e);
+}
+
+/* On accelerators without latent attention: K, V and what is between them and the products stay on
+ * the CPU, whatever patterns say. */
+static void test_latent(reference *r)
+{
+    ts_accel_kind without = fake_kind;
+    without.latent = false;
+    two[0].kind = two[1].kind = &without;
+    for (int n = 1; n <= 2; n++)
+        for (int64_t layers = 1; layers <= r->n_layer + 1; layers++) {
+            ts_error err = {0};
+            ts_engine *e = NULL;
+            ts_engine_split split = accels(n, layers);
+            const ts_override o = {"attn_(k|v)_b", 1};
+            split.split.overrides = &o;
+            split.split.n_overrides = (size_t)(layers % 2);
+            compare(r, TS_ISA_REF, &split, "latent attention on the CPU");
+            REQUIRE(open_split(&e, r->path, TS_ISA_REF, &split, &err) == TS_OK);
+            CHECK(e->plan.dev[0].n_layers == r->n_layer && e->plan.dev[1].kv == 0);
+            const ts_layer *l = &e->m->layers[r->n_layer - 1];
+            CHECK(l->device > 0 && l->wq->device == l->device && l->k_b->device == 0 &&
+                  l->v_b->device == 0);
+            ts_engine_close(e);
+        }
+    two[0].kind = two[1].kind = &fake_kind;
 }
 
 /* Layers by shares; the output matrix on the main accelerator. */
@@ -680,6 +714,37 @@ static void test_experts(void)
           strstr(err.msg, "no experts in these layers"));
     s.n_cpu_moe = 6;
     CHECK(ts_split_place(&s, (ts_placing){0}, &m, &err) == TS_OK);
+}
+
+/* With the experts on the CPU, an accelerator's block begins its shared expert when all that the
+ * others want has been copied, and nothing is copied before they are done. */
+static void test_shared_expert(const reference *r)
+{
+    ts_error err = {0};
+    ts_engine *e = NULL;
+    ts_engine_split split = accels(1, r->n_layer);
+    split.split.n_cpu_moe = INT64_MAX;
+    REQUIRE(open_split(&e, r->path, TS_ISA_REF, &split, &err) == TS_OK);
+    const ts_steps *s = &e->plan.steps;
+    int seen = 0;
+    for (size_t i = 0; i < s->n_main; i++) {
+        const ts_step *st = &s->v[i];
+        const ts_layer *l = st->layer < 0 ? NULL : &e->m->layers[st->layer];
+        if (!l || !l->router || !l->gate || !st->w || st->w != l->gate)
+            continue;
+        bool routed = false;
+        CHECK(st->device == 1);
+        for (; s->v[i].op != TS_OP_COMBINE; i++) {
+            CHECK_MSG(s->v[i].op != TS_OP_COPY, "%s: a copy in layer %d", r->arch, st->layer);
+            CHECK(routed ? s->v[i].device == 0
+                         : (s->v[i].device == 0) == (s->v[i].op == TS_OP_ROUTE));
+            routed = routed || s->v[i].op == TS_OP_ROUTE;
+        }
+        CHECK(routed);
+        seen++;
+    }
+    CHECK_MSG(seen > 0, "%s has no shared expert", r->arch);
+    ts_engine_close(e);
 }
 
 /* --- failures ----------------------------------------------------------------- */
@@ -824,6 +889,7 @@ int main(void)
     for (size_t i = 0; i < sizeof archs / sizeof *archs; i++) {
         ts_error err = {0};
         REQUIRE(ts_synth_tiny(path, archs[i], i % 2 ? "Q4_K_M" : "Q8_0", false, &err) == TS_OK);
+        const bool streams = !strstr(archs[i], "deepseek2"); /* latent attention isn't streamed */
         reference r;
         open_reference(&r, archs[i], path, TS_ISA_REF);
         test_layers(&r, TS_ISA_REF, SANITIZED ? 2 : 1);
@@ -833,15 +899,20 @@ int main(void)
         test_rest(&r);
         if (!SANITIZED || i == 0) /* sanitizers look at the same code for all */
             test_kv_on_cpu(&r, TS_ISA_REF);
-        if (i < 5) { /* how layers are shared out and what fails is the same for all */
+        if (i < 8) { /* how layers are shared out and what fails is the same for all */
             test_shares(&r);
             test_patterns(&r);
             test_bad_patterns(&r);
             test_no_memory(&r);
             test_failures(&r);
         }
-        test_streams(&r, TS_ISA_REF);
-        stream_mode = TS_STREAM_ON; /* prompts of 40 tokens are */
+        if (strcmp(archs[i], "qwen2moe") == 0)
+            test_shared_expert(&r);
+        if (!streams)
+            test_latent(&r);
+        else
+            test_streams(&r, TS_ISA_REF);
+        stream_mode = streams ? TS_STREAM_ON : TS_STREAM_OFF; /* prompts of 40 tokens are */
         if (!SANITIZED || i == 0)
             test_layers(&r, TS_ISA_REF, SANITIZED ? 2 : 1);
         test_overrides(&r, TS_ISA_REF, SANITIZED ? 2 : 8);
@@ -857,7 +928,8 @@ int main(void)
         test_layers(&r, TS_ISA_AUTO, 2);
         test_kv_on_cpu(&r, TS_ISA_AUTO);
         test_overrides(&r, TS_ISA_AUTO, 3);
-        test_streams(&r, TS_ISA_AUTO);
+        if (streams)
+            test_streams(&r, TS_ISA_AUTO);
         test_cpu_sets(&r);
         close_reference(&r);
     }

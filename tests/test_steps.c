@@ -48,6 +48,7 @@ static touched of_step(const ts_step *s)
     case TS_OP_BIAS:
     case TS_OP_ROPE:
     case TS_OP_SOFTCAP:
+    case TS_OP_GATE:
         t.read |= t.written;
         break;
     case TS_OP_STORE:

@@ -269,6 +269,29 @@ static void test_mix(const char *preset, const char *type, int n_base, int n_q6_
               preset, type, count[mix->base], count[TS_TYPE_Q6_K]);
 }
 
+/* A row of K is the latent and what is turned. */
+static void test_latent(void)
+{
+    static const char *const presets[] = {"tiny", "tiny-v3", "v2-lite", "deepseek-v3"};
+    for (size_t i = 0; i < 4; i++)
+        for (int f32 = 0; f32 < 2; f32++) {
+            const synth_mix *mix;
+            synth_shape s;
+            ts_synth_options o = options("deepseek2", f32 ? "F32" : "Q4_K_M");
+            o.preset = presets[i];
+            REQUIRE(synth_mix_find(&mix, o.type, NULL) == TS_OK);
+            REQUIRE(synth_shape_find(&s, &o, mix, NULL) == TS_OK);
+            const synth_latent *l = synth_latent_of(&s);
+            REQUIRE(l);
+            CHECK_MSG(strncmp(s.preset, l->preset, strlen(l->preset)) == 0 &&
+                          s.hd == l->c + l->rope && s.n_kv == 1,
+                      "%s", s.preset);
+            CHECK(!l->n_group || (s.n_expert % l->n_group == 0 &&
+                                  s.n_expert / l->n_group * l->n_group_used >= s.n_used));
+            CHECK(synth_moe_of(&s).shared == l->n_shared * s.ffe);
+        }
+}
+
 static void test_fallback(void)
 {
     const synth_mix *mix;
@@ -431,6 +454,7 @@ int main(void)
     test_mix("8b", "Q4_0", 225, 1);
     test_mix("8b", "Q8_0", 226, 0);
     test_fallback();
+    test_latent();
     test_same_bytes("llama", "Q4_K_M", 0x9f9bbdf6326338edu);
     test_same_bytes("qwen2", "Q8_0", 0xf61ec148f16bdbf8u);
     test_same_bytes("qwen3", "F16", 0x8eb247618e37e612u);

@@ -14,7 +14,7 @@
 typedef struct attend_walk {
     const ts_attend *p;
     int64_t rows; /* n_tokens * n_group                                                   */
-    int64_t lda;  /* row stride of acc: head_dim rounded up to 16                         */
+    int64_t lda;  /* row stride of acc: v_dim rounded up to 16                            */
     float *acc;   /* [rows][lda] of the segment being summed                              */
     float *ml;    /* [rows][2] m and l of it                                              */
     float *q;     /* [rows][head_dim] scale * q                                           */
@@ -39,14 +39,14 @@ static inline void attend_visible(const ts_attend *p, int64_t b, int64_t t, int6
 }
 
 /* What goes with it in a table: scratch for tasks of 16 tokens, and merge. */
-size_t ts_attend_run_scratch(int64_t n_group, int64_t head_dim);
+size_t ts_attend_run_scratch(int64_t n_group, int64_t head_dim, int64_t v_dim);
 void ts_attend_run_merge(float *o, int64_t ldo, const float *po, const float *part, int64_t n_parts,
-                         int64_t n_tokens, int64_t n_group, int64_t head_dim);
+                         int64_t n_tokens, int64_t n_group, int64_t v_dim);
 
-/* The layout "f16.k16": K[pos / 16][head_dim][pos % 16], V[pos][head_dim rounded up to 16]. Its
+/* The layout "f16.k16": K[pos / 16][head_dim][pos % 16], V[pos][v_dim rounded up to 16]. Its
  * strips of 16 columns are what a tile multiplies: columns are positions for K, dimensions for V.
  */
-size_t ts_kv_k16_bytes(int64_t n_ctx, int64_t head_dim);
+size_t ts_kv_k16_bytes(int64_t n_ctx, int64_t dim);
 
 /* Whether a block follows the one of `block` positions at b: past the end of a part another thread
  * is at work, and what is fetched there is fetched twice. */
@@ -64,10 +64,10 @@ extern const ts_kv_layout ts_kv_ref, ts_kv_avx2;
  * rows: what it sums is then 64 KB for 128 dimensions, and each block of K and V that comes from
  * memory or the last cache meets four pairs of column tiles. */
 #define ATTEND_AMX_ROWS 128
-size_t attend_amx_scratch(int64_t n_group, int64_t head_dim);
+size_t attend_amx_scratch(int64_t n_group, int64_t head_dim, int64_t v_dim);
 void attend_amx(const ts_attend *p);
 void attend_amx_merge(float *o, int64_t ldo, const float *po, const float *part, int64_t n_parts,
-                      int64_t n_tokens, int64_t n_group, int64_t head_dim);
+                      int64_t n_tokens, int64_t n_group, int64_t v_dim);
 extern const ts_kv_layout ts_kv_amx;
 
 #endif

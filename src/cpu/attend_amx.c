@@ -59,7 +59,7 @@ static const uint16_t *v_tiles(const amx_walk *w, int64_t pos, int64_t chunk)
         return w->edge[0] + chunk * 2 * TILE;
     if (pos + GROUP > w->hi)
         return w->edge[1] + chunk * 2 * TILE;
-    return (const uint16_t *)w->p->v + v_offset(pos, chunk, w->chunks);
+    return (const uint16_t *)w->p->v + v_offset(pos, chunk, w->v_chunks);
 }
 
 /* --- a block ---------------------------------------------------------------- */
@@ -118,10 +118,10 @@ static ALWAYS_INLINE void scores(const amx_walk *w, int64_t b, int64_t j0, int64
 static ALWAYS_INLINE void add_values(const amx_walk *w, int64_t b, int64_t j0, int64_t j1,
                                      int64_t c, int n)
 {
-    const int64_t len = w->chunks * 32 * LANES, ahead = BLOCK * w->chunks * 32;
+    const int64_t len = w->v_chunks * 32 * LANES, ahead = BLOCK * w->v_chunks * 32;
     const bool fetch = c == 0 && attend_goes_on(w->p, b, BLOCK);
     ts_tiles_see_stores();
-    for (int64_t i = 0; i < w->chunks; i++) {
+    for (int64_t i = 0; i < w->v_chunks; i++) {
         float *a0 = w->segment.acc + c * len + i * 32 * LANES, *a1 = a0 + len;
         _tile_loadd(0, a0, 64);
         _tile_loadd(1, a0 + 16 * LANES, 64);
@@ -237,7 +237,7 @@ static __m512 raise(const amx_walk *w, const float *s, int64_t j0, int64_t j1, i
     __mmask16 up = _mm512_cmp_ps_mask(top, old, _CMP_GT_OQ);
     __mmask16 seen = _mm512_cmp_ps_mask(old, none, _CMP_NEQ_UQ);
     if (up & seen) {
-        const int64_t len = w->chunks * 32 * LANES;
+        const int64_t len = w->v_chunks * 32 * LANES;
         float *acc = w->segment.acc + c * len;
         __m512 f = _mm512_mask_scalef_ps(one, up, one, _mm512_sub_ps(old, top));
         for (int64_t i = 0; i < len; i += LANES)
@@ -307,25 +307,26 @@ static void add_segment(const amx_walk *w, int64_t s0, int64_t s1)
 
 static void clear(const amx_walk *w, const amx_sums *s)
 {
-    memset(s->acc, 0, (size_t)(w->cols * w->chunks * 32 * LANES) * sizeof(float));
+    memset(s->acc, 0, (size_t)(w->cols * w->v_chunks * 32 * LANES) * sizeof(float));
     for (int64_t i = 0; i < w->cols * LANES; i++) {
         s->m[i] = -INFINITY;
         s->l[i] = 0;
     }
 }
 
-static size_t acc_floats(int64_t cols, int64_t chunks)
+static size_t acc_floats(int64_t cols, int64_t v_chunks)
 {
-    return (size_t)cols * (size_t)chunks * 32 * LANES;
+    return (size_t)cols * (size_t)v_chunks * 32 * LANES;
 }
 
-size_t attend_amx_scratch(int64_t n_group, int64_t head_dim)
+size_t attend_amx_scratch(int64_t n_group, int64_t head_dim, int64_t v_dim)
 {
     int64_t rows = 16 * n_group > ATTEND_AMX_ROWS ? 16 * n_group : ATTEND_AMX_ROWS;
     size_t cols = (size_t)round_up(rows, LANES) / LANES;
     size_t chunks = (size_t)round_up(head_dim, 32) / 32;
-    size_t tiles = cols * chunks + 2 * chunks * 2;
-    size_t floats = acc_floats((int64_t)cols, (int64_t)chunks) + 2 * cols * LANES;
+    size_t v_chunks = (size_t)round_up(v_dim, 32) / 32;
+    size_t tiles = cols * chunks + 2 * v_chunks * 2;
+    size_t floats = acc_floats((int64_t)cols, (int64_t)v_chunks) + 2 * cols * LANES;
     return tiles * TILE * sizeof(uint16_t) + (2 * BLOCK * LANES + 2 * floats) * sizeof(float);
 }
 
@@ -335,12 +336,12 @@ static void carve(amx_walk *w)
     uint16_t *t = w->p->scratch;
     w->q = t, t += w->cols * w->chunks * TILE;
     for (int i = 0; i < 2; i++)
-        w->edge[i] = t, t += w->chunks * 2 * TILE;
+        w->edge[i] = t, t += w->v_chunks * 2 * TILE;
     float *f = (float *)t;
     w->s = f, f += 2 * BLOCK * LANES;
     amx_sums *s[2] = {&w->whole, &w->segment};
     for (int i = 0; i < 2; i++) {
-        s[i]->acc = f, f += acc_floats(w->cols, w->chunks);
+        s[i]->acc = f, f += acc_floats(w->cols, w->v_chunks);
         s[i]->m = f, f += w->cols * LANES;
         s[i]->l = f, f += w->cols * LANES;
     }
@@ -367,7 +368,10 @@ static void add_all(amx_walk *w)
 void attend_amx(const ts_attend *task)
 {
     ts_attend p = *task;
-    amx_walk w = {.p = &p, .rows = p.n_tokens * p.n_group, .chunks = round_up(p.head_dim, 32) / 32};
+    amx_walk w = {.p = &p,
+                  .rows = p.n_tokens * p.n_group,
+                  .chunks = round_up(p.head_dim, 32) / 32,
+                  .v_chunks = round_up(p.v_dim, 32) / 32};
     w.cols = round_up(w.rows, LANES) / LANES;
     /* A window that reaches before position 0 for every token is none: sums with it can't overflow.
      */

@@ -26,7 +26,7 @@ enum {
 
 /* Running sums of a task, or of one segment of it. */
 typedef struct amx_sums {
-    float *acc; /* [cols][chunks * 32 dims][LANES] */
+    float *acc; /* [cols][v_chunks * 32 dims][LANES] */
     float *m;   /* [cols][LANES] exponents are relative to it; -INFINITY: nothing seen */
     float *l;   /* [cols][LANES] */
 } amx_sums;
@@ -34,11 +34,12 @@ typedef struct amx_sums {
 typedef struct amx_walk {
     const ts_attend *p;
     int64_t rows, cols; /* n_tokens * n_group; column tiles of them                       */
-    int64_t chunks;     /* of 32 dimensions                                               */
+    int64_t chunks;     /* of 32 dimensions of q and K ...                                */
+    int64_t v_chunks;   /* ... and of V and o                                             */
     int64_t lo, hi;     /* positions that some token sees                                 */
     uint16_t *q;        /* [cols][chunks] tiles: [16 pairs of dims][LANES][2]             */
     float *s;           /* [2][BLOCK][LANES] S^T; then P^T: [2][BLOCK/2 pairs][LANES][2]  */
-    uint16_t *edge[2];  /* [chunks][2] tiles: V of the groups that lo and hi cut          */
+    uint16_t *edge[2];  /* [v_chunks][2] tiles: V of the groups that lo and hi cut          */
     amx_sums whole, segment;
 } amx_walk;
 

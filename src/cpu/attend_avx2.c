@@ -2,8 +2,8 @@
  *
  * Both products are small matrix products of one shape, C[rows][n] = A[rows][k] B[k][n]:
  *
- *     S[rows][64]         = Q[rows][head_dim] K^T[head_dim][64]
- *     acc[rows][head_dim] = f acc + P[rows][64] V[64][head_dim]
+ *     S[rows][64]      = Q[rows][head_dim] K^T[head_dim][64]
+ *     acc[rows][v_dim] = f acc + P[rows][64] V[64][v_dim]
  *
  * done in tiles of up to 6 rows x 16 columns held in registers. B is F16 as it lies in the cache,
  * in strips of 16 columns. A tile widens it as it reads; widening once into F32 for all tiles was
@@ -193,7 +193,7 @@ static void to_f16(uint16_t *y, const float *x, int64_t n)
 }
 
 static void store(void *k, void *v, int64_t pos, const float *k_row, const float *v_row,
-                  int64_t head_dim)
+                  int64_t head_dim, int64_t v_dim)
 {
     uint16_t *kd = (uint16_t *)k + pos / 16 * 16 * head_dim + pos % 16;
     for (int64_t i = 0; i < head_dim; i += 16) {
@@ -203,18 +203,18 @@ static void store(void *k, void *v, int64_t pos, const float *k_row, const float
         for (int64_t j = 0; j < n; j++)
             kd[(i + j) * 16] = h[j];
     }
-    to_f16((uint16_t *)v + pos * ((head_dim + 15) & ~(int64_t)15), v_row, head_dim);
+    to_f16((uint16_t *)v + pos * ((v_dim + 15) & ~(int64_t)15), v_row, v_dim);
 }
 
 static void load(const void *k, const void *v, int64_t pos, float *k_row, float *v_row,
-                 int64_t head_dim)
+                 int64_t head_dim, int64_t v_dim)
 {
     const uint16_t *kd = (const uint16_t *)k + pos / 16 * 16 * head_dim + pos % 16;
-    const uint16_t *vd = (const uint16_t *)v + pos * ((head_dim + 15) & ~(int64_t)15);
-    for (int64_t i = 0; i < head_dim; i++) {
+    const uint16_t *vd = (const uint16_t *)v + pos * ((v_dim + 15) & ~(int64_t)15);
+    for (int64_t i = 0; i < head_dim; i++)
         k_row[i] = _cvtsh_ss(kd[i * 16]);
+    for (int64_t i = 0; i < v_dim; i++)
         v_row[i] = _cvtsh_ss(vd[i]);
-    }
 }
 
 const ts_kv_layout ts_kv_avx2 = {

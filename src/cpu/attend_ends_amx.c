@@ -70,8 +70,8 @@ static void copy_edge(const amx_walk *w, uint16_t *dst, int64_t pos)
     uint32_t mask = 0;
     for (int64_t j = 0; j < GROUP; j++)
         mask |= (uint32_t)(pos + j >= w->lo && pos + j < w->hi) << j;
-    for (int64_t i = 0; i < w->chunks; i++) {
-        const uint16_t *src = (const uint16_t *)w->p->v + v_offset(pos, i, w->chunks);
+    for (int64_t i = 0; i < w->v_chunks; i++) {
+        const uint16_t *src = (const uint16_t *)w->p->v + v_offset(pos, i, w->v_chunks);
         for (int64_t j = 0; j < 2 * TILE; j += GROUP)
             _mm512_storeu_si512(dst + i * 2 * TILE + j, _mm512_maskz_loadu_epi16(mask, src + j));
     }
@@ -109,7 +109,7 @@ static __m512 blend(__m512 a, __m512 f, __m512 b, __m512 f2)
 
 void attend_amx_fold(const amx_walk *w, const amx_sums *to, const amx_sums *from)
 {
-    const int64_t len = w->chunks * 32 * LANES;
+    const int64_t len = w->v_chunks * 32 * LANES;
     for (int64_t c = 0; c < w->cols; c++) {
         float *m = to->m + c * LANES, *l = to->l + c * LANES, *acc = to->acc + c * len;
         const float *acc2 = from->acc + c * len;
@@ -124,20 +124,20 @@ void attend_amx_fold(const amx_walk *w, const amx_sums *to, const amx_sums *from
 }
 
 void attend_amx_merge(float *o, int64_t ldo, const float *po, const float *part, int64_t n_parts,
-                      int64_t n_tokens, int64_t n_group, int64_t head_dim)
+                      int64_t n_tokens, int64_t n_group, int64_t v_dim)
 {
     int64_t rows = n_tokens * n_group;
     for (int64_t r = 0; r < rows; r++) {
-        float *y = o + r / n_group * ldo + r % n_group * head_dim, l[LANES];
+        float *y = o + r / n_group * ldo + r % n_group * v_dim, l[LANES];
         __m512 m = _mm512_set1_ps(-INFINITY), sum = _mm512_setzero_ps();
-        memset(y, 0, (size_t)head_dim * sizeof(float));
+        memset(y, 0, (size_t)v_dim * sizeof(float));
         for (int64_t i = 0; i < n_parts; i++) {
-            const float *ml = part + 2 * (i * rows + r), *x = po + (i * rows + r) * head_dim;
+            const float *ml = part + 2 * (i * rows + r), *x = po + (i * rows + r) * v_dim;
             __m512 f, f2;
             m = join(m, _mm512_set1_ps(ml[0]), &f, &f2);
             sum = blend(sum, f, _mm512_set1_ps(ml[1]), f2);
-            for (int64_t d = 0; d < head_dim; d += LANES) {
-                __mmask16 in = first_lanes(head_dim - d);
+            for (int64_t d = 0; d < v_dim; d += LANES) {
+                __mmask16 in = first_lanes(v_dim - d);
                 __m512 a = _mm512_maskz_loadu_ps(in, y + d);
                 __m512 b = _mm512_maskz_loadu_ps(in, x + d);
                 _mm512_mask_storeu_ps(y + d, in, blend(a, f, b, f2));
@@ -145,7 +145,7 @@ void attend_amx_merge(float *o, int64_t ldo, const float *po, const float *part,
         }
         _mm512_storeu_ps(l, sum);
         float f = l[0] > 0 ? 1 / l[0] : 0;
-        for (int64_t d = 0; d < head_dim; d++)
+        for (int64_t d = 0; d < v_dim; d++)
             y[d] *= f;
     }
 }
@@ -159,8 +159,8 @@ void attend_amx_finish(const amx_walk *w)
         p->part[2 * row + 1] = w->whole.l[row];
     }
     for (int64_t c = 0; c < w->cols; c++)
-        for (int64_t d = 0; d < p->head_dim; d += 16) {
-            const float *acc = w->whole.acc + (c * w->chunks * 32 + d) * LANES;
+        for (int64_t d = 0; d < p->v_dim; d += 16) {
+            const float *acc = w->whole.acc + (c * w->v_chunks * 32 + d) * LANES;
             __m512i r[16];
             for (int i = 0; i < 16; i++)
                 r[i] = _mm512_loadu_si512(acc + i * LANES);
@@ -168,8 +168,8 @@ void attend_amx_finish(const amx_walk *w)
             for (int64_t i = 0; i < LANES && c * LANES + i < w->rows; i++) {
                 int64_t row = c * LANES + i;
                 float l = w->whole.l[row], f = p->part ? 1 : l > 0 ? 1 / l : 0;
-                float *o = p->o + row / p->n_group * p->ldo + row % p->n_group * p->head_dim + d;
-                _mm512_mask_storeu_ps(o, first_lanes(p->head_dim - d),
+                float *o = p->o + row / p->n_group * p->ldo + row % p->n_group * p->v_dim + d;
+                _mm512_mask_storeu_ps(o, first_lanes(p->v_dim - d),
                                       _mm512_mul_ps(_mm512_castsi512_ps(r[i]), _mm512_set1_ps(f)));
             }
         }
@@ -177,42 +177,42 @@ void attend_amx_finish(const amx_walk *w)
 
 /* --- the cache -------------------------------------------------------------- */
 
-static size_t tiles_bytes(int64_t n_ctx, int64_t head_dim)
+static size_t tiles_bytes(int64_t n_ctx, int64_t dim)
 {
-    return (size_t)round_up(n_ctx, BLOCK) * (size_t)round_up(head_dim, 32) * sizeof(uint16_t);
+    return (size_t)round_up(n_ctx, BLOCK) * (size_t)round_up(dim, 32) * sizeof(uint16_t);
 }
 
 /* K[pos / 16][dims / 32][16 positions][32 dims], dims past head_dim zero: the rows of A.
  * V[pos / 128][dims / 32][128 / 32][32 dims][32 positions]: its two tiles a chunk in the order in
  * which add_values goes. */
 static void tiles_store(void *k, void *v, int64_t pos, const float *k_row, const float *v_row,
-                        int64_t head_dim)
+                        int64_t head_dim, int64_t v_dim)
 {
     const __m512 one = _mm512_set1_ps(1);
-    int64_t chunks = round_up(head_dim, 32) / 32;
+    const int64_t chunks = round_up(head_dim, 32) / 32, v_chunks = round_up(v_dim, 32) / 32;
     uint16_t *kd = (uint16_t *)k + pos / 16 * chunks * TILE + pos % 16 * 32, half[32];
-    for (int64_t i = 0; i < chunks; i++) {
-        int64_t n = head_dim - i * 32;
-        _mm512_storeu_si512(kd + i * TILE, to_bf16(k_row + i * 32, n, one));
+    for (int64_t i = 0; i < chunks; i++)
+        _mm512_storeu_si512(kd + i * TILE, to_bf16(k_row + i * 32, head_dim - i * 32, one));
+    for (int64_t i = 0; i < v_chunks; i++) {
+        int64_t n = v_dim - i * 32;
         _mm512_storeu_si512(half, to_bf16(v_row + i * 32, n, one));
-        uint16_t *vd = (uint16_t *)v + v_offset(pos / GROUP * GROUP, i, chunks) + pos % GROUP;
+        uint16_t *vd = (uint16_t *)v + v_offset(pos / GROUP * GROUP, i, v_chunks) + pos % GROUP;
         for (int64_t j = 0; j < n && j < 32; j++)
             vd[j * GROUP] = half[j];
     }
 }
 
 static void tiles_load(const void *k, const void *v, int64_t pos, float *k_row, float *v_row,
-                       int64_t head_dim)
+                       int64_t head_dim, int64_t v_dim)
 {
-    const int64_t chunks = round_up(head_dim, 32) / 32;
+    const int64_t chunks = round_up(head_dim, 32) / 32, v_chunks = round_up(v_dim, 32) / 32;
     const uint16_t *kd = (const uint16_t *)k + pos / 16 * chunks * TILE + pos % 16 * 32;
-    for (int64_t i = 0; i < chunks; i++) {
+    for (int64_t i = 0; i < head_dim; i++)
+        k_row[i] = ts_bf16_to_f32(kd[i / 32 * TILE + i % 32]);
+    for (int64_t i = 0; i < v_dim; i++) {
         const uint16_t *vd =
-            (const uint16_t *)v + v_offset(pos / GROUP * GROUP, i, chunks) + pos % GROUP;
-        for (int64_t j = 0; j < 32 && i * 32 + j < head_dim; j++) {
-            k_row[i * 32 + j] = ts_bf16_to_f32(kd[i * TILE + j]);
-            v_row[i * 32 + j] = ts_bf16_to_f32(vd[j * GROUP]);
-        }
+            (const uint16_t *)v + v_offset(pos / GROUP * GROUP, i / 32, v_chunks) + pos % GROUP;
+        v_row[i] = ts_bf16_to_f32(vd[i % 32 * GROUP]);
     }
 }
 

@@ -25,24 +25,25 @@ static size_t padded(int64_t n)
     return ((size_t)n + 15) & ~(size_t)15;
 }
 
-/* Scratch, each region a multiple of 64 bytes, R = rows, D = head_dim, D16 = D rounded up to 16:
+/* Scratch, each region a multiple of 64 bytes, R = rows, D = head_dim, V16 = v_dim rounded up to
+ * 16:
  *
- *   q [R][D] | s [R][64] | sum [2][R][D16] | ml [2][R][2] | f [R] */
-static size_t row_floats(int64_t rows, int64_t head_dim)
+ *   q [R][D] | s [R][64] | sum [2][R][V16] | ml [2][R][2] | f [R] */
+static size_t row_floats(int64_t rows, int64_t head_dim, int64_t v_dim)
 {
     size_t r = (size_t)rows;
-    return padded((int64_t)(r * (size_t)head_dim)) + r * ATTEND_BLOCK + 2 * r * padded(head_dim) +
+    return padded((int64_t)(r * (size_t)head_dim)) + r * ATTEND_BLOCK + 2 * r * padded(v_dim) +
            2 * padded((int64_t)(2 * r)) + padded(rows);
 }
 
-size_t ts_attend_run_scratch(int64_t n_group, int64_t head_dim)
+size_t ts_attend_run_scratch(int64_t n_group, int64_t head_dim, int64_t v_dim)
 {
-    return row_floats(16 * n_group, head_dim) * sizeof(float);
+    return row_floats(16 * n_group, head_dim, v_dim) * sizeof(float);
 }
 
-size_t ts_kv_k16_bytes(int64_t n_ctx, int64_t head_dim)
+size_t ts_kv_k16_bytes(int64_t n_ctx, int64_t dim)
 {
-    return padded(n_ctx) * padded(head_dim) * sizeof(uint16_t);
+    return padded(n_ctx) * padded(dim) * sizeof(uint16_t);
 }
 
 /* Folds the sums (o2, m2, l2) of later positions into (o, m, l). Compiled once, so that every path
@@ -104,11 +105,11 @@ static void finish(const ts_attend *p, const float *acc, const float *ml, int64_
         memcpy(p->part, ml, (size_t)(2 * p->n_tokens * p->n_group) * sizeof(float));
     for (int64_t t = 0; t < p->n_tokens; t++)
         for (int64_t g = 0; g < p->n_group; g++, acc += lda, ml += 2) {
-            float *o = p->o + t * p->ldo + g * p->head_dim;
+            float *o = p->o + t * p->ldo + g * p->v_dim;
             if (p->part)
-                memcpy(o, acc, (size_t)p->head_dim * sizeof(float));
+                memcpy(o, acc, (size_t)p->v_dim * sizeof(float));
             else
-                normalise(o, acc, ml[1], p->head_dim);
+                normalise(o, acc, ml[1], p->v_dim);
         }
 }
 
@@ -127,7 +128,7 @@ static void carve(attend_walk *w, float *f, float *sum[2], float *ml[2])
 void ts_attend_run(const ts_attend *task, attend_block *block)
 {
     ts_attend p = *task;
-    attend_walk w = {.p = &p, .rows = p.n_tokens * p.n_group, .lda = (int64_t)padded(p.head_dim)};
+    attend_walk w = {.p = &p, .rows = p.n_tokens * p.n_group, .lda = (int64_t)padded(p.v_dim)};
     float *sum[2], *ml[2];
     carve(&w, p.scratch, sum, ml);
     for (int64_t t = 0; t < p.n_tokens; t++)
@@ -157,21 +158,21 @@ void ts_attend_run(const ts_attend *task, attend_block *block)
             clear(w.acc, w.ml, w.rows, w.lda);
         run_segment(&w, block, s0 > lo ? s0 : lo, s1 < hi ? s1 : hi);
         for (int64_t r = 0; i && r < w.rows; r++)
-            fold(sum[0] + r * w.lda, ml[0] + 2 * r, w.acc + r * w.lda, w.ml + 2 * r, p.head_dim);
+            fold(sum[0] + r * w.lda, ml[0] + 2 * r, w.acc + r * w.lda, w.ml + 2 * r, p.v_dim);
     }
     finish(&p, sum[0], ml[0], w.lda);
 }
 
 void ts_attend_run_merge(float *o, int64_t ldo, const float *po, const float *part, int64_t n_parts,
-                         int64_t n_tokens, int64_t n_group, int64_t head_dim)
+                         int64_t n_tokens, int64_t n_group, int64_t v_dim)
 {
     int64_t rows = n_tokens * n_group;
     for (int64_t r = 0; r < rows; r++) {
-        float *y = o + r / n_group * ldo + r % n_group * head_dim;
+        float *y = o + r / n_group * ldo + r % n_group * v_dim;
         float ml[2] = {-INFINITY, 0};
-        memset(y, 0, (size_t)head_dim * sizeof(float));
+        memset(y, 0, (size_t)v_dim * sizeof(float));
         for (int64_t i = 0; i < n_parts; i++)
-            fold(y, ml, po + (i * rows + r) * head_dim, part + 2 * (i * rows + r), head_dim);
-        normalise(y, y, ml[1], head_dim);
+            fold(y, ml, po + (i * rows + r) * v_dim, part + 2 * (i * rows + r), v_dim);
+        normalise(y, y, ml[1], v_dim);
     }
 }

@@ -12,15 +12,16 @@
 typedef struct ts_kv_layout {
     const char *name; /* its name in docs/KERNELS.md                                    */
     ts_type type;     /* of an element: F16 or BF16, nearest even                       */
-    /* Bytes of K, and as many of V, of one head with n_ctx positions: a multiple of 64. */
-    size_t (*bytes)(int64_t n_ctx, int64_t head_dim);
-    /* Writes position pos. Distinct positions may be stored by distinct threads at once. Nothing
-     * needs to be written before: a position not stored may hold anything. */
+    /* Bytes of K, or of V, of one head with n_ctx positions of `dim` elements: a multiple of 64. */
+    size_t (*bytes)(int64_t n_ctx, int64_t dim);
+    /* Writes position pos, head_dim elements of K and v_dim of V. Distinct positions may be stored
+     * by distinct threads at once. Nothing needs to be written before: a position not stored may
+     * hold anything. */
     void (*store)(void *k, void *v, int64_t pos, const float *k_row, const float *v_row,
-                  int64_t head_dim);
+                  int64_t head_dim, int64_t v_dim);
     /* Reads position pos, which was stored, as it was rounded. */
     void (*load)(const void *k, const void *v, int64_t pos, float *k_row, float *v_row,
-                 int64_t head_dim);
+                 int64_t head_dim, int64_t v_dim);
 } ts_kv_layout;
 
 /* One attention task: the query heads that share one KV head, for a run of consecutive tokens, over
@@ -30,10 +31,11 @@ typedef struct ts_kv_layout {
  * sees positions max(0, pos0 + t - window + 1) .. pos0 + t, intersected with k0..k1. */
 typedef struct ts_attend {
     const float *q; /* token t, head g at q + t * ldq + g * head_dim                     */
-    float *o;       /* the same layout with ldo: the weighted sum of V, normalised (unless part) */
+    float *o; /* the same with ldo and v_dim: the weighted sum of V, normalised (unless part) */
     const void *k, *v; /* of this KV head, 64-byte aligned                              */
     int64_t ldq, ldo;
-    int64_t n_tokens, n_group, head_dim;
+    int64_t n_tokens, n_group;
+    int64_t head_dim, v_dim; /* elements of q and K; of V and o                          */
     int64_t pos0;
     int64_t k0, k1; /* only positions k0 <= p < k1 are looked at                        */
     int64_t window; /* 0 = no limit                                                    */
@@ -80,17 +82,17 @@ typedef struct ts_ops {
     int64_t attend_rows;
     /* Bytes of scratch for a task of up to ts_attend_tokens tokens; doesn't depend on the context.
      */
-    size_t (*attend_scratch)(int64_t n_group, int64_t head_dim);
+    size_t (*attend_scratch)(int64_t n_group, int64_t head_dim, int64_t v_dim);
     /* That of amx wants the thread's tiles configured (cpu/tiles.h). */
     void (*attend)(const ts_attend *p);
     /* Joins n_parts parts of the same rows, part 0 (the lowest positions) first. A row that saw
      * nothing in any part is zero, as one is that sees nothing in a whole task.
      *
-     *   po   [n_parts][rows][head_dim]: what attend wrote to o with ldo = n_group * head_dim
+     *   po   [n_parts][rows][v_dim]: what attend wrote to o with ldo = n_group * v_dim
      *   part [n_parts][rows][2]: what it wrote to part
      *   o    as in ts_attend, row stride ldo; must not overlap po */
     void (*merge)(float *o, int64_t ldo, const float *po, const float *part, int64_t n_parts,
-                  int64_t n_tokens, int64_t n_group, int64_t head_dim);
+                  int64_t n_tokens, int64_t n_group, int64_t v_dim);
 } ts_ops;
 
 /* The most tokens of one attention task. */

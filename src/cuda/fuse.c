@@ -2,6 +2,8 @@
  * another step reads or writes in between can change. */
 #include "cuda/fuse.h"
 
+#include "cuda/ops.h"
+
 /* What is looked at: the steps of one device. */
 typedef struct view {
     const ts_steps *steps;
@@ -12,12 +14,14 @@ typedef struct view {
 
 bool ts_cuda_by_heads(const ts_step *st, int64_t head_dim)
 {
-    return st->n_heads > 1 || (st->dst == st->a && st->d == head_dim);
+    const bool one = st->dst == st->a && st->d == head_dim && head_dim <= TS_CUDA_MAX_HEAD;
+    return st->n_heads > 1 || one;
 }
 
 static bool reads(const ts_step *s, ts_buf x)
 {
-    return s->a == x || (s->b == x && s->op != TS_OP_GLU) || (s->op == TS_OP_ROPE && s->dst == x);
+    return s->a == x || (s->b == x && s->op != TS_OP_GLU) ||
+           ((s->op == TS_OP_ROPE || s->op == TS_OP_GATE) && s->dst == x);
 }
 
 /* Does a step from i on want what is in x? */

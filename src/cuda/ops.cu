@@ -231,6 +231,31 @@ static __device__ __forceinline__ void scale_row(float *y, const float *x, const
 }
 
 static __global__ void __launch_bounds__(TS_NORM_THREADS)
+    gate(live rows, ts_cuda_rows y, ts_cuda_rows a, ts_cuda_rows b, const float *w, int64_t d)
+{
+    ts_in_turn();
+    const int64_t r = blockIdx.x;
+    if (r >= row_count(rows))
+        return;
+    const float *ar = a.x + r * a.ld, *br = b.x + r * b.ld;
+    float *yr = y.x + r * y.ld, sum = 0;
+    for (int64_t i = threadIdx.x; i < d; i += TS_NORM_THREADS)
+        sum += ar[i] * w[i];
+    const float f = 1 / (1 + expf(-ts_norm_sum(sum)));
+    for (int64_t i = threadIdx.x; i < d; i += TS_NORM_THREADS)
+        yr[i] += f * br[i];
+}
+
+int ts_cuda_gate(const ts_cuda_on *on, ts_cuda_rows y, ts_cuda_rows a, ts_cuda_rows b,
+                 const float *w, int64_t d)
+{
+    if (on->rows <= 0 || d <= 0)
+        return 0;
+    TS_LAUNCH(gate, (unsigned)on->rows, TS_NORM_THREADS, 0, on->stream, live_of(on), y, a, b, w, d);
+    return ts_launch_error();
+}
+
+static __global__ void __launch_bounds__(TS_NORM_THREADS)
     rms_norm(live rows, ts_cuda_rows y, ts_cuda_rows x, const float *w, int64_t d, float eps)
 {
     ts_in_turn();

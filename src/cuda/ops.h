@@ -69,6 +69,9 @@ int ts_cuda_glu_bf16(void *dst, bool silu, const float *a, int64_t lda, const fl
 /* dst[n] = src[n]. src may be pinned host memory, which stays as it is until then; it is aligned to
  * 16 bytes. batch.cu. */
 int ts_cuda_pull(float *dst, const float *src, int64_t n, void *stream);
+/* y = y + sigmoid(a . w) * b, of rows of d: a factor for each row. None may overlap y. */
+int ts_cuda_gate(const ts_cuda_on *on, ts_cuda_rows y, ts_cuda_rows a, ts_cuda_rows b,
+                 const float *w, int64_t d);
 /* y = cap * tanh(y / cap) */
 int ts_cuda_softcap(const ts_cuda_on *on, ts_cuda_rows y, float cap, int64_t d);
 /* Row i of y = row m - m_out + i of a. on->out must be true; y must not overlap a. */

@@ -296,6 +296,8 @@ static int one_step(ts_state *s, size_t i, const ts_batch *b, const ts_cuda_on *
     }
     case TS_OP_SOFTCAP:
         return ts_cuda_softcap(on, y, st->f, st->d);
+    case TS_OP_GATE:
+        return ts_cuda_gate(on, y, rows_of(s, st->a, 0), rows_of(s, st->b, 0), d->vec[i], st->d);
     case TS_OP_ROUTE:
     case TS_OP_GROUP:
     case TS_OP_GATHER:
@@ -303,6 +305,7 @@ static int one_step(ts_state *s, size_t i, const ts_batch *b, const ts_cuda_on *
     case TS_OP_COMBINE:
         return ts_cuda_expert_step(s, i, on);
     case TS_OP_EMBED: /* the CPU's */
+    case TS_OP_HEADS: /* latent attention is, too */
     case TS_OP_COPY:  /* exec/run.c's */
     case TS_OP_COUNT:
         break;

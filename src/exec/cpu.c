@@ -71,12 +71,13 @@ static ts_status cpu_state_open(ts_state **out, ts_device *d, ts_error *err)
         return ts_fail(err, TS_NO_MEMORY, "no memory for a session");
     s->d = d;
     s->scratch_bytes = at->scratch;
-    s->kv_head_bytes = d->ops->kv->bytes(p->n_ctx, hp->head_dim);
+    s->k_bytes = d->ops->kv->bytes(p->n_ctx, hp->head_dim);
+    s->v_bytes = d->ops->kv->bytes(p->n_ctx, hp->v_dim);
     s->mem_bytes = aligned(at->kv) + at->buffers;
     s->mem = ts_map(s->mem_bytes);
     s->bufs = ts_calloc(p->steps.n_bufs, sizeof *s->bufs);
     s->next = ts_calloc(n, sizeof *s->next);
-    s->merged = ts_calloc(n * (size_t)hp->n_head_kv, sizeof *s->merged);
+    s->merged = ts_calloc(n * (size_t)hp->n_head, sizeof *s->merged);
     s->seconds = ts_calloc(n, sizeof *s->seconds);
     s->calls = ts_calloc(n, sizeof *s->calls);
     s->rows = ts_calloc(n, sizeof *s->rows);
@@ -97,10 +98,10 @@ static ts_status cpu_state_open(ts_state **out, ts_device *d, ts_error *err)
         s->bufs[i] = next;
         next += ts_plan_buffer_bytes(p, (ts_buf)i);
     }
-    /* parts: sums of head_dim floats first, then two floats each. */
+    /* parts: sums of v_dim floats first, then two floats each. */
     s->part_sums = (float *)next;
-    s->part_max = s->part_sums +
-                  at->parts / (((size_t)hp->head_dim + 2) * sizeof(float)) * (size_t)hp->head_dim;
+    s->part_max =
+        s->part_sums + at->parts / (((size_t)hp->v_dim + 2) * sizeof(float)) * (size_t)hp->v_dim;
     s->scratch = next + at->parts;
     *out = s;
     return TS_OK;
@@ -156,6 +157,8 @@ static void walk_steps(ts_state *s, int tid, int n)
                 continue;
             }
             s->rows[i] += rows;
+            if (st->op == TS_OP_HEADS)
+                s->tile_rows[i] += ts_cpu_heads_on_tiles(s, st, rows);
             if (is_product(st) &&
                 ts_kset_on_tiles(st->w->kset, ts_plan_int8(s->d->plan, rows), rows))
                 s->tile_rows[i] += rows;
@@ -190,11 +193,12 @@ static bool for_one_thread(const ts_state *s)
 static ts_status cpu_run(ts_state *s, const ts_batch *b, size_t first, size_t end, ts_error *err)
 {
     (void)err;
-    const size_t heads = (size_t)s->d->m->hp.n_head_kv;
-    for (size_t i = first; i < end; i++)
+    const size_t heads = (size_t)s->d->m->hp.n_head;
+    for (size_t i = first; i < end; i++) {
         atomic_store_explicit(&s->next[i], 0, memory_order_relaxed);
-    for (size_t i = first * heads; i < end * heads; i++)
-        atomic_store_explicit(&s->merged[i], 0, memory_order_relaxed);
+        for (size_t h = 0; h < heads && s->d->plan->steps.v[i].op == TS_OP_ATTEND; h++)
+            atomic_store_explicit(&s->merged[i * heads + h], 0, memory_order_relaxed);
+    }
     s->batch = b;
     s->first = first;
     s->end = end;
@@ -239,8 +243,8 @@ static size_t cpu_stats(const ts_state *s, ts_work out[TS_MAX_WORK])
     for (int matrix = 1; matrix >= 0; matrix--) /* the kernel sets first */
         for (size_t i = 0; i < steps->n; i++) {
             const ts_step *st = &steps->v[i];
-            const bool experts = st->op == TS_OP_EXPERTS;
-            if ((is_product(st) || experts) != matrix || st->device != s->d->index ||
+            const bool experts = st->op == TS_OP_EXPERTS, heads = st->op == TS_OP_HEADS;
+            if ((is_product(st) || experts || heads) != matrix || st->device != s->d->index ||
                 st->op == TS_OP_COPY)
                 continue;
             ts_work *w =
@@ -258,6 +262,7 @@ static size_t cpu_stats(const ts_state *s, ts_work out[TS_MAX_WORK])
                 w->bytes += experts ? (double)s->matrices[i] * (double)bytes / (double)st->w->e
                                     : (double)s->calls[i] * (double)bytes;
                 double row_flops = 2.0 * products * (double)st->w->n * (double)st->w->k;
+                row_flops *= heads ? (double)st->w->e : 1;
                 w->flops += (double)s->rows[i] * row_flops;
                 w->tile_flops += (double)s->tile_rows[i] * row_flops;
             }

@@ -21,9 +21,8 @@ struct ts_device {
 
 /* The memory of one session, one mapping:
  *
- *     kv       [2][layer of this device][kv_head][kv_head_bytes]: all K, then all V, a head in the
- *              layout of the ISA's attention, which streams contiguous memory. Positions not yet
- *              stored are undefined.
+ *     kv       [layer of this device][kv_head][k_bytes], then the same of V: a head in the layout
+ * of the ISA's attention, which streams contiguous memory. Positions not yet stored are undefined.
  *     buffers  those of this device one after the other, 64-byte aligned (ts_plan_buffer_bytes)
  *     parts    sums and maxima of every segment of positions, for decode
  *     scratch  of attention and products, one piece a thread */
@@ -32,13 +31,13 @@ struct ts_state {
     uint8_t *mem;
     size_t mem_bytes;
     uint8_t *kv;
-    size_t kv_head_bytes; /* K of one head */
-    uint8_t **bufs;       /* [n_bufs]; NULL: not on this device */
+    size_t k_bytes, v_bytes; /* of one head */
+    uint8_t **bufs;          /* [n_bufs]; NULL: not on this device */
     float *part_sums, *part_max;
     uint8_t *scratch;
     size_t scratch_bytes;        /* of one thread */
     atomic_int_fast64_t *next;   /* [n_steps] chunks handed out                        */
-    atomic_int_fast64_t *merged; /* [n_steps * n_head_kv] finished parts of a KV head  */
+    atomic_int_fast64_t *merged; /* [n_steps * n_head] finished parts of a task's heads */
     const ts_batch *batch;
     size_t first, end; /* the segment that is run */
     bool stats;
@@ -65,6 +64,11 @@ void ts_cpu_gather(ts_state *s, size_t i, int64_t m, int tid, int n);
 void ts_cpu_experts(ts_state *s, size_t i, int64_t m, int tid, int n);
 void ts_cpu_combine(ts_state *s, const ts_step *st, int64_t m, int tid, int64_t r0, int64_t r1);
 void ts_cpu_first_expert(const ts_state *s, size_t i, int64_t m, int tid, int n, ts_ahead ahead[2]);
+
+/* Each head's product (cpu_heads.c). */
+void ts_cpu_heads(ts_state *s, size_t i, int64_t m, int tid, int n);
+/* Rows of m whose products are made on tiles. */
+int64_t ts_cpu_heads_on_tiles(const ts_state *s, const ts_step *st, int64_t m);
 
 /* What products of experts did with the groups that are there now. */
 typedef struct ts_expert_work {

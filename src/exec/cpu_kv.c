@@ -1,7 +1,7 @@
 /* cpu_kv.c - positions of the CPU's KV cache to and from rows of halves, by all threads. */
 #include "exec/cpu.h"
 
-/* The largest head_dim that any model here has. */
+/* The largest head_dim or v_dim that any model here has. */
 #define MAX_HEAD 1024
 
 typedef struct kv_job {
@@ -25,22 +25,22 @@ static void move(void *arg, int tid, int n)
     const ts_hparams *hp = &j->s->d->m->hp;
     const ts_kv_layout *kv = j->s->d->ops->kv;
     const ts_type_info *half = ts_type_get(TS_TYPE_F16);
-    const int64_t hd = hp->head_dim, v_at = hp->n_head_kv * j->n * hd;
+    const int64_t hd = hp->head_dim, vd = hp->v_dim, all = hp->n_head_kv * j->n * hd;
     const int64_t i0 = j->n * tid / n, i1 = j->n * (tid + 1) / n;
     float k_row[MAX_HEAD], v_row[MAX_HEAD];
     for (int64_t h = 0; h < hp->n_head_kv; h++) {
         uint8_t *k = ts_cpu_kv_head(j->s, false, j->layer, h);
         uint8_t *v = ts_cpu_kv_head(j->s, true, j->layer, h);
         for (int64_t i = i0; i < i1; i++) {
-            const int64_t at = (h * j->n + i) * hd;
+            const int64_t at = (h * j->n + i) * hd, v_at = all + (h * j->n + i) * vd;
             if (j->out) {
-                kv->load(k, v, j->pos + i, k_row, v_row, hd);
+                kv->load(k, v, j->pos + i, k_row, v_row, hd, vd);
                 to_halves(j->out + at, k_row, hd);
-                to_halves(j->out + v_at + at, v_row, hd);
+                to_halves(j->out + v_at, v_row, vd);
             } else {
                 half->to_f32(k_row, j->in + at, hd);
-                half->to_f32(v_row, j->in + v_at + at, hd);
-                kv->store(k, v, j->pos + i, k_row, v_row, hd);
+                half->to_f32(v_row, j->in + v_at, vd);
+                kv->store(k, v, j->pos + i, k_row, v_row, hd, vd);
             }
         }
     }
@@ -48,9 +48,11 @@ static void move(void *arg, int tid, int n)
 
 static ts_status run(kv_job *j, ts_error *err)
 {
-    if (j->s->d->m->hp.head_dim > MAX_HEAD)
+    const ts_hparams *hp = &j->s->d->m->hp;
+    const int64_t most = hp->head_dim > hp->v_dim ? hp->head_dim : hp->v_dim;
+    if (most > MAX_HEAD)
         return ts_fail(err, TS_UNSUPPORTED, "K and V of %lld dimensions can't be moved",
-                       (long long)j->s->d->m->hp.head_dim);
+                       (long long)most);
     ts_pool_run(j->s->d->pool, move, j);
     return TS_OK;
 }

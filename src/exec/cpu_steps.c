@@ -78,17 +78,18 @@ static void rope(ts_state *s, const ts_step *st, rows r)
     int64_t hd = st->d / st->n_heads;
     for (int64_t i = r.r0; i < r.r1; i++)
         for (int64_t h = 0; h < st->n_heads; h++)
-            s->d->ops->rope(row(s, st->dst, i) + h * hd, row(s, st->a, i), st->rope->n_rot,
-                            st->rope->neox);
+            s->d->ops->rope(row(s, st->dst, i) + h * hd + st->skip, row(s, st->a, i),
+                            st->rope->n_rot, st->rope->neox);
 }
 
 uint8_t *ts_cpu_kv_head(const ts_state *s, bool v, int layer, int64_t head)
 {
     const ts_hparams *hp = &s->d->m->hp;
     const ts_plan *p = s->d->plan;
-    int64_t at = ts_plan_kv_index(p, s->d->index, &s->d->m->layers[layer]);
-    at += v ? ts_plan_kv_layers(p, s->d->index) : 0;
-    return s->kv + (size_t)(at * hp->n_head_kv + head) * s->kv_head_bytes;
+    const int64_t i = ts_plan_kv_index(p, s->d->index, &s->d->m->layers[layer]);
+    const size_t at = (size_t)(i * hp->n_head_kv + head);
+    const size_t all = (size_t)(ts_plan_kv_layers(p, s->d->index) * hp->n_head_kv);
+    return s->kv + (v ? all * s->k_bytes + at * s->v_bytes : at * s->k_bytes);
 }
 
 static void store(ts_state *s, const ts_step *st, rows r)
@@ -99,7 +100,7 @@ static void store(ts_state *s, const ts_step *st, rows r)
                 *v = ts_cpu_kv_head(s, true, st->layer, h);
         for (int64_t i = r.r0; i < r.r1; i++)
             s->d->ops->kv->store(k, v, s->batch->pos0 + i, row(s, st->a, i) + h * hp->head_dim,
-                                 row(s, st->b, i) + h * hp->head_dim, hp->head_dim);
+                                 row(s, st->b, i) + h * hp->v_dim, hp->head_dim, hp->v_dim);
     }
 }
 
@@ -310,20 +311,38 @@ static void matmul(ts_state *s, size_t i, int tid, int n)
     }
 }
 
-static ts_attend attend_task(const ts_state *s, const ts_step *st, int64_t head, int64_t t0,
-                             int64_t tokens, int tid)
+/* With threads to spare a task has fewer heads, but not fewer than so many. */
+enum { FEW_HEADS = 4 };
+
+/* Query heads of a task, where there are `others` tasks of each. */
+static int64_t task_heads(const ts_state *s, int64_t others, int n)
 {
     const ts_hparams *hp = &s->d->m->hp;
-    int64_t group = hp->n_head / hp->n_head_kv, at = head * group * hp->head_dim;
-    return (ts_attend){.q = row(s, st->a, t0) + at,
-                       .o = row(s, st->dst, t0) + at,
-                       .k = ts_cpu_kv_head(s, false, st->layer, head),
-                       .v = ts_cpu_kv_head(s, true, st->layer, head),
+    const int64_t group = hp->n_head / hp->n_head_kv;
+    int64_t heads = group < TS_ATTEND_HEADS ? group : TS_ATTEND_HEADS;
+    while (group % heads)
+        heads--;
+    while (hp->n_head / heads * others < n && heads % 2 == 0 && heads / 2 >= FEW_HEADS)
+        heads /= 2;
+    return heads;
+}
+
+/* The i-th `heads` query heads, which share a KV head. */
+static ts_attend attend_task(const ts_state *s, const ts_step *st, int64_t i, int64_t heads,
+                             int64_t t0, int64_t tokens, int tid)
+{
+    const ts_hparams *hp = &s->d->m->hp;
+    const int64_t head = i * heads, kv = head / (hp->n_head / hp->n_head_kv);
+    return (ts_attend){.q = row(s, st->a, t0) + head * hp->head_dim,
+                       .o = row(s, st->dst, t0) + head * hp->v_dim,
+                       .k = ts_cpu_kv_head(s, false, st->layer, kv),
+                       .v = ts_cpu_kv_head(s, true, st->layer, kv),
                        .ldq = s->d->plan->steps.bufs[st->a].width,
                        .ldo = s->d->plan->steps.bufs[st->dst].width,
                        .n_tokens = tokens,
-                       .n_group = group,
+                       .n_group = heads,
                        .head_dim = hp->head_dim,
+                       .v_dim = hp->v_dim,
                        .pos0 = s->batch->pos0 + t0,
                        .k0 = 0,
                        .k1 = s->batch->pos0 + t0 + tokens,
@@ -333,40 +352,39 @@ static ts_attend attend_task(const ts_state *s, const ts_step *st, int64_t head,
                        .scratch = s->scratch + (size_t)tid * s->scratch_bytes};
 }
 
-/* Few tokens over many positions: one task for each KV head and segment. Whoever finishes the last
- * segment of a head joins them, in the order of positions, so that threads don't matter. */
-static void attend_split(ts_state *s, size_t i, int tid, int64_t first, int64_t n_segments)
+/* Few tokens over many positions: one task for each segment and some heads. Whoever finishes the
+ * last segment of these joins them, in the order of positions, so that threads don't matter. */
+static void attend_split(ts_state *s, size_t i, int tid, int n, int64_t first, int64_t n_segments)
 {
     const ts_step *st = &s->d->plan->steps.v[i];
     const ts_hparams *hp = &s->d->m->hp;
-    int64_t m = s->batch->m, n_rows = m * (hp->n_head / hp->n_head_kv);
+    const int64_t heads = task_heads(s, n_segments, n), m = s->batch->m, n_rows = m * heads;
     for (;;) {
         int64_t task = ts_claim(&s->next[i]);
-        if (task >= hp->n_head_kv * n_segments)
+        if (task >= hp->n_head / heads * n_segments)
             return;
-        int64_t head = task / n_segments, seg = task % n_segments;
-        ts_attend a = attend_task(s, st, head, 0, m, tid);
-        float *whole = a.o, *sums = s->part_sums + head * n_segments * n_rows * hp->head_dim;
-        float *max = s->part_max + head * n_segments * n_rows * 2;
+        int64_t at = task / n_segments, seg = task % n_segments;
+        ts_attend a = attend_task(s, st, at, heads, 0, m, tid);
+        float *whole = a.o, *sums = s->part_sums + at * n_segments * n_rows * hp->v_dim;
+        float *max = s->part_max + at * n_segments * n_rows * 2;
         int64_t ldo = a.ldo, end = a.k1;
-        a.o = sums + seg * n_rows * hp->head_dim;
-        a.ldo = a.n_group * hp->head_dim;
+        a.o = sums + seg * n_rows * hp->v_dim;
+        a.ldo = a.n_group * hp->v_dim;
         a.part = max + seg * n_rows * 2;
         a.k0 = (first + seg) * TS_ATTEND_SEGMENT;
         a.k1 = a.k0 + TS_ATTEND_SEGMENT < end ? a.k0 + TS_ATTEND_SEGMENT : end;
         s->d->ops->attend(&a);
-        atomic_int_fast64_t *done = &s->merged[(int64_t)i * hp->n_head_kv + head];
+        atomic_int_fast64_t *done = &s->merged[(int64_t)i * hp->n_head + at];
         if (atomic_fetch_add_explicit(done, 1, memory_order_acq_rel) == n_segments - 1)
-            s->d->ops->merge(whole, ldo, sums, max, n_segments, m, a.n_group, hp->head_dim);
+            s->d->ops->merge(whole, ldo, sums, max, n_segments, m, a.n_group, hp->v_dim);
     }
 }
 
 /* Tokens of a task: as many as the kernel likes, unless threads would have nothing to do. */
-static int64_t task_tokens(const ts_state *s, int n)
+static int64_t task_tokens(const ts_state *s, int64_t heads, int n)
 {
-    const ts_hparams *hp = &s->d->m->hp;
-    int64_t group = hp->n_head / hp->n_head_kv, most = ts_attend_tokens(s->d->ops, group);
-    int64_t even = (s->batch->m * hp->n_head_kv + 4 * n - 1) / (4 * n);
+    const int64_t most = ts_attend_tokens(s->d->ops, heads);
+    int64_t even = (s->batch->m * (s->d->m->hp.n_head / heads) + 4 * n - 1) / (4 * n);
     if (even < 16)
         even = 16;
     return even < most ? even : most;
@@ -376,23 +394,24 @@ static void attend(ts_state *s, size_t i, int tid, int n)
 {
     const ts_step *st = &s->d->plan->steps.v[i];
     const ts_batch *b = s->batch;
-    int64_t heads = s->d->m->hp.n_head_kv;
     int64_t lowest = st->window && b->pos0 + 1 > st->window ? b->pos0 + 1 - st->window : 0;
     int64_t first = lowest / TS_ATTEND_SEGMENT;
     int64_t n_segments = (b->pos0 + b->m - 1) / TS_ATTEND_SEGMENT - first + 1;
     if (b->m <= TS_SPLIT_TOKENS && n_segments > 1) {
-        attend_split(s, i, tid, first, n_segments);
+        attend_split(s, i, tid, n, first, n_segments);
         return;
     }
     /* The last tokens see most positions: handing them out first evens out the end. */
-    int64_t most = task_tokens(s, n), blocks = (b->m + most - 1) / most;
+    const int64_t heads = task_heads(s, (b->m + TS_SPLIT_TOKENS - 1) / TS_SPLIT_TOKENS, n);
+    const int64_t parts = s->d->m->hp.n_head / heads;
+    int64_t most = task_tokens(s, heads, n), blocks = (b->m + most - 1) / most;
     for (;;) {
         int64_t task = ts_claim(&s->next[i]);
-        if (task >= heads * blocks)
+        if (task >= parts * blocks)
             return;
-        int64_t t0 = (blocks - 1 - task / heads) * most;
+        int64_t t0 = (blocks - 1 - task / parts) * most;
         int64_t tokens = b->m - t0 < most ? b->m - t0 : most;
-        ts_attend a = attend_task(s, st, task % heads, t0, tokens, tid);
+        ts_attend a = attend_task(s, st, task % parts, heads, t0, tokens, tid);
         s->d->ops->attend(&a);
     }
 }
@@ -411,6 +430,29 @@ static void softcap(ts_state *s, const ts_step *st, rows r)
         for (int64_t j = 0; j < st->d; j++)
             x[j] = st->f * tanhf(x[j] / st->f);
     }
+}
+
+/* In sixteen sums side by side, which a compiler can put into vectors; the same for every ISA. */
+static float dot(const float *a, const float *b, int64_t n)
+{
+    enum { SUMS = 16 };
+    float part[SUMS] = {0}, sum = 0;
+    int64_t i = 0;
+    for (; i + SUMS <= n; i += SUMS)
+        for (int j = 0; j < SUMS; j++)
+            part[j] += a[i + j] * b[i + j];
+    for (; i < n; i++)
+        part[i % SUMS] += a[i] * b[i];
+    for (int j = 0; j < SUMS; j++)
+        sum += part[j];
+    return sum;
+}
+
+static void gate(ts_state *s, const ts_step *st, rows r)
+{
+    for (int64_t i = r.r0; i < r.r1; i++)
+        s->d->ops->mad(row(s, st->dst, i), row(s, st->b, i),
+                       1 / (1 + expf(-dot(row(s, st->a, i), st->vec, st->d))), st->d);
 }
 
 static void binary(ts_state *s, const ts_step *st, rows r,
@@ -479,6 +521,9 @@ void ts_cpu_step(ts_state *s, size_t i, int tid, int n)
     case TS_OP_SOFTCAP:
         softcap(s, st, r);
         break;
+    case TS_OP_GATE:
+        gate(s, st, r);
+        break;
     case TS_OP_ROUTE:
         ts_cpu_route(s, st, m, r.r0, r.r1);
         break;
@@ -493,6 +538,9 @@ void ts_cpu_step(ts_state *s, size_t i, int tid, int n)
         break;
     case TS_OP_COMBINE:
         ts_cpu_combine(s, st, m, tid, r.r0, r.r1);
+        break;
+    case TS_OP_HEADS:
+        ts_cpu_heads(s, i, m, tid, n);
         break;
     case TS_OP_COPY: /* exec/run.c makes copies */
     case TS_OP_COUNT:

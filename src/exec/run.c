@@ -90,9 +90,9 @@ static ts_status open_stream(ts_run *r, ts_error *err)
     const ts_hparams *hp = &r->d->m->hp;
     if (!p->stream.device)
         return TS_OK;
-    const size_t n = (size_t)p->n_ubatch * (size_t)(hp->n_head_kv * hp->head_dim);
+    const size_t n = (size_t)p->n_ubatch * (size_t)(hp->n_head_kv * (hp->head_dim + hp->v_dim));
     r->on_stream = ts_calloc((size_t)hp->n_layer, sizeof *r->on_stream);
-    r->kv = ts_calloc(2 * n, sizeof *r->kv);
+    r->kv = ts_calloc(n, sizeof *r->kv);
     return r->on_stream && r->kv ? TS_OK : ts_fail(err, TS_NO_MEMORY, "no memory for a session");
 }
 

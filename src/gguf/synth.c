@@ -85,6 +85,37 @@ static void put_rope(job *j)
     put_arch_f32(j, "rope.scaling.factor", s->rope_factor);
     if (s->rope == ROPE_YARN)
         put_arch_u32(j, "rope.scaling.original_context_length", s->rope_orig);
+    const synth_latent *l = synth_latent_of(s);
+    if (l && s->rope == ROPE_YARN)
+        put_arch_f32(j, "rope.scaling.yarn_log_multiplier", l->log_multiplier);
+}
+
+static void put_latent(job *j, const synth_latent *l)
+{
+    char k[96];
+    put_arch_u32(j, "vocab_size", j->s.n_vocab);
+    put_arch_u32(j, "attention.kv_lora_rank", l->c);
+    put_arch_u32(j, "attention.q_lora_rank", l->qc);
+    put_arch_u32(j, "attention.key_length_mla", l->nope + l->rope);
+    put_arch_u32(j, "attention.value_length_mla", l->v);
+    put_arch_u32(j, "rope.dimension_count", l->rope);
+    put_arch_u32(j, "leading_dense_block_count", l->n_dense);
+    put_arch_u32(j, "expert_shared_count", l->n_shared);
+    put_arch_u32(j, "expert_gating_func", l->sigmoid ? 2 : 1);
+    put_arch_f32(j, "expert_weights_scale", l->scale);
+    snprintf(k, sizeof k, "%s.expert_weights_norm", synth_arch_name(j->s.arch));
+    ts_writer_bool(j->w, k, l->sigmoid);
+    if (l->n_group) {
+        put_arch_u32(j, "expert_group_count", l->n_group);
+        put_arch_u32(j, "expert_group_used_count", l->n_group_used);
+    }
+}
+
+static void put_moe(job *j)
+{
+    const synth_moe e = synth_moe_of(&j->s);
+    if (e.shared && !synth_latent_of(&j->s)) /* there it is a number of experts */
+        put_arch_u32(j, "expert_shared_feed_forward_length", e.shared);
 }
 
 static void put_factor(job *j, const char *key, float v)
@@ -122,7 +153,8 @@ static void put_metadata(job *j)
     put_arch_u32(j, "attention.head_count", s->n_head);
     put_arch_u32(j, "attention.head_count_kv", s->n_kv);
     put_arch_u32(j, "attention.key_length", s->hd);
-    put_arch_u32(j, "attention.value_length", s->hd);
+    const synth_latent *l = synth_latent_of(s);
+    put_arch_u32(j, "attention.value_length", l ? l->c : s->hd);
     put_arch_f32(j,
                  s->arch == SYNTH_COMMAND_R ? "attention.layer_norm_epsilon"
                                             : "attention.layer_norm_rms_epsilon",
@@ -131,10 +163,13 @@ static void put_metadata(job *j)
         put_arch_u32(j, "vocab_size", s->n_vocab);
         put_arch_u32(j, "rope.dimension_count", s->hd);
     }
+    if (l)
+        put_latent(j, l);
     if (s->n_expert) {
         put_arch_u32(j, "expert_count", s->n_expert);
         put_arch_u32(j, "expert_used_count", s->n_used);
         put_arch_u32(j, "expert_feed_forward_length", s->ffe);
+        put_moe(j);
     }
     if (s->window)
         put_arch_u32(j, "attention.sliding_window", s->window);
@@ -243,10 +278,62 @@ static void declare_experts(job *j, int l)
     stack(j, l, "ffn_gate_exps.weight", ROLE_GATE, s->d, s->ffe, s->n_expert, 1);
     stack(j, l, "ffn_up_exps.weight", ROLE_UP, s->d, s->ffe, s->n_expert, 1);
     stack(j, l, "ffn_down_exps.weight", ROLE_DOWN, s->ffe, s->d, s->n_expert, 1);
+    const synth_moe e = synth_moe_of(s);
+    if (s->arch == SYNTH_QWEN2MOE) {
+        char buf[64];
+        declare(j, tensor_name(buf, l, "ffn_gate_inp_shexp.weight"), WEIGHTS, TS_TYPE_F32, s->d, 1,
+                2 / sqrtf((float)s->d), 0);
+    }
+    if (e.shared) {
+        matrix(j, l, "ffn_gate_shexp.weight", ROLE_GATE, s->d, e.shared, 1);
+        matrix(j, l, "ffn_up_shexp.weight", ROLE_UP, s->d, e.shared, 1);
+        matrix(j, l, "ffn_down_shexp.weight", ROLE_DOWN, e.shared, s->d, 1);
+    }
+}
+
+static void declare_dense(job *j, int l)
+{
+    const synth_shape *s = &j->s;
+    matrix(j, l, "ffn_gate.weight", ROLE_GATE, s->d, s->ff, 1);
+    matrix(j, l, "ffn_up.weight", ROLE_UP, s->d, s->ff, 1);
+    matrix(j, l, "ffn_down.weight", ROLE_DOWN, s->ff, s->d, 1);
+}
+
+static void declare_latent(job *j, int l, const synth_latent *a)
+{
+    const synth_shape *s = &j->s;
+    const int64_t d = s->d, h = s->n_head, q = h * (a->nope + a->rope);
+    norm(j, l, "attn_norm.weight", d);
+    if (a->qc) {
+        matrix(j, l, "attn_q_a.weight", ROLE_LATENT, d, a->qc, 1);
+        norm(j, l, "attn_q_a_norm.weight", a->qc);
+        matrix(j, l, "attn_q_b.weight", ROLE_LATENT, a->qc, q, 1);
+    } else {
+        matrix(j, l, "attn_q.weight", ROLE_Q, d, q, 1);
+    }
+    matrix(j, l, "attn_kv_a_mqa.weight", ROLE_LATENT, d, a->c + a->rope, 1);
+    norm(j, l, "attn_kv_a_norm.weight", a->c);
+    /* q in the latent space meets c elements of spread 1 there: as much as nope in its own */
+    stack(j, l, "attn_k_b.weight", ROLE_LATENT, a->nope, a->c, h,
+          sqrtf((float)a->nope / (float)a->c));
+    stack(j, l, "attn_v_b.weight", ROLE_LATENT, a->c, a->v, h, 1);
+    matrix(j, l, "attn_output.weight", ROLE_O, h * a->v, d, 1);
+    norm(j, l, "ffn_norm.weight", d);
+    if (l < a->n_dense) {
+        declare_dense(j, l);
+        return;
+    }
+    declare_experts(j, l);
+    if (a->sigmoid)
+        bias(j, l, "exp_probs_b.bias", s->n_expert);
 }
 
 static void declare_layer(job *j, int l)
 {
+    if (synth_latent_of(&j->s)) {
+        declare_latent(j, l, synth_latent_of(&j->s));
+        return;
+    }
     const synth_shape *s = &j->s;
     int64_t d = s->d, q = (int64_t)s->n_head * s->hd, kv = (int64_t)s->n_kv * s->hd;
     bool gemma = is_gemma(s->arch), olmo = s->arch == SYNTH_OLMO2;
@@ -260,7 +347,7 @@ static void declare_layer(job *j, int l)
         matrix(j, l, "attn_k.weight", ROLE_K, d, kv, 1);
         matrix(j, l, "attn_v.weight", ROLE_V, d, kv, 1);
     }
-    if (s->arch == SYNTH_QWEN2) {
+    if (s->arch == SYNTH_QWEN2 || s->arch == SYNTH_QWEN2MOE) {
         bias(j, l, "attn_q.bias", q);
         bias(j, l, "attn_k.bias", kv);
         bias(j, l, "attn_v.bias", kv);
@@ -467,7 +554,15 @@ ts_status ts_synth_write(const char *path, const ts_synth_options *opt, ts_synth
 ts_status ts_synth_tiny(const char *path, const char *arch, const char *type, bool pure,
                         ts_error *err)
 {
-    ts_synth_options o = {
-        .arch = arch, .preset = "tiny", .type = type, .pure = pure, .seed = 1, .n_threads = 1};
+    char name[32];
+    const char *colon = strchr(arch, ':');
+    snprintf(name, sizeof name, "%.*s", (int)(colon ? colon - arch : (ptrdiff_t)strlen(arch)),
+             arch);
+    ts_synth_options o = {.arch = name,
+                          .preset = colon ? colon + 1 : "tiny",
+                          .type = type,
+                          .pure = pure,
+                          .seed = 1,
+                          .n_threads = 1};
     return ts_synth_write(path, &o, NULL, err);
 }

@@ -47,7 +47,8 @@ const char *ts_synth_archs(void);
 const char *ts_synth_presets(void);
 const char *ts_synth_types(void);
 
-/* A tiny model (under 2 MB) for a test: llama, seed 1, one thread, the real model's RoPE scaling.
+/* A tiny model (under 2 MB) for a test: arch may be "arch:preset", seed 1, one thread, the real
+ * model's RoPE scaling.
  */
 ts_status ts_synth_tiny(const char *path, const char *arch, const char *type, bool pure,
                         ts_error *err);

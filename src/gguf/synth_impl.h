@@ -12,6 +12,8 @@ typedef enum synth_arch {
     SYNTH_QWEN3,
     SYNTH_GEMMA3,
     SYNTH_QWEN3MOE,
+    SYNTH_QWEN2MOE,
+    SYNTH_DEEPSEEK2,
     SYNTH_OLMO2,
     SYNTH_GRANITE,
     SYNTH_GEMMA2,
@@ -40,6 +42,25 @@ typedef struct synth_shape {
         ffe; /* experts, those of a token, their feed-forward width; 0: none */
 } synth_shape;
 
+/* What some mixtures of experts have besides. */
+typedef struct synth_moe {
+    int32_t shared; /* the shared expert's feed-forward width; 0: there is none */
+} synth_moe;
+
+/* What DeepSeek's models have besides. Their n_kv is 1 and hd what a row of K has: c + rope. */
+typedef struct synth_latent {
+    const char *preset;            /* the shape's                                              */
+    int32_t c, qc;                 /* ranks of K's and V's latent, and of Q's; 0: Q has none   */
+    int32_t rope, nope;            /* turned and other elements of Q's heads                   */
+    int32_t v;                     /* elements of V's heads                                    */
+    int32_t n_dense;               /* blocks without experts, the first ones                   */
+    int32_t n_shared;              /* shared experts                                           */
+    int32_t n_group, n_group_used; /* 0: no groups                                  */
+    bool sigmoid;         /* V3's way to choose: with a bias, weights divided by their sum  */
+    float scale;          /* of the weights                                                 */
+    float log_multiplier; /* of YaRN                                                */
+} synth_latent;
+
 /* Factors that some families have; 0: it has none, and no key. */
 typedef struct synth_factors {
     float embed, residual, attn, logit;
@@ -64,6 +85,7 @@ typedef enum synth_role {
     ROLE_UP,
     ROLE_DOWN,
     ROLE_ROUTER,
+    ROLE_LATENT, /* to and from a latent */
     ROLE_QKV,
 } synth_role;
 
@@ -72,6 +94,9 @@ const char *synth_arch_name(synth_arch a);
 /* The shape of a preset; tiny ones come in two widths, chosen by the type. */
 ts_status synth_shape_find(synth_shape *out, const ts_synth_options *opt, const synth_mix *mix,
                            ts_error *err);
+synth_moe synth_moe_of(const synth_shape *s);
+/* NULL: K and V aren't latent. */
+const synth_latent *synth_latent_of(const synth_shape *s);
 synth_factors synth_factors_of(const synth_shape *s);
 /* Dimensions of a head that RoPE turns. */
 int synth_n_rot(const synth_shape *s);

@@ -9,6 +9,8 @@
 #define QWEN3     SYNTH_QWEN3
 #define GEMMA3    SYNTH_GEMMA3
 #define QWEN3MOE  SYNTH_QWEN3MOE
+#define QWEN2MOE  SYNTH_QWEN2MOE
+#define DEEPSEEK2 SYNTH_DEEPSEEK2
 #define OLMO2     SYNTH_OLMO2
 #define GRANITE   SYNTH_GRANITE
 #define GEMMA2    SYNTH_GEMMA2
@@ -59,6 +61,24 @@ static const synth_shape shapes[] = {
      1e6f, ROPE_NONE, 1, 0, 0, 0, 7, 3, 256},
     {QWEN3MOE, "tiny-narrow", "tiny Qwen3 with experts", 2, 128, 128, 4, 2, 64, 393, 2048, false,
      1e-6f, 1e6f, ROPE_NONE, 1, 0, 0, 0, 7, 3, 96},
+    {QWEN2MOE, "a2.7b", "Qwen1.5-MoE-A2.7B", 24, 2048, 5632, 16, 16, 128, 151936, 8192, false, 1e-6f,
+     1e6f, ROPE_NONE, 1, 0, 0, 0, 60, 4, 1408},
+    {QWEN2MOE, "tiny", "tiny Qwen2 with experts", 2, 256, 512, 4, 1, 64, 391, 2048, false, 1e-6f,
+     1e6f, ROPE_NONE, 1, 0, 0, 0, 6, 2, 256},
+    {QWEN2MOE, "tiny-narrow", "tiny Qwen2 with experts", 2, 128, 256, 4, 1, 32, 391, 2048, false,
+     1e-6f, 1e6f, ROPE_NONE, 1, 0, 0, 0, 6, 2, 96},
+    {DEEPSEEK2, "v2-lite", "DeepSeek-V2-Lite", 27, 2048, 10944, 16, 1, 576, 102400, 163840, false,
+     1e-6f, 10000, ROPE_YARN, 40, 4096, 0, 0, 64, 6, 1408},
+    {DEEPSEEK2, "deepseek-v3", "DeepSeek-V3", 61, 7168, 18432, 128, 1, 576, 129280, 163840, false,
+     1e-6f, 10000, ROPE_YARN, 40, 4096, 0, 0, 256, 8, 2048},
+    {DEEPSEEK2, "tiny", "tiny DeepSeek-V2-Lite", 3, 256, 256, 4, 1, 112, 395, 2048, false, 1e-6f,
+     10000, ROPE_YARN, 8, 256, 0, 0, 6, 2, 96},
+    {DEEPSEEK2, "tiny-narrow", "tiny DeepSeek-V2-Lite", 3, 96, 64, 4, 1, 112, 395, 2048, false,
+     1e-6f, 10000, ROPE_YARN, 8, 256, 0, 0, 6, 2, 48},
+    {DEEPSEEK2, "tiny-v3", "tiny DeepSeek-V3", 3, 256, 256, 20, 1, 80, 397, 2048, false, 1e-6f,
+     10000, ROPE_YARN, 8, 256, 0, 0, 12, 3, 96},
+    {DEEPSEEK2, "tiny-v3-narrow", "tiny DeepSeek-V3", 3, 96, 64, 20, 1, 80, 397, 2048, false,
+     1e-6f, 10000, ROPE_YARN, 8, 256, 0, 0, 12, 3, 32},
     {OLMO2, "1b", "OLMo 2 1B", 16, 2048, 8192, 16, 16, 128, 100352, 4096, false, 1e-6f, 500000,
      ROPE_NONE, 1, 0, 0, 0, 0, 0, 0},
     {OLMO2, "8b", "OLMo 3 7B", 32, 4096, 11008, 32, 32, 128, 100278, 65536, false, 1e-6f, 500000,
@@ -102,23 +122,56 @@ static const synth_shape shapes[] = {
 };
 /* clang-format on */
 
+static const synth_latent latents[] = {
+    {"v2-lite", 512, 0, 64, 128, 128, 1, 2, 0, 0, false, 1, 0.0707f},
+    {"deepseek-v3", 512, 1536, 64, 128, 128, 3, 1, 8, 4, true, 2.5f, 0.1f},
+    {"tiny", 96, 0, 16, 32, 48, 1, 2, 0, 0, false, 1, 0.0707f},
+    {"tiny-v3", 64, 96, 16, 32, 32, 1, 1, 4, 2, true, 2.5f, 0.1f},
+};
+
+const synth_latent *synth_latent_of(const synth_shape *s)
+{
+    static const char narrow[] = "-narrow";
+    for (size_t i = 0; s->arch == DEEPSEEK2 && i < sizeof latents / sizeof *latents; i++) {
+        const size_t n = strlen(latents[i].preset);
+        if (strncmp(s->preset, latents[i].preset, n) == 0 &&
+            (!s->preset[n] || strcmp(s->preset + n, narrow) == 0))
+            return &latents[i];
+    }
+    return NULL;
+}
+
+synth_moe synth_moe_of(const synth_shape *s)
+{
+    switch (s->arch) {
+    case QWEN2MOE:
+        return (synth_moe){.shared = s->ff};
+    case DEEPSEEK2:
+        return (synth_moe){.shared = synth_latent_of(s)->n_shared * s->ffe};
+    default:
+        return (synth_moe){0};
+    }
+}
+
 enum { N_SHAPES = sizeof shapes / sizeof *shapes };
 
 const char *synth_arch_name(synth_arch a)
 {
-    static const char *const names[] = {"llama", "qwen2",   "qwen3",  "gemma3",    "qwen3moe",
-                                        "olmo2", "granite", "gemma2", "command-r", "phi3"};
+    static const char *const names[] = {"llama",    "qwen2",    "qwen3",     "gemma3",
+                                        "qwen3moe", "qwen2moe", "deepseek2", "olmo2",
+                                        "granite",  "gemma2",   "command-r", "phi3"};
     return names[a];
 }
 
 const char *ts_synth_archs(void)
 {
-    return "llama|qwen2|qwen3|gemma3|qwen3moe|olmo2|granite|gemma2|command-r|phi3";
+    return "llama|qwen2|qwen3|gemma3|qwen3moe|qwen2moe|deepseek2|olmo2|granite|gemma2|command-r|"
+           "phi3";
 }
 
 const char *ts_synth_presets(void)
 {
-    return "tiny|tiny-deep|1b|8b|30b-a3b|235b-a22b";
+    return "tiny|tiny-v3|tiny-deep|1b|8b|30b-a3b|235b-a22b|a2.7b|v2-lite|deepseek-v3";
 }
 
 /* Those of tiny models are such that leaving one out would be seen: Granite's factor of attention
@@ -172,7 +225,9 @@ ts_status synth_shape_find(synth_shape *out, const ts_synth_options *opt, const 
     bool arch_known = false;
     if (strcmp(preset, "tiny") == 0 && ts_type_get(mix->base)->block == 1)
         preset = "tiny-narrow";
-    else if (strcmp(preset, "tiny-narrow") == 0)
+    else if (strcmp(preset, "tiny-v3") == 0 && ts_type_get(mix->base)->block == 1)
+        preset = "tiny-v3-narrow";
+    else if (strncmp(preset, "tiny-", 5) == 0 && strstr(preset, "-narrow"))
         preset = "";
     for (int i = 0; i < N_SHAPES; i++) {
         if (strcmp(synth_arch_name(shapes[i].arch), opt->arch) != 0)

@@ -10,9 +10,10 @@
 #include "base/mem.h"
 #include "gguf/show.h"
 
-static const ts_arch *const archs[] = {
-    &ts_arch_llama, &ts_arch_qwen2,   &ts_arch_qwen3,  &ts_arch_gemma3,    &ts_arch_qwen3moe,
-    &ts_arch_olmo2, &ts_arch_granite, &ts_arch_gemma2, &ts_arch_command_r, &ts_arch_phi3};
+static const ts_arch *const archs[] = {&ts_arch_llama,     &ts_arch_qwen2,     &ts_arch_qwen3,
+                                       &ts_arch_gemma3,    &ts_arch_qwen3moe,  &ts_arch_qwen2moe,
+                                       &ts_arch_deepseek2, &ts_arch_olmo2,     &ts_arch_granite,
+                                       &ts_arch_gemma2,    &ts_arch_command_r, &ts_arch_phi3};
 #define N_ARCHS (sizeof archs / sizeof archs[0])
 
 /* Bounds far above any real model; they keep every product of two of them inside 64 bits. */
@@ -178,6 +179,23 @@ ts_weight *ts_load_mat_opt(ts_loader *ld, int64_t n, int64_t k, const char *fmt,
     return w;
 }
 
+ts_weight *ts_load_stack(ts_loader *ld, int64_t e, int64_t n, int64_t k, const char *fmt, ...)
+{
+    if (ld->status)
+        return NULL;
+    char name[128];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(name, sizeof name, fmt, ap);
+    va_end(ap);
+    const ts_tensor *t = find_tensor(ld, true, name);
+    if (!t || !check_shape(ld, t, k, n, e))
+        return NULL;
+    ts_weight *w = &ld->m->weights[ld->m->n_weights++];
+    *w = (ts_weight){.source = t, .n = n, .k = k, .e = e, .used = e};
+    return w;
+}
+
 /* A slice of t for the model to own. */
 static ts_slice *new_slice(ts_loader *ld)
 {
@@ -299,7 +317,8 @@ void ts_load_common(ts_loader *ld)
     int64_t hd = hp->n_head ? hp->n_embd / hp->n_head : 0;
     hp->head_dim = ts_load_int(ld, key, 1, 65536, &hd);
     int64_t hd_v = ts_load_int(ld, "attention.value_length", 1, 65536, &hp->head_dim);
-    if (!ld->status && hd_v != hp->head_dim)
+    hp->v_dim = hd_v;
+    if (!ld->status && hd_v != hp->head_dim && !ld->m->arch->latent)
         ts_load_fail(ld, TS_UNSUPPORTED,
                      "heads have %lld dimensions for keys and %lld for values, which architecture "
                      "'%s' can't use",
@@ -337,6 +356,53 @@ void ts_load_moe(ts_loader *ld)
     if (!ld->status && e->n_used > e->n_expert)
         ts_load_fail(ld, TS_BAD_FILE, "a token uses %lld experts and there are %lld",
                      (long long)e->n_used, (long long)e->n_expert);
+}
+
+static void load_groups(ts_loader *ld, ts_moe *e)
+{
+    static const int64_t one = 1;
+    e->n_group = ts_load_int(ld, "expert_group_count", 0, TS_MAX_EXPERTS, &one);
+    if (e->n_group < 2)
+        e->n_group = 1;
+    e->n_group_used = ts_load_int(ld, "expert_group_used_count", 0, TS_MAX_EXPERTS, &e->n_group);
+    if (e->n_group == 1)
+        e->n_group_used = 1;
+    if (ld->status)
+        return;
+    if (e->n_expert % e->n_group)
+        ts_load_fail(ld, TS_BAD_FILE, "%lld experts don't divide among %lld groups",
+                     (long long)e->n_expert, (long long)e->n_group);
+    else if (e->n_group_used < 1 || e->n_group_used > e->n_group)
+        ts_load_fail(ld, TS_BAD_FILE, "experts are chosen from %lld groups and there are %lld",
+                     (long long)e->n_group_used, (long long)e->n_group);
+    else if (e->n_used > e->n_expert / e->n_group * e->n_group_used)
+        ts_load_fail(ld, TS_BAD_FILE,
+                     "a token uses %lld experts and %lld groups of %lld have fewer",
+                     (long long)e->n_used, (long long)e->n_group_used,
+                     (long long)(e->n_expert / e->n_group));
+}
+
+void ts_load_gating(ts_loader *ld)
+{
+    static const ts_gating kinds[] = {TS_GATING_SOFTMAX, TS_GATING_SIGMOID, TS_GATING_CHOSEN};
+    static const int64_t softmax = 1;
+    static const double none = 0;
+    ts_moe *e = &ld->m->hp.moe;
+    const int64_t kind = ts_load_int(ld, "expert_gating_func", 0, INT32_MAX, &softmax);
+    if (kind > 3)
+        ts_load_fail(ld, TS_UNSUPPORTED,
+                     "experts are chosen by function %lld; 1 (softmax), 2 (sigmoid) and 3 (softmax "
+                     "of the chosen) are supported",
+                     (long long)kind);
+    else
+        e->gating = kinds[kind ? kind - 1 : 0];
+    const double scale = ts_load_float(ld, "expert_weights_scale", 0, 1e6, &none);
+    e->scale = scale != 0 ? (float)scale : 1;
+    char name[128];
+    full_key(ld, "expert_weights_norm", name);
+    if (!ld->status)
+        ld->status = ts_gguf_get_bool(ld->m->g, name, &e->renorm, NULL, ld->err);
+    load_groups(ld, e);
 }
 
 static ts_weight *stack(ts_loader *ld, const ts_tensor *t, int64_t n, int64_t k)
@@ -412,12 +478,23 @@ void ts_load_experts(ts_loader *ld, int64_t i)
     l->down_exps = load_stack(ld, i, "down", hp->n_embd, e->n_ff);
 }
 
+void ts_load_shared_expert(ts_loader *ld, int64_t i, int64_t n)
+{
+    if (ld->status)
+        return;
+    const int64_t d = ld->m->hp.n_embd;
+    ts_layer *l = &ld->m->layers[i];
+    l->gate = ts_load_mat(ld, n, d, "blk.%d.ffn_gate_shexp.weight", (int)i);
+    l->up = ts_load_mat(ld, n, d, "blk.%d.ffn_up_shexp.weight", (int)i);
+    l->down = ts_load_mat(ld, d, n, "blk.%d.ffn_down_shexp.weight", (int)i);
+}
+
 /* n_rot and the unscaled frequencies base^(-2i/n_rot) of RoFormer. */
 static bool rope_base(ts_loader *ld, ts_rope *r, bool neox, double base)
 {
     const ts_hparams *hp = &ld->m->hp;
     r->neox = neox;
-    r->mscale = 1;
+    r->mscale = r->factor = 1;
     r->n_rot = ts_load_int(ld, "rope.dimension_count", 1, hp->head_dim, &hp->head_dim);
     if (!ld->status && r->n_rot % 2)
         ts_load_fail(ld, TS_BAD_FILE,
@@ -498,6 +575,7 @@ void ts_load_rope(ts_loader *ld, ts_rope *r, bool neox)
         ts_load_int(ld, "rope.scaling.original_context_length", 1, MAX_CTX, &ld->m->hp.n_ctx_train);
     if (factor == 0)
         factor = 1;
+    r->factor = (float)factor;
     ts_str kind = {"linear", 6};
     char name[128];
     full_key(ld, "rope.scaling.type", name);
@@ -506,6 +584,7 @@ void ts_load_rope(ts_loader *ld, ts_rope *r, bool neox)
     if (ld->status)
         return;
     if (kind.n == 4 && memcmp(kind.s, "yarn", 4) == 0) {
+        r->yarn = true;
         rope_yarn(r, factor, (double)n_ctx, base, attn_factor);
     } else if ((kind.n == 6 && memcmp(kind.s, "linear", 6) == 0) ||
                (kind.n == 8 && memcmp(kind.s, "longrope", 8) == 0)) {
@@ -514,6 +593,7 @@ void ts_load_rope(ts_loader *ld, ts_rope *r, bool neox)
         r->mscale = (float)attn_factor;
     } else if (kind.n == 4 && memcmp(kind.s, "none", 4) == 0) {
         r->mscale = (float)attn_factor;
+        r->factor = 1;
     } else {
         ts_shown shown;
         ts_load_fail(ld, TS_UNSUPPORTED,

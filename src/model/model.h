@@ -74,6 +74,8 @@ typedef struct ts_rope {
     float *freq_short, *freq_long;
     int64_t n_short;
     float mscale; /* YaRN's magnitude correction, else 1                */
+    bool yarn;
+    float factor; /* of the scaling; 1: none                            */
 } ts_rope;
 
 static inline void ts_rope_for(ts_rope *r, int64_t n_ctx)
@@ -84,6 +86,7 @@ static inline void ts_rope_for(ts_rope *r, int64_t n_ctx)
 
 typedef struct ts_hparams {
     int64_t n_layer, n_embd, n_head, n_head_kv, head_dim, n_ff, n_vocab, n_ctx_train;
+    int64_t v_dim;   /* of V's heads; Q's and K's have head_dim                  */
     bool layer_norm; /* norms take the mean off first; set before ts_load_common */
     float norm_eps;
     float embed_scale;   /* multiplies the embedding; 1 = none                 */
@@ -96,10 +99,16 @@ typedef struct ts_hparams {
 
 /* One block. Absent parts are NULL. Vectors are float copies, shapes at the right. */
 typedef struct ts_layer {
-    float *attn_norm;              /* [d]        */
-    ts_weight *wq, *wk, *wv, *wo;  /* [h*hd][d], [hkv*hd][d] twice, [d][h*hd] */
-    float *bq, *bk, *bv, *bo;      /* [h*hd], [hkv*hd] twice, [d]             */
-    float *q_norm, *k_norm;        /* [hd], or [h*hd], [hkv*hd] (all heads as one; each its own) */
+    float *attn_norm;             /* [d]        */
+    ts_weight *wq, *wk, *wv, *wo; /* [h*hd][d], [hkv*hd][d] twice, [d][h*hd] */
+    float *bq, *bk, *bv, *bo;     /* [h*hd], [hkv*hd] twice, [d]             */
+    float *q_norm, *k_norm;       /* [hd], or [h*hd], [hkv*hd] (all heads as one; each its own) */
+    /* Latent attention, c the latent width, r the rotated dimensions: K is a row of c + r for all
+     * heads, V its first c. wq is [h*(nope + r)][d], or of the normed q_a. */
+    ts_weight *q_a, *kv_a;         /* [qc][d], [c + r][d]             */
+    float *q_a_norm;               /* [qc]                            */
+    float *kv_a_norm;              /* [c]                             */
+    ts_weight *k_b, *v_b;          /* stacks: [h][c][nope], [h][vd][c] */
     float *attn_post_norm;         /* [d]        */
     float *ffn_norm;               /* [d]        */
     ts_weight *gate, *up, *down;   /* [ff][d] twice, [d][ff] */
@@ -132,6 +141,7 @@ typedef struct ts_arch {
     void (*load)(ts_loader *ld, ts_model *m);
     void (*build)(ts_builder *b, const ts_model *m);
     bool experts; /* it may be a mixture of experts */
+    bool latent;  /* its K and V are latent: of different widths */
 } ts_arch;
 
 /* Rows of a tensor that are a weight by themselves: named and placed as if a tensor of the file. */
@@ -203,13 +213,23 @@ void ts_load_rope_plain(ts_loader *ld, ts_rope *r, bool neox, double base);
 /* The experts' hyperparameters: hp->moe with softmax, no groups and a scale of 1. */
 void ts_load_moe(ts_loader *ld);
 
+/* How experts are chosen and weighed, where the file says it: expert_gating_func (softmax if it
+ * doesn't), groups, and whether the weights are divided by their sum and multiplied. */
+void ts_load_gating(ts_loader *ld);
+
 /* router, gate_exps, up_exps and down_exps of layer i: stacks, or a tensor an expert. */
 void ts_load_experts(ts_loader *ld, int64_t i);
+
+/* gate, up and down of layer i's shared expert, whose width is n. */
+void ts_load_shared_expert(ts_loader *ld, int64_t i, int64_t n);
 
 /* Tensors by printf-style name. The shape must be [n][k] (or [n]); _opt gives NULL when absent. */
 ts_weight *ts_load_mat(ts_loader *ld, int64_t n, int64_t k, const char *fmt, ...) TS_PRINTF(4, 5);
 ts_weight *ts_load_mat_opt(ts_loader *ld, int64_t n, int64_t k, const char *fmt, ...)
     TS_PRINTF(4, 5);
+/* [e][n][k], all of which every token meets. */
+ts_weight *ts_load_stack(ts_loader *ld, int64_t e, int64_t n, int64_t k, const char *fmt, ...)
+    TS_PRINTF(5, 6);
 /* Rows r0..r0+n-1 of layer i's tensor `fused`, which has `all`, as a weight with the name that it
  * would have by itself. Not more than three of a tensor. */
 ts_weight *ts_load_rows(ts_loader *ld, int64_t i, const char *fused, int64_t all, int64_t k,
@@ -238,6 +258,7 @@ void ts_load_ffn(ts_loader *ld, int64_t i);
 void ts_load_block(ts_loader *ld, int64_t i);
 
 extern const ts_arch ts_arch_llama, ts_arch_qwen2, ts_arch_qwen3, ts_arch_gemma3, ts_arch_qwen3moe,
-    ts_arch_olmo2, ts_arch_granite, ts_arch_gemma2, ts_arch_command_r, ts_arch_phi3;
+    ts_arch_olmo2, ts_arch_granite, ts_arch_gemma2, ts_arch_command_r, ts_arch_phi3,
+    ts_arch_qwen2moe, ts_arch_deepseek2;
 
 #endif

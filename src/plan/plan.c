@@ -107,9 +107,10 @@ size_t ts_plan_buffer_bytes(const ts_plan *p, ts_buf i)
 size_t ts_plan_cpu_kv(const ts_plan *p, int device, const ts_model *m)
 {
     const ts_plan_device *d = &p->dev[device];
-    size_t head = ts_ops_get(d->isa)->kv->bytes(p->n_ctx, m->hp.head_dim);
+    const ts_kv_layout *kv = ts_ops_get(d->isa)->kv;
     const size_t layers = (size_t)ts_plan_kv_layers(p, device);
-    return sat_mul(sat_mul(sat_mul(2, layers), (size_t)m->hp.n_head_kv), head);
+    return sat_mul(sat_mul(layers, (size_t)m->hp.n_head_kv),
+                   sat_add(kv->bytes(p->n_ctx, m->hp.head_dim), kv->bytes(p->n_ctx, m->hp.v_dim)));
 }
 
 size_t ts_plan_cpu_work(ts_plan *p, int device, const ts_model *m)
@@ -117,15 +118,23 @@ size_t ts_plan_cpu_work(ts_plan *p, int device, const ts_model *m)
     ts_plan_device *d = &p->dev[device];
     const ts_hparams *hp = &m->hp;
     const int64_t group = hp->n_head / hp->n_head_kv;
-    d->scratch = aligned(ts_ops_get(d->isa)->attend_scratch(group, hp->head_dim));
+    d->scratch = aligned(ts_ops_get(d->isa)->attend_scratch(
+        group < TS_ATTEND_HEADS ? group : TS_ATTEND_HEADS, hp->head_dim, hp->v_dim));
     if (d->isa == TS_ISA_AMX && d->scratch < TS_MUL_SCRATCH)
         d->scratch = TS_MUL_SCRATCH;
     if (hp->moe.n_expert && d->scratch < TS_GATHER_SCRATCH)
         d->scratch = TS_GATHER_SCRATCH;
+    const size_t mul = d->isa == TS_ISA_AMX ? TS_MUL_SCRATCH : 0; /* behind which HEADS prepares */
+    for (size_t i = 0; i < p->steps.n; i++) {
+        const ts_step *st = &p->steps.v[i];
+        if (st->op != TS_OP_HEADS || st->device != device)
+            continue;
+        const size_t n = aligned(mul + st->kset->prep->bytes(TS_HEADS_TOKENS, st->w->k));
+        d->scratch = n > d->scratch ? n : d->scratch;
+    }
     size_t segments = (size_t)((p->n_ctx + TS_ATTEND_SEGMENT - 1) / TS_ATTEND_SEGMENT);
     size_t rows = sat_mul(TS_SPLIT_TOKENS, (size_t)hp->n_head);
-    d->parts =
-        aligned(sat_mul(sat_mul(segments, rows), ((size_t)hp->head_dim + 2) * sizeof(float)));
+    d->parts = aligned(sat_mul(sat_mul(segments, rows), ((size_t)hp->v_dim + 2) * sizeof(float)));
     return sat_add(sat_mul(d->scratch, (size_t)d->n_threads), d->parts);
 }
 

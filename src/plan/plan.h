@@ -15,6 +15,10 @@
  * tasks for many threads. */
 #define TS_SPLIT_TOKENS 16
 
+/* Query heads that share a KV head are one task of attention up to so many: what another task reads
+ * again is in the cores' caches by then. */
+#define TS_ATTEND_HEADS 16
+
 /* A micro-batch of this many rows is prefill, for --prefill int8. */
 #define TS_PREFILL_ROWS 32
 
@@ -76,6 +80,9 @@ typedef struct ts_plan {
     ts_steps steps;
 } ts_plan;
 
+/* Tokens of which a head's activations are prepared and multiplied together (TS_OP_HEADS). */
+#define TS_HEADS_TOKENS 64
+
 /* Floats of 16 rows of which activations of experts are prepared, a piece along k at a time. */
 #define TS_GATHER_K       512
 #define TS_GATHER_SCRATCH ((size_t)16 * TS_GATHER_K * sizeof(float))
@@ -115,7 +122,7 @@ static inline int64_t ts_plan_kv_index(const ts_plan *p, int device, const ts_la
 }
 
 /* The weights of a layer: writes at most TS_LAYER_WEIGHTS, returns how many. */
-#define TS_LAYER_WEIGHTS 16
+#define TS_LAYER_WEIGHTS 24
 int ts_layer_weights(const ts_layer *l, ts_weight *out[TS_LAYER_WEIGHTS]);
 
 /* Finds what can be streamed, appends the second list of steps and writes p->stream, with the least

@@ -53,7 +53,8 @@ static segment segment_at(const ts_plan *p, size_t first)
             g.hi = st->layer;
         if (g.lo < 0)
             g.lo = st->layer;
-        if (st->op == TS_OP_MATMUL || st->op == TS_OP_GLU || st->op == TS_OP_EXPERTS)
+        if (st->op == TS_OP_MATMUL || st->op == TS_OP_GLU || st->op == TS_OP_EXPERTS ||
+            st->op == TS_OP_HEADS)
             g.bytes += ts_weight_step(st->w) + (st->w2 ? ts_weight_step(st->w2) : 0);
     }
     return g;

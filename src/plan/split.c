@@ -28,8 +28,9 @@ static int accel_of(const ts_split *s, int64_t i, int64_t n)
 
 int ts_layer_weights(const ts_layer *l, ts_weight *out[TS_LAYER_WEIGHTS])
 {
-    ts_weight *const w[] = {l->wq,   l->wk,     l->wv,        l->wo,      l->gate,     l->up,
-                            l->down, l->router, l->gate_exps, l->up_exps, l->down_exps};
+    ts_weight *const w[] = {l->wq,  l->wk,     l->wv,        l->wo,      l->gate,
+                            l->up,  l->down,   l->q_a,       l->kv_a,    l->k_b,
+                            l->v_b, l->router, l->gate_exps, l->up_exps, l->down_exps};
     int n = 0;
     for (size_t i = 0; i < sizeof w / sizeof *w; i++)
         if (w[i])
@@ -157,6 +158,10 @@ ts_status ts_split_place(const ts_split *s, ts_placing what, ts_model *m, ts_err
     for (int64_t i = 0; i < n; i++) {
         ts_layer *l = &m->layers[i];
         l->kv_device = s->kv_on_cpu ? 0 : l->device;
+        if (l->k_b && l->kv_device && !s->accels[l->kv_device - 1].kind->latent)
+            l->kv_device = 0;
+        if (l->k_b) /* what is between Q, K and attention, and between attention and wo */
+            l->k_b->device = l->v_b->device = l->kv_device;
         l->kv_index = count[l->kv_device]++;
     }
     return TS_OK;

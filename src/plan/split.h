@@ -24,6 +24,7 @@ typedef struct ts_accel_kind {
     /* Bytes of what a session needs beside KV cache and buffers, and the engine beside weights. */
     size_t (*work_bytes)(struct ts_plan *p, int device, const ts_model *m);
     bool experts; /* it computes with stacks of experts */
+    bool latent;  /* it attends where K and V have different widths, and has HEADS */
     /* Can weights of this kernel set of the CPU be unpacked there? NULL: it streams nothing. */
     bool (*streams)(const ts_kset *cpu);
 } ts_accel_kind;

@@ -28,9 +28,9 @@ struct ts_builder {
 };
 
 static const char *const op_names[TS_OP_COUNT] = {
-    "embed", "angles", "norm",   "center",  "prep",    "matmul", "glu",    "bias",
-    "rope",  "store",  "attend", "add",     "silu",    "gelu",   "select", "softcap",
-    "route", "group",  "gather", "experts", "combine", "copy",
+    "embed", "angles", "norm",   "center", "prep",    "matmul",  "glu",    "bias",
+    "rope",  "store",  "attend", "add",    "silu",    "gelu",    "select", "softcap",
+    "gate",  "route",  "group",  "gather", "experts", "combine", "heads",  "copy",
 };
 
 const char *ts_op_name(ts_op op)
@@ -72,6 +72,9 @@ static bool reads(const ts_step *s, ts_buf x)
     const bool second = s->op == TS_OP_GLU || s->op == TS_OP_EXPERTS; /* b is written */
     return s->a == x || (s->b == x && !second) || (s->like == x && s->op != TS_OP_PREP) ||
            (x == MAX_BUFS && s->op == TS_OP_ATTEND) || (s->op == TS_OP_ROPE && s->dst == x);
+    return s->a == x || s->c == x || (s->b == x && !second) ||
+           (s->like == x && s->op != TS_OP_PREP) || (x == MAX_BUFS && s->op == TS_OP_ATTEND) ||
+           ((s->op == TS_OP_ROPE || s->op == TS_OP_GATE) && s->dst == x);
 }
 
 static bool writes(const ts_step *s, ts_buf x)
@@ -320,9 +323,9 @@ void ts_build_bias(ts_builder *b, ts_buf x, const float *vec)
                           .vec = vec});
 }
 
-void ts_build_rope(ts_builder *b, ts_buf x, int64_t n_heads, const ts_rope *r)
+static void rope(ts_builder *b, ts_buf x, int64_t n_heads, int64_t skip, const ts_rope *r,
+                 int device)
 {
-    const int device = at(b, x);
     const char *name = r == &b->m->rope ? "angles" : "angles (sliding)";
     ts_buf cs = TS_NO_BUF;
     for (size_t i = 0; i < b->s->n_bufs; i++)
@@ -347,7 +350,13 @@ void ts_build_rope(ts_builder *b, ts_buf x, int64_t n_heads, const ts_rope *r)
                       .b = TS_NO_BUF,
                       .d = width(b, x),
                       .n_heads = n_heads,
+                      .skip = skip,
                       .rope = r});
+}
+
+void ts_build_rope(ts_builder *b, ts_buf x, int64_t n_heads, const ts_rope *r)
+{
+    rope(b, x, n_heads, 0, r, at(b, x));
 }
 
 void ts_build_store(ts_builder *b, ts_buf k, ts_buf v)
@@ -365,8 +374,39 @@ void ts_build_attend(ts_builder *b, ts_buf dst, ts_buf q, int64_t window)
                       .dst = dst,
                       .a = q,
                       .b = TS_NO_BUF,
-                      .d = width(b, q),
+                      .d = width(b, dst),
                       .window = window});
+}
+
+void ts_build_latent_norm(ts_builder *b, ts_buf x, int64_t d, const float *vec)
+{
+    push_on(b, b->kv_device,
+            (ts_step){.op = TS_OP_NORM,
+                      .by_row = true,
+                      .dst = x,
+                      .a = x,
+                      .b = TS_NO_BUF,
+                      .d = d,
+                      .n_heads = 1,
+                      .vec = vec});
+}
+
+void ts_build_latent_rope(ts_builder *b, ts_buf x, int64_t n_heads, int64_t skip, const ts_rope *r)
+{
+    rope(b, x, n_heads, skip, r, b->kv_device);
+}
+
+void ts_build_heads(ts_builder *b, ts_buf dst, ts_buf a, const ts_weight *w)
+{
+    push_on(b, w->device,
+            (ts_step){.op = TS_OP_HEADS,
+                      .dst = dst,
+                      .a = a,
+                      .b = TS_NO_BUF,
+                      .d = width(b, dst),
+                      .n_heads = w->e,
+                      .w = w,
+                      .kset = w->kset});
 }
 
 static void binary(ts_builder *b, ts_op op, ts_buf dst, ts_buf x, ts_buf y)
@@ -472,6 +512,27 @@ static void expert_products(ts_builder *b, ts_op act, ts_buf dst, ts_buf second,
                       .kset = w->kset});
 }
 
+/* x = x + the expert that every token has, of xn, times its gate where it has one. */
+static void shared_expert(ts_builder *b, ts_op act, ts_buf x, ts_buf xn, const ts_layer *l)
+{
+    ts_buf g = ts_build_buf(b, "shared gate", l->gate->n);
+    ts_buf u = ts_build_buf(b, "shared up", l->up->n);
+    ts_build_glu(b, act, g, u, xn, l->gate, l->up, NULL, NULL);
+    if (!l->shared_gate) {
+        ts_build_matmul_add(b, x, g, l->down);
+        return;
+    }
+    ts_buf y = ts_build_buf(b, "shared down", l->down->n);
+    ts_build_matmul(b, y, g, l->down);
+    push(b, (ts_step){.op = TS_OP_GATE,
+                      .by_row = true,
+                      .dst = x,
+                      .a = xn,
+                      .b = y,
+                      .d = l->down->n,
+                      .vec = l->shared_gate});
+}
+
 void ts_build_experts(ts_builder *b, ts_buf x, ts_buf xn, const ts_layer *l, ts_op act)
 {
     const ts_moe *e = &b->m->hp.moe;
@@ -485,6 +546,12 @@ void ts_build_experts(ts_builder *b, ts_buf x, ts_buf xn, const ts_layer *l, ts_
     if (b->failed)
         return;
     ts_build_matmul(b, logits, xn, l->router);
+    if (l->gate) {
+        bring(b, logits, l->gate_exps->device);
+        bring(b, xn, l->gate_exps->device);
+        bring(b, xn, l->up_exps->device);
+        shared_expert(b, act, x, xn, l);
+    }
     push_on(b, l->gate_exps->device,
             (ts_step){.op = TS_OP_ROUTE,
                       .by_row = true,

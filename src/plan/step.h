@@ -28,14 +28,15 @@
 typedef enum ts_op {
     TS_OP_EMBED,  /* dst[m][d] = rows of w * f                                        */
     TS_OP_ANGLES, /* dst[m][n_rot] = cos, sin of each position, for `rope`             */
-    TS_OP_NORM,   /* dst = rms_norm(a) * vec, for each of n_heads heads of d / n_heads */
+    TS_OP_NORM,   /* dst = rms_norm(a) * vec, for each of n_heads heads of d / n_heads; what a row
+                     has behind d is left alone */
     TS_OP_CENTER, /* dst = a - mean(a), for each of n_heads heads                      */
     TS_OP_PREP,   /* dst = activations a in the format and layout of `kset`           */
     TS_OP_MATMUL, /* dst[m][n] = a[m][k] * w[n][k]^T, + b where there is one          */
     TS_OP_GLU,   /* dst[m][n] = act(a * w^T) * (a * w2^T), act = silu or gelu; b: the second product
                   */
     TS_OP_BIAS,  /* dst = dst + vec                                                  */
-    TS_OP_ROPE,  /* dst: n_heads heads turned in place by the angles a               */
+    TS_OP_ROPE,  /* dst: n_heads heads turned in place by the angles a, from element `skip` on */
     TS_OP_STORE, /* K = a, V = b into the cache of `layer`                            */
     TS_OP_ATTEND,  /* dst = attention of a over the cache of `layer`                   */
     TS_OP_ADD,     /* dst = a + b                                                      */
@@ -43,13 +44,17 @@ typedef enum ts_op {
     TS_OP_GELU,    /* dst = gelu(a) * b                                                */
     TS_OP_SELECT,  /* dst[m_out] = the last m_out rows of a                            */
     TS_OP_SOFTCAP, /* dst = f * tanh(dst / f)                                          */
+    TS_OP_GATE,    /* dst = dst + sigmoid(a . vec) * b, one such factor for each row   */
     /* A mixture of experts (cpu/route.h): a pair is a token with one of its experts. */
     TS_OP_ROUTE,   /* dst = each token's experts and weights, by logits a and vec      */
     TS_OP_GROUP,   /* dst = the pairs of a by experts; each thread makes it for itself */
     TS_OP_GATHER,  /* dst = as PREP makes it, each expert's rows of a together, by c   */
     TS_OP_EXPERTS, /* dst[pairs][n] = a w[expert]^T, with w2 as GLU; by c              */
     TS_OP_COMBINE, /* dst[m][d] = weighted sums of a[pairs], + b where there is one; by c */
-    TS_OP_COPY,    /* dst of `device` = dst of the device `from`; one of them is the CPU */
+    /* Latent attention (arXiv:2405.04434): w has a matrix for each of n_heads heads. */
+    TS_OP_HEADS, /* dst: a head's first n elements = w[head] times the first k of a's, then what a's
+                    head has behind them */
+    TS_OP_COPY,  /* dst of `device` = dst of the device `from`; one of them is the CPU */
     TS_OP_COUNT,
 } ts_op;
 
@@ -88,12 +93,13 @@ typedef struct ts_step {
      * dst, of a product's a) at numbers of tokens for which both have one format. */
     ts_buf like;
     int64_t d;               /* width of a row that is worked on */
-    int64_t n_heads;         /* NORM, CENTER, ROPE */
+    int64_t n_heads;         /* NORM, CENTER, ROPE, HEADS */
+    int64_t skip;            /* ROPE */
     bool each;               /* NORM: vec has weights for each head, not the same for all */
     const ts_weight *w, *w2; /* w2: GLU */
     ts_op act;               /* GLU: SILU or GELU */
     const float *vec;
-    const ts_kset *kset; /* PREP, MATMUL, GLU: whose activations */
+    const ts_kset *kset; /* PREP, MATMUL, GLU, HEADS: whose activations */
     const ts_rope *rope;
     float f;        /* EMBED: scale, SOFTCAP: cap */
     int64_t window; /* ATTEND */
@@ -151,7 +157,16 @@ void ts_build_glu(ts_builder *b, ts_op act, ts_buf dst, ts_buf second, ts_buf a,
                   const ts_weight *gate, const ts_weight *up, const float *b_gate,
                   const float *b_up);
 
-/* x = x + the layer's experts of xn, weighted; act as in ts_build_glu. */
+/* Latent attention, whose parts between the products are where attention is. The first d elements
+ * of each row of x are normed in place; element `skip` and on of each of n_heads heads are turned;
+ * dst's heads are made of a's by w (TS_OP_HEADS). */
+void ts_build_latent_norm(ts_builder *b, ts_buf x, int64_t d, const float *vec);
+void ts_build_latent_rope(ts_builder *b, ts_buf x, int64_t n_heads, int64_t skip, const ts_rope *r);
+void ts_build_heads(ts_builder *b, ts_buf dst, ts_buf a, const ts_weight *w);
+
+/* x = x + the layer's experts of xn, the shared one's and, weighted, those chosen for each token;
+ * act as in ts_build_glu. What the chosen ones want from another device is copied before the shared
+ * one begins: an accelerator computes it while the CPU has the others. */
 void ts_build_experts(ts_builder *b, ts_buf x, ts_buf xn, const ts_layer *l, ts_op act);
 
 /* The whole forward pass of Llama and its kin (arch_llama.c). */

@@ -47,7 +47,7 @@ static bool may_stream(const ts_plan *p, const ts_layer *l, const ts_accel_kind 
     ts_weight *w[TS_LAYER_WEIGHTS];
     const int n = ts_layer_weights(l, w);
     bool any = false;
-    if (l->device != 0 && l->device != p->stream.device)
+    if (l->k_b || (l->device != 0 && l->device != p->stream.device))
         return false;
     for (int i = 0; i < n; i++) {
         if (w[i]->device != 0)
