@@ -14,7 +14,8 @@
 #define CTX 700
 
 static const char *const archs[] = {"llama",    "qwen2",    "qwen3",     "gemma3",
-                                    "qwen3moe", "qwen2moe", "deepseek2", "deepseek2:tiny-v3"};
+                                    "qwen3moe", "qwen2moe", "deepseek2", "deepseek2:tiny-v3",
+                                    "glm4moe"};
 
 typedef struct rig {
     ts_engine *e;

@@ -107,6 +107,20 @@ static void put_latent(job *j, const synth_latent *l)
 static void put_moe(job *j)
 {
     const synth_moe e = synth_moe_of(&j->s);
+    if (j->s.arch == SYNTH_GLM4MOE) {
+        char k[96];
+        snprintf(k, sizeof k, "%s.expert_weights_norm", synth_arch_name(j->s.arch));
+        put_arch_u32(j, "rope.dimension_count", e.rot);
+        put_arch_u32(j, "leading_dense_block_count", e.dense);
+        put_arch_u32(j, "nextn_predict_layers", e.nextn);
+        put_arch_u32(j, "expert_shared_count", e.shared / j->s.ffe);
+        put_arch_u32(j, "expert_gating_func", 2);
+        put_arch_f32(j, "expert_weights_scale", strncmp(j->s.preset, "tiny", 4) == 0 ? 2.5f : 1);
+        ts_writer_bool(j->w, k, true);
+        put_arch_u32(j, "expert_group_count", 1);
+        put_arch_u32(j, "expert_group_used_count", 1);
+        return;
+    }
     if (e.shared && !synth_latent_of(&j->s)) /* there it is a number of experts */
         put_arch_u32(j, "expert_shared_feed_forward_length", e.shared);
 }
@@ -121,7 +135,7 @@ static void put_metadata(job *j)
     ts_writer_str(j->w, "general.name", name);
     ts_writer_u32(j->w, "general.quantization_version", 2);
     ts_writer_u32(j->w, "general.file_type", j->mix->file_type);
-    put_arch_u32(j, "block_count", s->n_layer);
+    put_arch_u32(j, "block_count", s->n_layer + synth_moe_of(s).nextn);
     put_arch_u32(j, "context_length", s->n_ctx);
     put_arch_u32(j, "embedding_length", s->d);
     put_arch_u32(j, "feed_forward_length", s->ff);
@@ -301,21 +315,24 @@ static void declare_layer(job *j, int l)
     matrix(j, l, "attn_q.weight", ROLE_Q, d, q, 1);
     matrix(j, l, "attn_k.weight", ROLE_K, d, kv, 1);
     matrix(j, l, "attn_v.weight", ROLE_V, d, kv, 1);
-    if (s->arch == SYNTH_QWEN2 || s->arch == SYNTH_QWEN2MOE) {
+    if (s->arch == SYNTH_QWEN2 || s->arch == SYNTH_QWEN2MOE || s->arch == SYNTH_GLM4MOE) {
         bias(j, l, "attn_q.bias", q);
         bias(j, l, "attn_k.bias", kv);
         bias(j, l, "attn_v.bias", kv);
     }
-    if (gemma || s->arch == SYNTH_QWEN3 || s->arch == SYNTH_QWEN3MOE) {
+    const synth_moe e = synth_moe_of(s);
+    if (gemma || s->arch == SYNTH_QWEN3 || s->arch == SYNTH_QWEN3MOE || e.norms) {
         norm(j, l, "attn_q_norm.weight", s->hd);
         norm(j, l, "attn_k_norm.weight", s->hd);
     }
     matrix(j, l, "attn_output.weight", ROLE_O, q, d, 1);
     if (gemma)
         norm(j, l, "post_attention_norm.weight", d);
-    norm(j, l, "ffn_norm.weight", d);
-    if (s->n_expert) {
+    norm(j, l, s->arch == SYNTH_GLM4MOE ? "post_attention_norm.weight" : "ffn_norm.weight", d);
+    if (s->n_expert && l >= e.dense) {
         declare_experts(j, l);
+        if (s->arch == SYNTH_GLM4MOE)
+            bias(j, l, "exp_probs_b.bias", s->n_expert);
         return;
     }
     declare_dense(j, l);
@@ -336,8 +353,15 @@ static void declare_tensors(job *j)
         matrix(j, -1, "output.weight", ROLE_OUTPUT, s->d, s->n_vocab, 3);
     if (s->rope == ROPE_LLAMA3)
         declare(j, "rope_freqs.weight", FREQS, TS_TYPE_F32, s->hd / 2, 1, 0, 0);
-    for (int l = 0; l < s->n_layer; l++)
+    const int nextn = synth_moe_of(s).nextn;
+    for (int l = 0; l < s->n_layer + nextn; l++)
         declare_layer(j, l);
+    for (int l = s->n_layer; l < s->n_layer + nextn; l++) {
+        matrix(j, l, "nextn.eh_proj.weight", ROLE_Q, 2 * (int64_t)s->d, s->d, 1);
+        norm(j, l, "nextn.enorm.weight", s->d);
+        norm(j, l, "nextn.hnorm.weight", s->d);
+        norm(j, l, "nextn.shared_head_norm.weight", s->d);
+    }
 }
 
 /* Llama 3's scaling, as divisors of the rotation's frequencies: wavelengths under a quarter of the

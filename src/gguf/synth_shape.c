@@ -11,6 +11,7 @@
 #define QWEN3MOE  SYNTH_QWEN3MOE
 #define QWEN2MOE  SYNTH_QWEN2MOE
 #define DEEPSEEK2 SYNTH_DEEPSEEK2
+#define GLM4MOE   SYNTH_GLM4MOE
 
 /* Column by column as in synth_shape. The tiny ones have head counts, vocabularies and
  * windows that leave remainders everywhere; "tiny-narrow" is for types of two bytes and more. */
@@ -74,6 +75,12 @@ static const synth_shape shapes[] = {
      10000, ROPE_YARN, 8, 256, 0, 0, 12, 3, 96},
     {DEEPSEEK2, "tiny-v3-narrow", "tiny DeepSeek-V3", 3, 96, 64, 20, 1, 80, 397, 2048, false,
      1e-6f, 10000, ROPE_YARN, 8, 256, 0, 0, 12, 3, 32},
+    {GLM4MOE, "glm-4.5-air", "GLM-4.5-Air", 46, 4096, 10944, 96, 8, 128, 151552, 131072, false, 1e-5f,
+     1e6f, ROPE_NONE, 1, 0, 0, 0, 128, 8, 1408},
+    {GLM4MOE, "tiny", "tiny GLM-4.5", 3, 256, 512, 6, 2, 64, 401, 2048, false, 1e-5f, 1e6f, ROPE_NONE,
+     1, 0, 0, 0, 9, 3, 96},
+    {GLM4MOE, "tiny-narrow", "tiny GLM-4.5-Air", 3, 128, 192, 6, 2, 32, 401, 2048, false, 1e-5f, 1e6f,
+     ROPE_NONE, 1, 0, 0, 0, 9, 3, 48},
 };
 /* clang-format on */
 
@@ -103,6 +110,12 @@ synth_moe synth_moe_of(const synth_shape *s)
         return (synth_moe){.shared = s->ff};
     case DEEPSEEK2:
         return (synth_moe){.shared = synth_latent_of(s)->n_shared * s->ffe};
+    case GLM4MOE:
+        return (synth_moe){.shared = s->ffe,
+                           .dense = 1,
+                           .nextn = 1,
+                           .rot = s->hd / 2,
+                           .norms = strcmp(s->preset, "tiny") == 0};
     default:
         return (synth_moe){0};
     }
@@ -112,19 +125,19 @@ enum { N_SHAPES = sizeof shapes / sizeof *shapes };
 
 const char *synth_arch_name(synth_arch a)
 {
-    static const char *const names[] = {"llama",    "qwen2",    "qwen3",    "gemma3",
-                                        "qwen3moe", "qwen2moe", "deepseek2"};
+    static const char *const names[] = {"llama",    "qwen2",    "qwen3",     "gemma3",
+                                        "qwen3moe", "qwen2moe", "deepseek2", "glm4moe"};
     return names[a];
 }
 
 const char *ts_synth_archs(void)
 {
-    return "llama|qwen2|qwen3|gemma3|qwen3moe|qwen2moe|deepseek2";
+    return "llama|qwen2|qwen3|gemma3|qwen3moe|qwen2moe|deepseek2|glm4moe";
 }
 
 const char *ts_synth_presets(void)
 {
-    return "tiny|tiny-v3|1b|8b|30b-a3b|235b-a22b|a2.7b|v2-lite|deepseek-v3";
+    return "tiny|tiny-v3|1b|8b|30b-a3b|235b-a22b|a2.7b|v2-lite|deepseek-v3|glm-4.5-air";
 }
 
 static ts_status set_rope(synth_shape *s, const char *kind, ts_error *err)

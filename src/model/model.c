@@ -10,9 +10,9 @@
 #include "base/mem.h"
 #include "gguf/show.h"
 
-static const ts_arch *const archs[] = {&ts_arch_llama,    &ts_arch_qwen2,    &ts_arch_qwen3,
-                                       &ts_arch_gemma3,   &ts_arch_qwen3moe, &ts_arch_qwen2moe,
-                                       &ts_arch_deepseek2};
+static const ts_arch *const archs[] = {&ts_arch_llama,     &ts_arch_qwen2,    &ts_arch_qwen3,
+                                       &ts_arch_gemma3,    &ts_arch_qwen3moe, &ts_arch_qwen2moe,
+                                       &ts_arch_deepseek2, &ts_arch_glm4moe};
 #define N_ARCHS (sizeof archs / sizeof archs[0])
 
 /* Bounds far above any real model; they keep every product of two of them inside 64 bits. */
@@ -439,6 +439,15 @@ void ts_load_shared_expert(ts_loader *ld, int64_t i, int64_t n)
     l->down = ts_load_mat(ld, d, n, "blk.%d.ffn_down_shexp.weight", (int)i);
 }
 
+void ts_load_ignore_block(ts_loader *ld, int64_t i)
+{
+    char prefix[32];
+    const int len = snprintf(prefix, sizeof prefix, "blk.%d.", (int)i);
+    for (size_t t = 0; t < ts_gguf_n_tensors(ld->m->g); t++)
+        if (strncmp(ts_gguf_tensor_at(ld->m->g, t)->name, prefix, (size_t)len) == 0)
+            ld->used[t] = true;
+}
+
 /* n_rot and the unscaled frequencies base^(-2i/n_rot) of RoFormer. */
 static bool rope_base(ts_loader *ld, ts_rope *r, bool neox, double base)
 {
@@ -564,7 +573,8 @@ void ts_load_attention(ts_loader *ld, int64_t i)
     l->bk = ts_load_vec_opt(ld, kv, "blk.%d.attn_k.bias", b);
     l->bv = ts_load_vec_opt(ld, kv, "blk.%d.attn_v.bias", b);
     l->bo = ts_load_vec_opt(ld, d, "blk.%d.attn_output.bias", b);
-    l->ffn_norm = ts_load_vec(ld, d, "blk.%d.ffn_norm.weight", b);
+    l->ffn_norm = ts_load_vec(ld, d, "blk.%d.%s.weight", b,
+                              ld->m->arch->ffn_norm ? ld->m->arch->ffn_norm : "ffn_norm");
     l->rope = &ld->m->rope;
 }
 

@@ -129,7 +129,9 @@ typedef struct ts_arch {
     void (*load)(ts_loader *ld, ts_model *m);
     void (*build)(ts_builder *b, const ts_model *m);
     bool experts; /* it may be a mixture of experts */
-    bool latent;  /* its K and V are latent: of different widths */
+    /* The tensor of the norm before the feed-forward; NULL: ffn_norm. */
+    const char *ffn_norm;
+    bool latent; /* its K and V are latent: of different widths */
 } ts_arch;
 
 struct ts_model {
@@ -206,6 +208,9 @@ void ts_load_shared_expert(ts_loader *ld, int64_t i, int64_t n);
 ts_weight *ts_load_mat(ts_loader *ld, int64_t n, int64_t k, const char *fmt, ...) TS_PRINTF(4, 5);
 ts_weight *ts_load_mat_opt(ts_loader *ld, int64_t n, int64_t k, const char *fmt, ...)
     TS_PRINTF(4, 5);
+/* Tensors of block i are there for something else: nobody is told that they aren't used. */
+void ts_load_ignore_block(ts_loader *ld, int64_t i);
+
 /* [e][n][k], all of which every token meets. */
 ts_weight *ts_load_stack(ts_loader *ld, int64_t e, int64_t n, int64_t k, const char *fmt, ...)
     TS_PRINTF(5, 6);
@@ -224,6 +229,6 @@ void ts_load_block(ts_loader *ld, int64_t i);
 
 extern const ts_arch ts_arch_llama, ts_arch_qwen2, ts_arch_qwen3, ts_arch_gemma3, ts_arch_qwen3moe,
     ts_arch_qwen2moe;
-extern const ts_arch ts_arch_deepseek2;
+extern const ts_arch ts_arch_deepseek2, ts_arch_glm4moe;
 
 #endif
