@@ -15,8 +15,8 @@
 
 #define CTX 60
 
-static const char *const archs[] = {"llama",    "qwen2",    "qwen3",  "gemma3",
-                                    "qwen3moe", "qwen2moe", "glm4moe"};
+static const char *const archs[] = {"llama",    "qwen2",    "qwen3",   "gemma3",
+                                    "qwen3moe", "qwen2moe", "glm4moe", "gpt-oss"};
 static const ts_backend *const cuda[] = {&ts_backend_cuda};
 static const ts_backend *const plain[] = {&ts_backend_cuda_plain};
 static const ts_accel gpu = {"CUDA0", 0, &ts_cuda_kind, (size_t)1 << 40, 0, 0, 0, 0};

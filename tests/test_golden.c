@@ -168,14 +168,15 @@ static void test_tiny(const char *name)
 int main(void)
 {
     static const char *tiny[] = {
-        "tiny-llama-f32",        "tiny-llama3-f32",         "tiny-llama-linear-f32",
-        "tiny-llama-yarn-f32",   "tiny-qwen2-f32",          "tiny-qwen3-f32",
-        "tiny-gemma3-f32",       "tiny-llama-q4_0",         "tiny-llama-q8_0",
-        "tiny-qwen2-q4_k_m",     "tiny-qwen3-q5_1",         "tiny-gemma3-q6_k",
-        "tiny-qwen3moe-f32",     "tiny-qwen3moe-q4_k_m",    "tiny-qwen2moe-f32",
-        "tiny-glm4moe-f32",      "tiny-glm4moe-q4_k_m",     "tiny-qwen2moe-q4_k_m",
-        "tiny-deepseek2-f32",    "tiny-deepseek2-none-f32", "tiny-deepseek2-q4_k_m",
-        "tiny-deepseek2-v3-f32", "tiny-deepseek2-v3-q8_0"};
+        "tiny-llama-f32",          "tiny-llama3-f32",       "tiny-llama-linear-f32",
+        "tiny-llama-yarn-f32",     "tiny-qwen2-f32",        "tiny-qwen3-f32",
+        "tiny-gemma3-f32",         "tiny-llama-q4_0",       "tiny-llama-q8_0",
+        "tiny-qwen2-q4_k_m",       "tiny-qwen3-q5_1",       "tiny-gemma3-q6_k",
+        "tiny-qwen3moe-f32",       "tiny-qwen3moe-q4_k_m",  "tiny-gpt-oss-f32",
+        "tiny-gpt-oss-mxfp4",      "tiny-qwen2moe-f32",     "tiny-glm4moe-f32",
+        "tiny-glm4moe-q4_k_m",     "tiny-qwen2moe-q4_k_m",  "tiny-deepseek2-f32",
+        "tiny-deepseek2-none-f32", "tiny-deepseek2-q4_k_m", "tiny-deepseek2-v3-f32",
+        "tiny-deepseek2-v3-q8_0"};
     setvbuf(stdout, NULL, _IOLBF, 0);
     for (size_t i = 0; i < sizeof tiny / sizeof *tiny; i++)
         test_tiny(tiny[i]);

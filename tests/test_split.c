@@ -14,7 +14,7 @@
 
 static const char *const archs[] = {"llama",    "qwen2",    "qwen3",     "gemma3",
                                     "qwen3moe", "qwen2moe", "deepseek2", "deepseek2:tiny-v3",
-                                    "glm4moe"};
+                                    "glm4moe",  "gpt-oss"};
 static const ts_backend *const fakes[] = {&fake_backend, &fake_backend};
 static uint64_t seed = 20261125;
 

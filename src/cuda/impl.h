@@ -111,13 +111,15 @@ static inline size_t ts_cuda_kv_elements(const ts_plan *p, const ts_model *m)
     return (size_t)m->hp.n_head_kv * (size_t)p->n_ctx * (size_t)m->hp.head_dim;
 }
 
-/* Floats of the vector that a step reads: a norm's or bias's, or RoPE's frequencies. */
+/* Floats of the vector that a step reads: a norm's or bias's, RoPE's frequencies, sinks. */
 static inline int64_t ts_cuda_vector_floats(const ts_step *st)
 {
     if (st->op == TS_OP_ANGLES)
         return st->rope->n_rot / 2;
     if (st->op == TS_OP_ROUTE)
         return st->vec ? st->w->n : 0;
+    if (st->op == TS_OP_ATTEND)
+        return st->vec ? st->n_heads : 0;
     return st->vec ? st->d / (st->op == TS_OP_NORM ? st->n_heads : 1) : 0;
 }
 

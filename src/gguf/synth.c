@@ -159,7 +159,7 @@ static void put_metadata(job *j)
     }
     if (s->window)
         put_arch_u32(j, "attention.sliding_window", s->window);
-    if (s->window && s->window_every != 6)
+    if (s->window && s->window_every != (s->arch == SYNTH_GPT_OSS ? 2 : 6))
         put_arch_u32(j, "attention.sliding_window_pattern", s->window_every);
     put_rope(j);
 }
@@ -225,6 +225,8 @@ static void matrix(job *j, int layer, const char *what, synth_role role, int64_t
 {
     char buf[64];
     ts_type type = synth_mix_type(j->mix, j->opt->pure, &j->s, role, layer, k);
+    if (j->s.n_expert && type == TS_TYPE_MXFP4 && !j->opt->pure) /* that is for experts then */
+        type = TS_TYPE_Q8_0;
     declare(j, tensor_name(buf, layer, what), WEIGHTS, type, k, n, gain / sqrtf((float)k), 0);
 }
 
@@ -252,6 +254,15 @@ static void declare_experts(job *j, int l)
     stack(j, l, "ffn_up_exps.weight", ROLE_UP, s->d, s->ffe, s->n_expert, 1);
     stack(j, l, "ffn_down_exps.weight", ROLE_DOWN, s->ffe, s->d, s->n_expert, 1);
     const synth_moe e = synth_moe_of(s);
+    if (e.biases) {
+        char buf[64];
+        bias(j, l, "ffn_gate_inp.bias", s->n_expert);
+        static const char *const names[] = {"ffn_gate_exps.bias", "ffn_up_exps.bias",
+                                            "ffn_down_exps.bias"};
+        for (int i = 0; i < 3; i++)
+            declare(j, tensor_name(buf, l, names[i]), WEIGHTS, TS_TYPE_F32, i < 2 ? s->ffe : s->d,
+                    s->n_expert, 0.2f, 0);
+    }
     if (s->arch == SYNTH_QWEN2MOE) {
         char buf[64];
         declare(j, tensor_name(buf, l, "ffn_gate_inp_shexp.weight"), WEIGHTS, TS_TYPE_F32, s->d, 1,
@@ -315,12 +326,13 @@ static void declare_layer(job *j, int l)
     matrix(j, l, "attn_q.weight", ROLE_Q, d, q, 1);
     matrix(j, l, "attn_k.weight", ROLE_K, d, kv, 1);
     matrix(j, l, "attn_v.weight", ROLE_V, d, kv, 1);
-    if (s->arch == SYNTH_QWEN2 || s->arch == SYNTH_QWEN2MOE || s->arch == SYNTH_GLM4MOE) {
+    const synth_moe e = synth_moe_of(s);
+    if (s->arch == SYNTH_QWEN2 || s->arch == SYNTH_QWEN2MOE || s->arch == SYNTH_GLM4MOE ||
+        e.biases) {
         bias(j, l, "attn_q.bias", q);
         bias(j, l, "attn_k.bias", kv);
         bias(j, l, "attn_v.bias", kv);
     }
-    const synth_moe e = synth_moe_of(s);
     if (gemma || s->arch == SYNTH_QWEN3 || s->arch == SYNTH_QWEN3MOE || e.norms) {
         norm(j, l, "attn_q_norm.weight", s->hd);
         norm(j, l, "attn_k_norm.weight", s->hd);
@@ -328,7 +340,12 @@ static void declare_layer(job *j, int l)
     matrix(j, l, "attn_output.weight", ROLE_O, q, d, 1);
     if (gemma)
         norm(j, l, "post_attention_norm.weight", d);
-    norm(j, l, s->arch == SYNTH_GLM4MOE ? "post_attention_norm.weight" : "ffn_norm.weight", d);
+    if (e.biases) {
+        bias(j, l, "attn_output.bias", d);
+        norm_near(j, l, "attn_sinks.weight", s->n_head, 1);
+    }
+    const bool post = s->arch == SYNTH_GLM4MOE || s->arch == SYNTH_GPT_OSS;
+    norm(j, l, post ? "post_attention_norm.weight" : "ffn_norm.weight", d);
     if (s->n_expert && l >= e.dense) {
         declare_experts(j, l);
         if (s->arch == SYNTH_GLM4MOE)

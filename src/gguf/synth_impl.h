@@ -14,7 +14,8 @@ typedef enum synth_arch {
     SYNTH_QWEN3MOE,
     SYNTH_QWEN2MOE,
     SYNTH_DEEPSEEK2,
-    SYNTH_GLM4MOE
+    SYNTH_GLM4MOE,
+    SYNTH_GPT_OSS
 } synth_arch;
 
 typedef enum synth_rope { ROPE_NONE, ROPE_LINEAR, ROPE_YARN, ROPE_LLAMA3 } synth_rope;
@@ -45,6 +46,7 @@ typedef struct synth_moe {
     int32_t nextn;  /* blocks behind the others that predict further tokens               */
     int32_t rot;    /* turned elements of a head; 0: all                                  */
     bool norms;     /* over each head of Q and K                                          */
+    bool biases;    /* of every product, and sinks                                        */
 } synth_moe;
 /* What DeepSeek's models have besides. Their n_kv is 1 and hd what a row of K has: c + rope. */
 typedef struct synth_latent {

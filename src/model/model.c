@@ -12,7 +12,7 @@
 
 static const ts_arch *const archs[] = {&ts_arch_llama,     &ts_arch_qwen2,    &ts_arch_qwen3,
                                        &ts_arch_gemma3,    &ts_arch_qwen3moe, &ts_arch_qwen2moe,
-                                       &ts_arch_deepseek2, &ts_arch_glm4moe};
+                                       &ts_arch_deepseek2, &ts_arch_glm4moe,  &ts_arch_gpt_oss};
 #define N_ARCHS (sizeof archs / sizeof archs[0])
 
 /* Bounds far above any real model; they keep every product of two of them inside 64 bits. */
@@ -211,18 +211,33 @@ static float *new_vector(ts_loader *ld, int64_t n, const ts_tensor *source)
     return v;
 }
 
-static float *load_vec(ts_loader *ld, bool required, int64_t n, const char *fmt, va_list ap)
+static float *load_vecs(ts_loader *ld, bool required, int64_t e, int64_t n, const char *fmt,
+                        va_list ap)
 {
     if (ld->status)
         return NULL;
     char name[128];
     vsnprintf(name, sizeof name, fmt, ap);
     const ts_tensor *t = find_tensor(ld, required, name);
-    if (!t || !check_shape(ld, t, n, 1, 1))
+    if (!t || !check_shape(ld, t, n, e, 1))
         return NULL;
-    float *v = new_vector(ld, n, t);
+    float *v = new_vector(ld, e * n, t);
     if (v)
-        ts_type_get(t->type)->to_f32(v, t->data, n);
+        ts_type_get(t->type)->to_f32(v, t->data, e * n);
+    return v;
+}
+
+static float *load_vec(ts_loader *ld, bool required, int64_t n, const char *fmt, va_list ap)
+{
+    return load_vecs(ld, required, 1, n, fmt, ap);
+}
+
+float *ts_load_vecs(ts_loader *ld, int64_t e, int64_t n, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    float *v = load_vecs(ld, true, e, n, fmt, ap);
+    va_end(ap);
     return v;
 }
 

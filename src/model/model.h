@@ -91,6 +91,7 @@ typedef struct ts_layer {
     ts_weight *wq, *wk, *wv, *wo; /* [h*hd][d], [hkv*hd][d] twice, [d][h*hd] */
     float *bq, *bk, *bv, *bo;     /* [h*hd], [hkv*hd] twice, [d]             */
     float *q_norm, *k_norm;       /* [hd]       */
+    float *sinks;                 /* [h]        */
     /* Latent attention, c the latent width, r the rotated dimensions: K is a row of c + r for all
      * heads, V its first c. wq is [h*(nope + r)][d], or of the normed q_a. */
     ts_weight *q_a, *kv_a;         /* [qc][d], [c + r][d]             */
@@ -104,10 +105,12 @@ typedef struct ts_layer {
     float *ffn_post_norm;          /* [d]        */
     /* A mixture of experts instead of, or (shared ones) in gate, up and down. E = n_expert, ffe its
      * n_ff. */
-    ts_weight *router;                          /* [E][d]     */
-    float *choice_bias;                         /* [E], for choosing only */
-    ts_weight *gate_exps, *up_exps, *down_exps; /* [E][ffe][d] twice, [E][d][ffe] */
-    float *shared_gate;                         /* [d]: gate, up and down weigh sigmoid(x . this) */
+    ts_weight *router;                            /* [E][d]     */
+    float *router_bias;                           /* [E]        */
+    float *choice_bias;                           /* [E], for choosing only */
+    float *b_gate_exps, *b_up_exps, *b_down_exps; /* [E][ffe] twice, [E][d] */
+    ts_weight *gate_exps, *up_exps, *down_exps;   /* [E][ffe][d] twice, [E][d][ffe] */
+    float *shared_gate; /* [d]: gate, up and down weigh sigmoid(x . this) */
     const ts_rope *rope;
     int64_t window; /* 0 = sees all positions */
     /* written by the plan */
@@ -208,6 +211,9 @@ void ts_load_shared_expert(ts_loader *ld, int64_t i, int64_t n);
 ts_weight *ts_load_mat(ts_loader *ld, int64_t n, int64_t k, const char *fmt, ...) TS_PRINTF(4, 5);
 ts_weight *ts_load_mat_opt(ts_loader *ld, int64_t n, int64_t k, const char *fmt, ...)
     TS_PRINTF(4, 5);
+/* [e][n] floats. */
+float *ts_load_vecs(ts_loader *ld, int64_t e, int64_t n, const char *fmt, ...) TS_PRINTF(4, 5);
+
 /* Tensors of block i are there for something else: nobody is told that they aren't used. */
 void ts_load_ignore_block(ts_loader *ld, int64_t i);
 
@@ -229,6 +235,6 @@ void ts_load_block(ts_loader *ld, int64_t i);
 
 extern const ts_arch ts_arch_llama, ts_arch_qwen2, ts_arch_qwen3, ts_arch_gemma3, ts_arch_qwen3moe,
     ts_arch_qwen2moe;
-extern const ts_arch ts_arch_deepseek2, ts_arch_glm4moe;
+extern const ts_arch ts_arch_deepseek2, ts_arch_glm4moe, ts_arch_gpt_oss;
 
 #endif

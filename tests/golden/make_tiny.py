@@ -37,6 +37,8 @@ MODELS = {
     "tiny-qwen3moe-q4_k_m": ("qwen3moe", "Q4_K_M", False, "default"),
     "tiny-glm4moe-f32": ("glm4moe", "F32", True, "default"),
     "tiny-glm4moe-q4_k_m": ("glm4moe", "Q4_K_M", False, "default"),
+    "tiny-gpt-oss-f32": ("gpt-oss", "F32", True, "default"),
+    "tiny-gpt-oss-mxfp4": ("gpt-oss", "MXFP4", False, "default"),
     "tiny-qwen2moe-f32": ("qwen2moe", "F32", True, "default"),
     "tiny-qwen2moe-q4_k_m": ("qwen2moe", "Q4_K_M", False, "default"),
     "tiny-deepseek2-f32": ("deepseek2", "F32", True, "default"),
