@@ -321,8 +321,8 @@ static void run(rig *r, const ts_kset *k, int64_t m, int32_t (*id)[MOST], bool i
     }
     for (int64_t t = 0; t < m; t++)
         for (int64_t j = 0; j < used; j++) {
-            memcpy(&c[t * 2 * used + j], &id[t][j], sizeof *c);
-            c[t * 2 * used + used + j] = 0.25f + (float)rnd(0, 8) / 8;
+            memcpy(&c[t * used + j], &id[t][j], sizeof *c);
+            c[(m + t) * used + j] = 0.25f + (float)rnd(0, 8) / 8;
         }
     for (size_t i = r->group; i <= r->combine; i++) {
         atomic_store(&r->s->next[i], 0);
@@ -334,7 +334,7 @@ static void run(rig *r, const ts_kset *k, int64_t m, int32_t (*id)[MOST], bool i
     const int64_t looked = m < 12 ? m : 12;
     for (int64_t i = 0; i < looked; i++) {
         const int64_t t = m < 12 ? i : i == 0 ? 0 : i == 1 ? m - 1 : rnd(0, m - 1);
-        plain_token(r, k, in + t * d, id[t], c + t * 2 * used + used, want);
+        plain_token(r, k, in + t * d, id[t], c + (m + t) * used, want);
         double num = 0, den = 0;
         for (int64_t j = 0; j < d; j++) {
             const double e = out[t * d + j] - want[j];
