@@ -45,6 +45,20 @@ static const char *const stream_modes[] = {"off", "on", "auto"};
 
 /* --- what a token costs ------------------------------------------------- */
 
+/* "<architecture>.<key>", or `otherwise`. */
+static int64_t arch_int(const ts_gguf *g, const char *key, int64_t otherwise)
+{
+    ts_str arch = {0};
+    char name[128];
+    int64_t v = otherwise;
+    bool found;
+    ts_error ignored;
+    if (ts_gguf_get_str(g, "general.architecture", &arch, &found, &ignored) || !found)
+        return otherwise;
+    snprintf(name, sizeof name, "%.*s.%s", (int)(arch.n < 64 ? arch.n : 64), arch.s, key);
+    return ts_gguf_get_int(g, name, 0, INT32_MAX, &v, &found, &ignored) ? otherwise : v;
+}
+
 static ts_status count_work(const char *path, bench_work *w, ts_error *err)
 {
     ts_gguf *g;
@@ -57,13 +71,18 @@ static ts_status count_work(const char *path, bench_work *w, ts_error *err)
     uint64_t int8_params = 0;
     if (!head)
         head = embd; /* tied: the embedding is the output matrix too */
+    const int64_t experts = arch_int(g, "expert_count", 0);
+    const int64_t used = arch_int(g, "expert_used_count", experts);
     *w = (bench_work){0};
     for (size_t i = 0; i < ts_gguf_n_tensors(g); i++) {
         const ts_tensor *t = ts_gguf_tensor_at(g, i);
         uint64_t n = (uint64_t)t->ne[0] * (uint64_t)t->ne[1];
-        if (t->n_dims != 2 || (t == embd && t != head)) /* of the embedding one row is read */
+        const bool stack = t->n_dims == 3 && t->ne[2] == experts;
+        if ((t->n_dims != 2 && !stack) || (t == embd && t != head)) /* of that one row is read */
             continue;
-        w->weight_bytes += t->size;
+        if (stack)
+            n *= (uint64_t)used;
+        w->weight_bytes += stack ? t->size / (uint64_t)experts * (uint64_t)used : t->size;
         if (t == head)
             w->head_params = n;
         else

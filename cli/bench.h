@@ -7,7 +7,7 @@
 enum { BENCH_MAX_REPS = 100 };
 
 /* What one token costs, from the file: every matrix of the model is read once and multiplied with
- * once. */
+ * once; of a stack of experts, those that one token uses. */
 typedef struct bench_work {
     uint64_t weight_bytes; /* of the matrices, as they are in the file                        */
     uint64_t body_params;  /* elements of the matrices every token goes through               */

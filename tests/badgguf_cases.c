@@ -582,6 +582,73 @@ static void scaling_type(bad_file *f, cc *c)
     bad_set_str(f, "llama.rope.scaling.type", "wavy\x1b[31m");
 }
 
+/* The model as another architecture has it: the keys of its own are renamed. */
+static void as_arch(bad_file *f, const char *name)
+{
+    bad_set_str(f, "general.architecture", name);
+    for (size_t i = 0; i < f->kvs; i++) {
+        bad_bytes *k = &f->kv[i].key, to = {0};
+        if (k->n < 6 || memcmp(k->p, "llama.", 6) != 0)
+            continue;
+        bad_put(&to, name, strlen(name));
+        bad_put(&to, k->p + 5, k->n - 5);
+        free(k->p);
+        *k = to;
+        f->kv[i].key_len = to.n;
+    }
+}
+
+static void as_it_is(bad_file *f, cc *c)
+{
+    as_arch(f, c->key);
+}
+
+static void granite_key(bad_file *f, cc *c)
+{
+    as_arch(f, "granite");
+    bad_set_float(f, "granite.logit_scale", 8);
+    bad_set_float(f, c->key, (double)c->value);
+}
+
+static void granite_without_rope(bad_file *f, cc *c)
+{
+    as_arch(f, "granite");
+    bad_set_int(f, c->key, BOOL, c->value);
+}
+
+static void gemma2_key(bad_file *f, cc *c)
+{
+    as_arch(f, "gemma2");
+    bad_set_float(f, c->key, (double)c->value);
+}
+
+/* A norm of Q's heads and none of K's. */
+static void one_head_norm(bad_file *f, cc *c)
+{
+    as_arch(f, "command-r");
+    bad_set_float(f, "command-r.attention.layer_norm_epsilon", 1e-5);
+    bad_add_tensor(f, c->key, 0, 4 * 8 * 4, 2, 8, 4);
+    bad_layout(f);
+}
+
+static void fused_rows(bad_file *f, cc *c)
+{
+    as_arch(f, "phi3");
+    bad_add_tensor(f, "blk.0.attn_qkv.weight", 0, 4 * 32 * (size_t)c->value, 2, 32,
+                   (uint64_t)c->value);
+    bad_layout(f);
+}
+
+/* RoPE factors of which one set is missing, or all zeros. */
+static void rope_factors(bad_file *f, cc *c)
+{
+    as_arch(f, "phi3");
+    bad_add_tensor(f, "rope_factors_long.weight", 0, 4 * 4, 1, 4, 1);
+    if (c->value)
+        bad_add_tensor(f, "rope_factors_short.weight", 0, 4 * 4, 1, 4, 1);
+    bad_layout(f);
+}
+
 /* --- the list ---------------------------------------------------------------- */
 
 #define FILE_CASE(n, i, fn, k, v, e)                                                               \
@@ -870,5 +937,26 @@ const bad_case bad_cases[] = {
     MODEL_CASE("arch-unknown", arch, "mamba", 0, "mamba"),
     MODEL_CASE("arch-hostile", arch, "ll\x1b[2Jama\n", 0, "[2Jama"),
     MODEL_CASE("arch-other", arch, "qwen2", 0, "qwen2.block_count"),
+    MODEL_CASE("olmo2-no-norms", as_it_is, "olmo2", 0, "'blk.0.attn_q_norm.weight' is missing"),
+    MODEL_CASE("gemma2-no-norms", as_it_is, "gemma2", 0,
+               "'blk.0.post_attention_norm.weight' is missing"),
+    MODEL_CASE("gemma2-cap-negative", gemma2_key, "gemma2.attn_logit_softcapping", -1,
+               "'gemma2.attn_logit_softcapping' is -1; it must be 0"),
+    MODEL_CASE("granite-no-logit-scale", as_it_is, "granite", 0,
+               "'granite.logit_scale' is missing"),
+    MODEL_CASE("granite-logit-scale-0", granite_key, "granite.logit_scale", 0,
+               "'granite.logit_scale' is 0; it must be"),
+    MODEL_CASE("granite-residual-negative", granite_key, "granite.residual_scale", -1,
+               "'granite.residual_scale' is -1"),
+    MODEL_CASE("granite-no-rope", granite_without_rope, "granite.rope.scaling.finetuned", 0,
+               "a model without RoPE"),
+    MODEL_CASE("command-r-no-eps", as_it_is, "command-r", 0,
+               "'command-r.attention.layer_norm_epsilon' is missing"),
+    MODEL_CASE("command-r-one-norm", one_head_norm, "blk.0.attn_q_norm.weight", 0,
+               "'blk.0.attn_k_norm.weight' is missing, and"),
+    MODEL_CASE("phi3-no-qkv", as_it_is, "phi3", 0, "'blk.0.attn_qkv.weight' is missing"),
+    MODEL_CASE("phi3-qkv-rows", fused_rows, 0, 63, "'blk.0.attn_qkv.weight' is 32 x 63"),
+    MODEL_CASE("phi3-one-factors", rope_factors, 0, 0, "'rope_factors_short.weight' is missing"),
+    MODEL_CASE("phi3-factors-0", rope_factors, 0, 1, "RoPE factor 0 is 0 for short and 0"),
 };
 const size_t n_bad_cases = sizeof bad_cases / sizeof *bad_cases;

@@ -212,7 +212,8 @@ static ts_status fake_run_streamed(ts_state *s, const ts_batch *b, size_t first,
         ts_step *x = &s->d->plan->steps.v[i];
         ts_weight *w[2] = {(ts_weight *)(uintptr_t)x->w, (ts_weight *)(uintptr_t)x->w2};
         const void *kept[2] = {0};
-        const bool comes = x->layer > fake_layer && w[0] && w[0]->device == 0;
+        const bool any = (w[0] && w[0]->device == 0) || (w[1] && w[1]->device == 0);
+        const bool comes = x->layer > fake_layer && any;
         if (comes && (st = fake_call("bring a layer", err)))
             break;
         fake_streams += comes;

@@ -15,7 +15,10 @@
 
 #define CTX 60
 
-static const char *const archs[] = {"llama", "qwen2", "qwen3", "gemma3", "qwen3moe"};
+static const char *const archs[] = {"llama",    "qwen2",     "qwen3", "gemma3",
+                                    "qwen3moe", "qwen2moe",  "olmo2", "granite",
+                                    "gemma2",   "command-r", "phi3"};
+enum { N_ARCHS = sizeof archs / sizeof *archs };
 static const ts_backend *const cuda[] = {&ts_backend_cuda};
 static const ts_backend *const plain[] = {&ts_backend_cuda_plain};
 static const ts_accel gpu = {"CUDA0", 0, &ts_cuda_kind, (size_t)1 << 40, 0, 0, 0, 0};
@@ -476,6 +479,37 @@ static void test_failures(const char *path, const ts_token *t)
     ts_engine_close(e);
 }
 
+/* Norms of each head of Q and K, which readers expect in 64 layers. */
+static void test_deep(const char *path, const ts_token *t)
+{
+    static float want[10 * 600], got[10 * 600];
+    ts_synth_options o = {
+        .arch = "command-r", .preset = "tiny-deep", .type = "Q8_0", .seed = 1, .n_threads = 1};
+    size_t n = 0;
+    for (int64_t l = -1; l <= 65; l += 66) {
+        ts_error err = {0};
+        ts_engine *e = NULL;
+        ts_engine_split split = layers(l);
+        REQUIRE(ts_synth_write(path, &o, NULL, &err) == TS_OK);
+        REQUIRE(open_engine(&e, path, &split, &err) == TS_OK);
+        CHECK(e->m->layers[63].q_norm && e->m->layers[63].k_norm);
+        n = timeline(e, few, 4, t, l < 0 ? want : got);
+        ts_engine_close(e);
+    }
+    CHECK_MSG(nmse(want, got, n) <= FEW, "command-r tiny-deep: NMSE %g", nmse(want, got, n));
+}
+
+static int64_t layers_of(const char *path)
+{
+    ts_error err = {0};
+    ts_engine *e = NULL;
+    ts_engine_split split = layers(-1);
+    REQUIRE(open_engine(&e, path, &split, &err) == TS_OK);
+    const int64_t n = e->m->hp.n_layer;
+    ts_engine_close(e);
+    return n;
+}
+
 int main(void)
 {
     static const char *const types[] = {"Q4_0", "Q4_K_M", "Q8_0",  "Q5_K", "Q6_K", "Q3_K",
@@ -488,16 +522,18 @@ int main(void)
     ts_token t[CTX + 40];
     for (size_t i = 0; i < CTX + 40; i++)
         t[i] = (ts_token)(rnd_u64(&seed) % 380);
-    for (size_t i = 0; i < (SANITIZED ? 4 : sizeof types / sizeof *types); i++) {
-        const char *arch = archs[i % 5];
+    const size_t n = sizeof types / sizeof *types;
+    for (size_t i = 0; i < (SANITIZED ? (size_t)N_ARCHS : n); i++) {
+        const char *arch = archs[i % N_ARCHS];
         ts_error err = {0};
         REQUIRE(ts_synth_tiny(path, arch, types[i], false, &err) == TS_OK);
-        test_layers(arch, types[i], path, i % 4 == 3 ? 4 : 2, t);
-        if (i < (SANITIZED ? 2 : 4) ||
-            strcmp(types[i], "F16") == 0) /* cuda_unpack has all layouts */
+        const int64_t n_layer = layers_of(path);
+        test_layers(arch, types[i], path, n_layer, t);
+        const bool odd = strcmp(types[i], "F16") == 0; /* cuda_unpack has all layouts */
+        if (i < (SANITIZED ? 2 : N_ARCHS) || odd)
             test_streams(arch, types[i], path, i < (SANITIZED ? 1 : 2), t);
-        if (i < 4 || strcmp(types[i], "F16") == 0)
-            test_same(arch, path, i % 4 == 3 ? 4 : 2, t);
+        if (i < N_ARCHS || odd)
+            test_same(arch, path, n_layer, t);
         if (i == 0) {
             test_loaders(path, t);
             test_graphs(path, t);
@@ -529,6 +565,14 @@ int main(void)
         test_layers(arch, type, path, 3, t);
         test_same(arch, path, 3, t);
     }
+    /* few tokens of floats, and a block of 32 */
+    static const char *const expert_types[] = {"F16", "MXFP4"};
+    for (size_t i = 0; i < 2 && !SANITIZED; i++) {
+        ts_error err = {0};
+        REQUIRE(ts_synth_tiny(path, "qwen3moe", expert_types[i], false, &err) == TS_OK);
+        test_layers("qwen3moe", expert_types[i], path, 2, t);
+    }
+    test_deep(path, t);
     unlink(path);
     return check_done("cuda_device");
 }

@@ -281,6 +281,25 @@ static void test_rms_norm(int64_t m, int64_t d, bool weighted, bool in_place)
     agree("rms_norm", to, m, want, d, FLOAT);
 }
 
+/* Heads of d floats. */
+static void test_center(int64_t m, int64_t n_heads, int64_t d, bool in_place)
+{
+    matrix x(m, n_heads * d, rnd(0, 9), 2), y(m, n_heads * d, rnd(0, 9), 0);
+    launch l(m, 1, 0, false, rnd(0, 2));
+    std::vector<double> want;
+    for (int64_t i = 0; i < m * n_heads; i++) {
+        double sum = 0;
+        for (int64_t j = 0; j < d; j++)
+            sum += x.at(i / n_heads, i % n_heads * d + j) += 0.5f;
+        for (int64_t j = 0; j < d; j++)
+            want.push_back(x.at(i / n_heads, i % n_heads * d + j) - sum / (double)d);
+    }
+    x.mem.up();
+    matrix &to = in_place ? x : y;
+    must(ts_cuda_center(&l.on, to.rows(), x.rows(), n_heads, d), "center");
+    agree("center", to, m, want, d, FLOAT);
+}
+
 enum { TO_XN, TO_Y, NOWHERE };
 
 static void test_add_rms_norm(int64_t m, int64_t d, int to, bool post)
@@ -360,6 +379,8 @@ static void test_rows(void)
                 test_elementwise(op, m, d, where, rnd(0, 1));
         for (int i = 0; i < 4; i++)
             test_rms_norm(m, d, i % 2, i / 2);
+        for (int i = 0; i < 4 && d > 1; i++)
+            test_center(m, i / 2 ? rnd(2, 5) : 1, d, i % 2);
         for (int i = 0; i < 6; i++)
             test_add_rms_norm(m, d, i % 3, i / 3);
         test_gate(m, d);
@@ -391,6 +412,7 @@ static void test_angles(int64_t m, int64_t n_rot, int64_t pos0)
 /* What a head goes through. */
 struct stages {
     bool bias, norm, rope;
+    bool each = false; /* heads have weights of their own */
 };
 
 /* m rows of heads, their vectors, and what must become of them. */
@@ -403,7 +425,8 @@ struct head_case {
 
     head_case(int64_t m, int64_t n_heads_, int64_t hd, stages s_, matrix &cs, int64_t n_rot,
               bool neox)
-        : x(m, n_heads_ * hd, rnd(0, 9), 2), bias(n_heads_ * hd), norm(hd), s(s_), n_heads(n_heads_)
+        : x(m, n_heads_ * hd, rnd(0, 9), 2), bias(n_heads_ * hd), norm(n_heads_ * hd), s(s_),
+          n_heads(n_heads_)
     {
         for (int64_t i = 0; i < m * n_heads; i++) {
             const int64_t r = i / n_heads, h = i % n_heads;
@@ -412,7 +435,7 @@ struct head_case {
                 v.push_back((double)x.at(r, h * hd + d) +
                             (s.bias ? bias.mem.host[(size_t)(h * hd + d)] : 0));
             if (s.norm)
-                v = normed(v.data(), norm.mem.host.data(), hd);
+                v = normed(v.data(), &norm.mem.host[(size_t)(s.each ? h * hd : 0)], hd);
             for (int64_t j = 0; s.rope && j < n_rot / 2; j++) {
                 double &a = v[(size_t)(neox ? j : 2 * j)];
                 double &b = v[(size_t)(neox ? j + n_rot / 2 : 2 * j + 1)];
@@ -429,6 +452,7 @@ struct head_case {
                              n_heads,
                              s.bias ? bias.mem.dev : NULL,
                              s.norm ? norm.mem.dev : NULL,
+                             s.each ? x.d / n_heads : 0,
                              s.rope ? cs.rows().x : NULL,
                              cs.ld};
     }
@@ -483,7 +507,8 @@ static void check_stored(const char *what, const cache &c, const memory<uint16_t
 static void test_qkv(int64_t m, int64_t hkv, int64_t group, int64_t hd, int64_t n_rot, bool neox,
                      int which)
 {
-    const stages s = {(which & 1) != 0, (which & 2) != 0, true}, v_only = {s.bias, false, false};
+    const stages s = {(which & 1) != 0, (which & 2) != 0, true, (which & 4) != 0},
+                 v_only = {s.bias, false, false};
     matrix cs(m, n_rot, rnd(0, 9), 1);
     head_case q(m, hkv * group, hd, s, cs, n_rot, neox), k(m, hkv, hd, s, cs, n_rot, neox);
     head_case v(m, hkv, hd, v_only, cs, n_rot, neox);
@@ -502,8 +527,11 @@ static void test_parts(int64_t m, int64_t n_heads, int64_t hd, int64_t n_rot, bo
     matrix cs(m, n_rot, rnd(0, 9), 1);
     launch l(m, 1, 11, false, rnd(0, 2));
     head_case n(m, n_heads, hd, stages{false, true, false}, cs, n_rot, neox);
-    must(ts_cuda_head_norm(&l.on, n.x.rows(), n_heads, hd, n.norm.mem.dev, 1e-5f), "head_norm");
+    must(ts_cuda_head_norm(&l.on, n.x.rows(), n_heads, hd, n.norm.mem.dev, 0, 1e-5f), "head_norm");
     agree("head_norm", n.x, m, n.want, hd, FLOAT);
+    head_case e(m, n_heads, hd, stages{false, true, false, true}, cs, n_rot, neox);
+    must(ts_cuda_head_norm(&l.on, e.x.rows(), n_heads, hd, e.norm.mem.dev, hd, 1e-5f), "head_norm");
+    agree("head_norm of each", e.x, m, e.want, hd, FLOAT);
     head_case r(m, n_heads, hd, stages{false, false, true}, cs, n_rot, neox);
     must(ts_cuda_rope(&l.on, r.x.rows(), n_heads, hd, cs.rows(), n_rot, neox), "rope");
     agree("rope", r.x, m, r.want, hd, FLOAT);
@@ -523,7 +551,7 @@ static void test_heads(void)
     for (int64_t hd : dims) {
         test_angles(rnd(1, 70), hd, rnd(0, 30000));
         for (int neox = 0; neox < 2; neox++) {
-            for (int which = 0; which < 4; which++)
+            for (int which = 0; which < 8; which++)
                 test_qkv(rnd(1, 20), rnd(1, 3), rnd(1, 4), hd, which % 2 ? hd : hd / 4 * 2, neox,
                          which);
             test_parts(rnd(1, 20), rnd(1, 5), hd, neox ? hd : hd / 4 * 2, neox);
@@ -535,6 +563,7 @@ static void test_heads(void)
 
 typedef struct attend_case {
     int64_t m, pos0, hkv, group, hd, window;
+    float cap = 0;
 } attend_case;
 
 static int64_t first_seen(const attend_case *c, int64_t t)
@@ -582,7 +611,7 @@ static std::vector<double> attend_row(attend_data &a, int64_t t, int64_t h)
         double dot = 0;
         for (int64_t d = 0; d < c.hd; d++)
             dot += q[(size_t)d] * ts_f16_to_f32(a.kv.k.host[a.kv.at(kvh, p, d)]);
-        s.push_back(dot * a.scale);
+        s.push_back(c.cap > 0 ? c.cap * tanh(dot * a.scale / c.cap) : dot * a.scale);
         max = s.back() > max ? s.back() : max;
     }
     if (a.with_sinks) {
@@ -606,15 +635,11 @@ static void run_attend(attend_data &a, bool decode, bool in_place, int64_t more_
 {
     const attend_case &c = a.c;
     launch l(c.m, 1, c.pos0, false, more_rows);
-    ts_cuda_attention p = {a.q.rows(),
-                           in_place ? a.q.rows() : a.o.rows(),
-                           a.kv.kv(),
-                           c.hkv * c.group,
-                           c.window,
-                           a.scale,
-                           NULL,
-                           NULL,
-                           a.with_sinks ? a.sinks.mem.dev : NULL};
+    ts_cuda_attention p = {a.q.rows(), in_place ? a.q.rows() : a.o.rows(),
+                           a.kv.kv(),  c.hkv * c.group,
+                           c.window,   a.scale,
+                           c.cap,      NULL,
+                           NULL,       a.with_sinks ? a.sinks.mem.dev : NULL};
     const size_t bytes = ts_cuda_attend_bytes(&p.kv, p.n_head, l.on.rows);
     memory<uint8_t> work(decode ? bytes : 0);
     p.work = work.dev;
@@ -641,9 +666,9 @@ static void test_attend(const attend_case &c, bool decode, bool in_place, float 
     const int64_t more = just ? 0 : rnd(0, 1);
     run_attend(a, decode, in_place, more);
     char what[160];
-    snprintf(what, sizeof what, "%s pos0=%d hkv=%d group=%d head_dim=%d window=%d",
+    snprintf(what, sizeof what, "%s pos0=%d hkv=%d group=%d head_dim=%d window=%d cap=%g",
              decode ? "decode" : "prefill", (int)c.pos0, (int)c.hkv, (int)c.group, (int)c.hd,
-             (int)c.window);
+             (int)c.window, c.cap);
     agree(what, in_place ? a.q : a.o, c.m, want, c.hd, attend_limit(c, spread, decode));
 }
 
@@ -652,15 +677,11 @@ static void test_attend_act(const attend_case &c)
 {
     attend_data a(c, 5, 1);
     launch l(c.m, 1, c.pos0, false, 0);
-    ts_cuda_attention p = {a.q.rows(),
-                           a.o.rows(),
-                           a.kv.kv(),
-                           c.hkv * c.group,
-                           c.window,
-                           a.scale,
-                           NULL,
-                           NULL,
-                           a.with_sinks ? a.sinks.mem.dev : NULL};
+    ts_cuda_attention p = {a.q.rows(), a.o.rows(),
+                           a.kv.kv(),  c.hkv * c.group,
+                           c.window,   a.scale,
+                           c.cap,      NULL,
+                           NULL,       a.with_sinks ? a.sinks.mem.dev : NULL};
     memory<uint8_t> work(ts_cuda_attend_bytes(&p.kv, p.n_head, l.on.rows));
     const int64_t k = p.n_head * c.hd;
     memory<uint8_t> direct(ts_cuda_act_bytes(c.m, k)), of_floats(ts_cuda_act_bytes(c.m, k));
@@ -725,6 +746,13 @@ static void test_attention(void)
         test_attend(attend_case{20, 163, 1, 1, hd, 100}, false, false, 1);
     }
     test_attend(attend_case{33, 100, 1, 24, 64, 17}, false, false, 1);
+    /* scores that the cap bends; some that it cuts off; one that hardly does anything */
+    for (float cap : {2.5f, 0.25f, 50.0f})
+        for (int64_t hd : {64, 200}) {
+            test_attend(attend_case{3, 150, 2, 2, hd, 0, cap}, true, false, 4);
+            test_attend(attend_case{20, 60, 1, 3, hd, 33, cap}, false, false, 4);
+        }
+    test_attend(attend_case{2, 30, 1, 1, 64, 0, 1}, true, false, 1000);
 }
 
 /* --- what decode promises --------------------------------------------------------------------- */
@@ -809,9 +837,9 @@ static void test_decode_replay(void)
     const attend_case last = {1, 600, 2, 4, 64, 0};
     attend_data a(last, 0, 1);
     launch l(1, 1, 0, false, 0);
-    ts_cuda_attention p = {a.q.rows(), a.o.rows(), a.kv.kv(),
-                           8,          0,          a.scale,
-                           NULL,       NULL,       a.with_sinks ? a.sinks.mem.dev : NULL};
+    ts_cuda_attention p = {
+        a.q.rows(), a.o.rows(), a.kv.kv(), 8,    0,
+        a.scale,    0,          NULL,      NULL, a.with_sinks ? a.sinks.mem.dev : NULL};
     memory<uint8_t> work(ts_cuda_attend_bytes(&p.kv, p.n_head, 1));
     p.work = work.dev;
     replay step(&l.on, &p);
@@ -837,7 +865,7 @@ static void test_refused(void)
 {
     attend_data a(attend_case{TS_CUDA_DECODE + 1, 0, 1, 1, 64, 0}, 0, 1);
     launch l(TS_CUDA_DECODE + 1, 1, 0, false, 0);
-    ts_cuda_attention p = {a.q.rows(), a.o.rows(), a.kv.kv(), 1, 0, 1, NULL, NULL, NULL};
+    ts_cuda_attention p = {a.q.rows(), a.o.rows(), a.kv.kv(), 1, 0, 1, 0, NULL, NULL, NULL};
     CHECK(ts_cuda_attend_decode(&l.on, &p) != 0); /* too many rows */
     p.kv.head_dim = 60;
     CHECK(ts_cuda_attend_prefill(&l.on, &p) != 0);

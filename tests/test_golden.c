@@ -133,17 +133,13 @@ static void test_smollm2(void)
 /* NAME.golden says which options make the model; its bytes must be those llama.cpp saw. */
 static void test_tiny(const char *name)
 {
-    char path[64], arch[32], type[32], rope[32];
+    char path[64], arch[32], type[32], rope[32], preset[32] = "tiny";
     golden g;
     golden_read(&g, name);
-    ts_synth_options o = {.preset = "tiny", .n_threads = 1, .arch = arch, .type = type};
+    ts_synth_options o = {.preset = preset, .n_threads = 1, .arch = arch, .type = type};
     int pure = 0;
-    MUST(sscanf(g.synth, "%31s %31s %d %31s %" SCNu64, arch, type, &pure, rope, &o.seed) == 5);
-    char *preset = strchr(arch, ':');
-    if (preset) {
-        *preset = 0;
-        o.preset = preset + 1;
-    }
+    MUST(sscanf(g.synth, "%31s %31s %d %31s %" SCNu64 " %31s", arch, type, &pure, rope, &o.seed,
+                preset) >= 5);
     o.pure = pure;
     o.rope_scaling = strcmp(rope, "default") ? rope : NULL;
     snprintf(g.file, sizeof g.file, "%s", name);
@@ -168,15 +164,19 @@ static void test_tiny(const char *name)
 int main(void)
 {
     static const char *tiny[] = {
-        "tiny-llama-f32",          "tiny-llama3-f32",       "tiny-llama-linear-f32",
-        "tiny-llama-yarn-f32",     "tiny-qwen2-f32",        "tiny-qwen3-f32",
-        "tiny-gemma3-f32",         "tiny-llama-q4_0",       "tiny-llama-q8_0",
-        "tiny-qwen2-q4_k_m",       "tiny-qwen3-q5_1",       "tiny-gemma3-q6_k",
-        "tiny-qwen3moe-f32",       "tiny-qwen3moe-q4_k_m",  "tiny-gpt-oss-f32",
-        "tiny-gpt-oss-mxfp4",      "tiny-qwen2moe-f32",     "tiny-glm4moe-f32",
-        "tiny-glm4moe-q4_k_m",     "tiny-qwen2moe-q4_k_m",  "tiny-deepseek2-f32",
-        "tiny-deepseek2-none-f32", "tiny-deepseek2-q4_k_m", "tiny-deepseek2-v3-f32",
-        "tiny-deepseek2-v3-q8_0"};
+        "tiny-llama-f32",          "tiny-llama3-f32",          "tiny-llama-linear-f32",
+        "tiny-llama-yarn-f32",     "tiny-qwen2-f32",           "tiny-qwen3-f32",
+        "tiny-gemma3-f32",         "tiny-llama-q4_0",          "tiny-llama-q8_0",
+        "tiny-qwen2-q4_k_m",       "tiny-qwen3-q5_1",          "tiny-gemma3-q6_k",
+        "tiny-qwen3moe-f32",       "tiny-qwen3moe-q4_k_m",     "tiny-olmo2-f32",
+        "tiny-olmo2-yarn-f32",     "tiny-olmo2-q5_k_m",        "tiny-phi3-f32",
+        "tiny-phi3-q4_k_m",        "tiny-phi3-plain-q4_0",     "tiny-command-r-f32",
+        "tiny-command-r-q8_0",     "tiny-command-r-plus-q8_0", "tiny-gemma2-f32",
+        "tiny-gemma2-q6_k",        "tiny-granite-f32",         "tiny-granite-iq4_xs",
+        "tiny-qwen2moe-f32",       "tiny-qwen2moe-q4_k_m",     "tiny-deepseek2-f32",
+        "tiny-deepseek2-none-f32", "tiny-deepseek2-q4_k_m",    "tiny-deepseek2-v3-f32",
+        "tiny-gpt-oss-f32",        "tiny-gpt-oss-mxfp4",       "tiny-glm4moe-f32",
+        "tiny-glm4moe-q4_k_m",     "tiny-deepseek2-v3-q8_0"};
     setvbuf(stdout, NULL, _IOLBF, 0);
     for (size_t i = 0; i < sizeof tiny / sizeof *tiny; i++)
         test_tiny(tiny[i]);

@@ -51,16 +51,18 @@ static void test_elementwise(const ts_ops *ops, int64_t n)
     float *a = floats((size_t)n, 3), *b = floats((size_t)n, 1);
     double *want = malloc((size_t)n * sizeof *want);
     REQUIRE(want);
-    for (int op = 0; op < 8; op++)
+    for (int op = 0; op < 9; op++)
         for (int in_place = 0; in_place < 2; in_place++) {
             float *buf = floats((size_t)n + 2 * GUARD, 0), *y = buf + GUARD;
             const float *x = a;
             if (in_place)
                 x = memcpy(y, a, (size_t)n * sizeof *y);
             const char *what = "";
-            double sum = 0;
-            for (int64_t i = 0; i < n; i++)
+            double sum = 0, mean = 0;
+            for (int64_t i = 0; i < n; i++) {
                 sum += (double)a[i] * a[i];
+                mean += (double)a[i] / (double)n;
+            }
             for (int64_t i = 0; i < n; i++) {
                 double g = a[i], z = sqrt(2 / 3.14159265358979323846) * (g + 0.044715 * g * g * g);
                 double norm = g / sqrt(sum / (double)n + 1e-5);
@@ -70,8 +72,9 @@ static void test_elementwise(const ts_ops *ops, int64_t n)
                           : op == 3 ? g / 2 * (1 + tanh(z)) * b[i]
                           : op == 4 ? norm * b[i]
                           : op == 5 ? norm
-                          : op == 7 ? clamped(g, b[i])
-                                    : b[i] + g;
+                          : op == 8 ? clamped(g, b[i])
+                          : op == 6 ? b[i] + g
+                                    : g - mean;
             }
             switch (op) {
             case 0:
@@ -92,14 +95,17 @@ static void test_elementwise(const ts_ops *ops, int64_t n)
             case 5:
                 what = "rms_norm without weights", ops->rms_norm(y, x, NULL, n, 1e-5f);
                 break;
-            case 7:
+            case 8:
                 what = "clamped_mul", ops->clamped_mul(y, x, b, n);
                 break;
             case 6:
                 what = "add, second in place", ops->add(y, b, x, n);
                 break;
+            case 7:
+                what = "center", ops->center(y, x, n);
+                break;
             }
-            agree(what, buf, want, n, op == 7 ? 1e-12 : 1e-13);
+            agree(what, buf, want, n, op == 8 ? 1e-12 : 1e-13);
             free(buf);
         }
     free(a);

@@ -11,7 +11,13 @@
 #include "exec/cpu.h"
 #include "gguf/synth.h"
 
-enum { BARRIERS = 10 }; /* from the first block's first step to the second's */
+/* From the first block's first step to the second's; of one whose halves stand side by side. */
+enum { BARRIERS = 10, PARALLEL = 8 };
+
+static bool parallel(const ts_model *m)
+{
+    return !m->layers[0].ffn_norm && !m->layers[0].ffn_post_norm;
+}
 
 static bool is(const ts_steps *s, ts_buf x, const char *name)
 {
@@ -102,7 +108,8 @@ static void residuals(const ts_steps *s, const ts_model *m, bool norms, bool bia
                     continue;
                 CHECK_MSG(norms ? st->b == TS_NO_BUF : st->b == st->dst && is(s, st->dst, "x"),
                           "%s: the residual of step %zu", what, i);
-                CHECK_MSG(next->barrier && next->by_row, "%s: step %zu", what, i + 1);
+                CHECK_MSG(next->barrier && (next->by_row || (j == 0 && parallel(m))),
+                          "%s: step %zu", what, i + 1);
                 CHECK_MSG(!vec[j] || (next->op == TS_OP_BIAS && next->dst == st->dst &&
                                       next->vec == vec[j] && !st[2].barrier),
                           "%s: step %zu (%s) should be a bias", what, i + 1, ts_op_name(next->op));
@@ -360,7 +367,8 @@ static void one_arch(const char *path, const char *arch, ts_isa isa)
     const bool norms = m->layers[0].attn_post_norm != NULL;
     barriers_suffice(&e->plan.steps, arch);
     /* of attention's output and the gated product, in each layer */
-    CHECK(prepared_freely(&e->plan.steps, arch) == 2 * (int)m->hp.n_layer);
+    const int of_rows = parallel(m); /* and of the rows that the last layer goes on with */
+    CHECK(prepared_freely(&e->plan.steps, arch) == 2 * (int)m->hp.n_layer + of_rows);
     for (int int8 = 0; int8 < 2; int8++) {
         shares(e, NULL, int8, arch);
         if (isa == TS_ISA_REF) /* by tiles of tokens */
@@ -369,12 +377,12 @@ static void one_arch(const char *path, const char *arch, ts_isa isa)
             two_formats(e, int8);
     }
     residuals(&e->plan.steps, m, norms, false, arch);
-    CHECK_MSG(barriers(&e->plan.steps) == BARRIERS, "%s: %d barriers in a block", arch,
-              barriers(&e->plan.steps));
+    CHECK_MSG(barriers(&e->plan.steps) == (parallel(m) ? PARALLEL : BARRIERS),
+              "%s: %d barriers in a block", arch, barriers(&e->plan.steps));
 
     /* Biases where no file of these tests has them. */
     static float bias[4];
-    for (int64_t i = 0; i < m->hp.n_layer && !norms; i++) {
+    for (int64_t i = 0; i < m->hp.n_layer && m->arch->build == ts_build_llama; i++) {
         m->layers[i].bo = bias;
         m->layers[i].b_gate = bias + 1;
         m->layers[i].b_up = bias + 2;
@@ -391,6 +399,31 @@ static void one_arch(const char *path, const char *arch, ts_isa isa)
     ts_engine_close(e);
 }
 
+/* LongRoPE: the context that is planned for decides whose factors divide. */
+static void test_contexts(const char *path)
+{
+    ts_error err = {0};
+    REQUIRE(ts_synth_tiny(path, "phi3", "Q8_0", false, &err) == TS_OK);
+    for (int64_t n_ctx = 512; n_ctx <= 513; n_ctx++) {
+        ts_engine *e = NULL;
+        ts_engine_options o;
+        ts_engine_options_init(&o);
+        o.n_ctx = n_ctx;
+        REQUIRE(ts_engine_open(&e, path, &o, &err) == TS_OK);
+        const ts_rope *r = &e->m->rope;
+        CHECK(r->n_rot == 48); /* three quarters of a head */
+        const ts_tensor *t = ts_gguf_tensor(e->m->g, n_ctx > 512 ? "rope_factors_long.weight"
+                                                                 : "rope_factors_short.weight");
+        const float *factor = t->data;
+        for (int64_t i = 0; i < r->n_rot / 2; i++) {
+            const double want = pow(10000, -2 * (double)i / (double)r->n_rot) / factor[i];
+            CHECK_MSG(fabs(r->freq[i] - want) <= 1e-6 * want, "context %d, pair %d: %g not %g",
+                      (int)n_ctx, (int)i, (double)r->freq[i], want);
+        }
+        ts_engine_close(e);
+    }
+}
+
 int main(void)
 {
     char path[] = "/tmp/tessera-test-XXXXXX";
@@ -398,13 +431,15 @@ int main(void)
     REQUIRE(fd >= 0);
     close(fd);
     all_chunks();
-    static const char *const archs[] = {"llama", "qwen2", "qwen3", "gemma3"};
+    static const char *const archs[] = {"llama",   "qwen2",  "qwen3",     "gemma3", "olmo2",
+                                        "granite", "gemma2", "command-r", "phi3"};
     for (size_t i = 0; i < sizeof archs / sizeof *archs; i++) {
         one_arch(path, archs[i], TS_ISA_REF);
         one_arch(path, archs[i], TS_ISA_AUTO);
     }
     experts(path, TS_ISA_REF);
     experts(path, TS_ISA_AUTO);
+    test_contexts(path);
     unlink(path);
     return check_done("steps");
 }

@@ -37,7 +37,7 @@ cmp -s a.gguf c.gguf && fail "another seed makes the same file"
 rm -f ./*.gguf
 
 for rope in none linear yarn; do
-    for arch in llama qwen2 qwen3 gemma3; do
+    for arch in llama qwen2 qwen3 gemma3 olmo2 granite gemma2 command-r phi3; do
         "$tessera" synth --arch $arch --rope-scaling $rope -o r.gguf 2>err || fail "$arch $rope"
         "$tessera" inspect r.gguf >out 2>&1 || fail "inspect $arch $rope: $(cat out)"
         if [ $rope != none ]; then

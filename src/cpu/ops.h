@@ -65,6 +65,8 @@ typedef struct ts_ops {
     ts_isa isa;
     /* y[d] = x[d] / sqrt(mean(x^2) + eps) * w[d]; w may be NULL. y may be x. (arXiv:1910.07467) */
     void (*rms_norm)(float *y, const float *x, const float *w, int64_t d, float eps);
+    /* y[d] = x[d] - mean(x): of a LayerNorm what an RMSNorm has not. y may be x. */
+    void (*center)(float *y, const float *x, int64_t d);
     /* Rotates one head in place. cs[n_rot/2][2] = cos, sin for this position. neox: pairs are
      * (i, i + n_rot/2), else (2i, 2i+1). (arXiv:2104.09864) */
     void (*rope)(float *x, const float *cs, int64_t n_rot, bool neox);

@@ -49,6 +49,16 @@ static void rms_norm(float *y, const float *x, const float *w, int64_t d, float 
     }
 }
 
+static void center(float *y, const float *x, int64_t d)
+{
+    __m256 sum = _mm256_setzero_ps();
+    for (int64_t i = 0; i < d; i += 8)
+        sum = _mm256_add_ps(sum, load_upto8(x + i, d - i));
+    __m256 mean = _mm256_set1_ps(sum8(sum) / (float)d);
+    for (int64_t i = 0; i < d; i += 8)
+        store_upto8(y + i, _mm256_sub_ps(load_upto8(x + i, d - i), mean), d - i);
+}
+
 /* Pairs (2i, 2i+1): four of them in a vector. */
 static void rope_norm(float *x, const float *cs, int64_t n_rot)
 {
@@ -148,6 +158,7 @@ static void clamped_mul(float *y, const float *g, const float *u, int64_t n)
 const ts_ops ts_ops_avx2 = {
     .isa = TS_ISA_AVX2,
     .rms_norm = rms_norm,
+    .center = center,
     .rope = rope,
     .add = add,
     .scale = scale,

@@ -50,6 +50,16 @@ static void rms_norm(float *y, const float *x, const float *w, int64_t d, float 
     }
 }
 
+static void center(float *y, const float *x, int64_t d)
+{
+    __m512 sum = _mm512_setzero_ps();
+    for (int64_t i = 0; i < d; i += 16)
+        sum = _mm512_add_ps(sum, load(x + i, d - i));
+    __m512 mean = _mm512_set1_ps(_mm512_reduce_add_ps(sum) / (float)d);
+    for (int64_t i = 0; i < d; i += 16)
+        store(y + i, _mm512_sub_ps(load(x + i, d - i), mean), d - i);
+}
+
 /* Pairs (2i, 2i+1): eight of them in a vector. */
 static void rope_norm(float *x, const float *cs, int64_t n_rot)
 {
@@ -148,6 +158,7 @@ static void clamped_mul(float *y, const float *g, const float *u, int64_t n)
 const ts_ops ts_ops_avx512 = {
     .isa = TS_ISA_AVX512,
     .rms_norm = rms_norm,
+    .center = center,
     .rope = rope,
     .add = add,
     .scale = scale,
@@ -164,6 +175,7 @@ const ts_ops ts_ops_avx512 = {
 const ts_ops ts_ops_amx = {
     .isa = TS_ISA_AMX,
     .rms_norm = rms_norm,
+    .center = center,
     .rope = rope,
     .add = add,
     .scale = scale,

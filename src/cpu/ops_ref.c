@@ -14,6 +14,16 @@ static void rms_norm(float *y, const float *x, const float *w, int64_t d, float 
         y[i] = x[i] * f * (w ? w[i] : 1);
 }
 
+static void center(float *y, const float *x, int64_t d)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < d; i++)
+        sum += x[i];
+    float mean = (float)(sum / (double)d);
+    for (int64_t i = 0; i < d; i++)
+        y[i] = x[i] - mean;
+}
+
 static void rope(float *x, const float *cs, int64_t n_rot, bool neox)
 {
     int64_t half = n_rot / 2;
@@ -72,6 +82,7 @@ static void clamped_mul(float *y, const float *g, const float *u, int64_t n)
 const ts_ops ts_ops_ref = {
     .isa = TS_ISA_REF,
     .rms_norm = rms_norm,
+    .center = center,
     .rope = rope,
     .add = add,
     .scale = scale,

@@ -35,6 +35,7 @@ struct task {
     int window;         /* 0 = no limit                                                      */
     int rows;           /* query rows of a KV head there can be: of the launch, not the batch */
     float scale;        /* times log2 e                                                      */
+    float cap;          /* times log2 e: of scores; 0 = none                                 */
     float *part;        /* [split][n_head_kv][rows][hd] sums                                 */
     float *ml;          /* [split][n_head_kv][rows][2] m and l of them                       */
     uint8_t *act;       /* instead of o, where it isn't NULL */
@@ -118,6 +119,7 @@ __device__ __forceinline__ void decode_keys(const task &a, sums<HD> &t, const ui
     }
     float s[KEYS / 8][4];
     scores<HD, KEYS>(s, q, [&](int n, int i) { return kr[n][i]; });
+    soft_cap<KEYS>(s, a.cap);
     int l[2], h[2];
     shift(l, lo, p);
     shift(h, hi, p);
@@ -331,7 +333,7 @@ __device__ __forceinline__ span span_of(const task &a, int pos0, int r0, int n_r
 /* Scores of the keys at p, as weights. False if no row of the warp sees any. */
 template <int HD>
 __device__ __forceinline__ bool weigh(sums<HD> &t, float (&s)[shared_tiles<HD>::KEYS / 8][4],
-                                      const shared_tiles<HD> &sh, const span &x, int p)
+                                      const shared_tiles<HD> &sh, const span &x, int p, float cap)
 {
     constexpr int KEYS = shared_tiles<HD>::KEYS;
     const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, c = threadIdx.x % 4;
@@ -340,6 +342,7 @@ __device__ __forceinline__ bool weigh(sums<HD> &t, float (&s)[shared_tiles<HD>::
     const uint16_t *k = sh.k + g * stride<HD>::KEY + 8 * c;
     scores<HD, KEYS>(s, sh.q + (warp * ROWS + g) * stride<HD>::KEY,
                      [&](int n, int i) { return load_16(k + 8 * n * stride<HD>::KEY + 32 * i); });
+    soft_cap<KEYS>(s, cap);
     int lo[2], hi[2];
     shift(lo, x.lo, p);
     shift(hi, x.hi, p);
@@ -375,7 +378,7 @@ template <int HD> __global__ void __launch_bounds__(THREADS) prefill(task a)
         ts_copy_wait<1>();
         __syncthreads();
         float s[KEYS / 8][4];
-        const bool seen = weigh<HD>(t, s, *sh, x, p);
+        const bool seen = weigh<HD>(t, s, *sh, x, p, a.cap);
         __syncthreads();
         copy_tile<HD>(sh->k, stride<HD>::KEY, k, a.hd, p + KEYS, from, end);
         ts_copy_wait<1>();
@@ -430,6 +433,7 @@ task task_of(const ts_cuda_on *on, const ts_cuda_attention *p)
     a.rows = (int)on->rows * a.group;
     a.scale = p->scale * LOG2E;
     a.sinks = p->sinks;
+    a.cap = p->softcap * LOG2E;
     return a;
 }
 

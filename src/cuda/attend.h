@@ -24,6 +24,7 @@ typedef struct ts_cuda_attention {
     int64_t n_head;     /* a multiple of kv.n_head_kv                                          */
     int64_t window;     /* 0 = no limit                                                        */
     float scale;        /* multiplies q.k                                                      */
+    float softcap;      /* > 0: a score s becomes softcap * tanh(s / softcap)                  */
     void *work;         /* of decode: ts_cuda_attend_bytes(), aligned to 16 bytes              */
     void *act;          /* of decode: o as activations of n_head * head_dim (quant.h), and not as
                            floats; head_dim is a multiple of 32. NULL: floats                  */

@@ -129,7 +129,7 @@ static inline int64_t ts_cuda_vector_floats(const ts_step *st)
         return ts_cuda_bias_floats(st, st->bias) + ts_cuda_bias_floats(st, st->bias2);
     if (st->op == TS_OP_ATTEND)
         return st->vec ? st->n_heads : 0;
-    return st->vec ? st->d / (st->op == TS_OP_NORM ? st->n_heads : 1) : 0;
+    return st->vec ? st->d / (st->op == TS_OP_NORM && !st->each ? st->n_heads : 1) : 0;
 }
 
 /* Step i, one of a mixture of experts; experts.c. */

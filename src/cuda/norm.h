@@ -61,8 +61,8 @@ TS_DEVICE float ts_squares(const float *v)
     return sum;
 }
 
-/* The sum of the threads' sums, in all threads. */
-TS_DEVICE float ts_block_sum(float sum)
+/* The threads' sums together, in all threads. */
+TS_DEVICE float ts_norm_sum(float sum)
 {
     TS_SHARED_ARRAY(float, part, [TS_NORM_THREADS / 32]);
 #pragma unroll
@@ -82,7 +82,7 @@ TS_DEVICE float ts_block_sum(float sum)
 /* 1 / sqrt(mean + eps) from the threads' sums of squares, in all threads. */
 TS_DEVICE float ts_norm_of(float sum, int64_t d, float eps)
 {
-    return 1 / sqrtf(ts_block_sum(sum) / (float)d + eps);
+    return 1 / sqrtf(ts_norm_sum(sum) / (float)d + eps);
 }
 
 /* What rms_norm multiplies a row by. */

@@ -252,7 +252,7 @@ static __global__ void __launch_bounds__(TS_NORM_THREADS)
     float *yr = y.x + r * y.ld, sum = 0;
     for (int64_t i = threadIdx.x; i < d; i += TS_NORM_THREADS)
         sum += ar[i] * w[i];
-    const float f = 1 / (1 + expf(-ts_block_sum(sum)));
+    const float f = 1 / (1 + expf(-ts_norm_sum(sum)));
     for (int64_t i = threadIdx.x; i < d; i += TS_NORM_THREADS)
         yr[i] += f * br[i];
 }
@@ -275,6 +275,42 @@ static __global__ void __launch_bounds__(TS_NORM_THREADS)
         return;
     const float *xr = x.x + r * x.ld;
     scale_row(y.x + r * y.ld, xr, w, ts_norm_factor(xr, d, eps), d);
+}
+
+/* Head blockIdx.y of a row, of d floats. A thread writes what it alone has read. */
+static __global__ void __launch_bounds__(TS_NORM_THREADS)
+    center(live rows, ts_cuda_rows y, ts_cuda_rows x, int64_t d)
+{
+    ts_in_turn();
+    const int64_t r = blockIdx.x, head = blockIdx.y;
+    if (r >= row_count(rows))
+        return;
+    const float *xr = x.x + r * x.ld + head * d;
+    float *yr = y.x + r * y.ld + head * d, sum = 0;
+    const bool xw = ts_wide(xr), yw = ts_wide(yr);
+    for (int64_t i = 4 * threadIdx.x; i < d; i += TS_NORM_RUN) {
+        float v[4];
+        ts_load4(v, xr, i, d, xw);
+        sum += v[0] + v[1] + v[2] + v[3];
+    }
+    const float mean = ts_norm_sum(sum) / (float)d;
+    for (int64_t i = 4 * threadIdx.x; i < d; i += TS_NORM_RUN) {
+        float v[4];
+        ts_load4(v, xr, i, d, xw);
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+            v[j] -= mean;
+        ts_store4(yr, v, i, d, yw);
+    }
+}
+
+int ts_cuda_center(const ts_cuda_on *on, ts_cuda_rows y, ts_cuda_rows x, int64_t n_heads, int64_t d)
+{
+    if (on->rows <= 0 || n_heads <= 0 || d <= 0)
+        return 0;
+    dim3 grid((unsigned)on->rows, (unsigned)n_heads);
+    TS_LAUNCH(center, grid, TS_NORM_THREADS, 0, on->stream, live_of(on), y, x, d);
+    return ts_launch_error();
 }
 
 /* A thread meets in scale_row the elements of x that it has written itself. */
@@ -412,7 +448,7 @@ static __global__ void heads(live rows, head_work w)
     for (int i = lane; i < hd; i += LANES)
         v[i] = x[i] + (p.h.bias ? p.h.bias[head * hd + i] : 0);
     if (p.h.norm)
-        norm_head(v, p.h.norm, hd, w.eps);
+        norm_head(v, p.h.norm + head * p.h.norm_step, hd, w.eps);
     __syncwarp();
     if (p.h.cs)
         turn_head(v, p.h.cs + r * p.h.ldcs, w.n_rot, w.neox);
@@ -454,12 +490,13 @@ int ts_cuda_qkv_store(const ts_cuda_on *on, const ts_cuda_qkv *p)
 }
 
 int ts_cuda_head_norm(const ts_cuda_on *on, ts_cuda_rows x, int64_t n_heads, int64_t head_dim,
-                      const float *vec, float eps)
+                      const float *vec, int64_t norm_step, float eps)
 {
     head_work w = {};
     w.part[0].h.x = x;
     w.part[0].h.n_heads = n_heads;
     w.part[0].h.norm = vec;
+    w.part[0].h.norm_step = norm_step;
     w.head_dim = (int)head_dim;
     w.eps = eps;
     return run_heads(on, &w);

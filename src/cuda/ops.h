@@ -44,6 +44,9 @@ typedef struct ts_cuda_rows {
 /* y = x / sqrt(mean(x^2) + eps) * w; w may be NULL, y may be x. (arXiv:1910.07467) */
 int ts_cuda_rms_norm(const ts_cuda_on *on, ts_cuda_rows y, ts_cuda_rows x, const float *w,
                      int64_t d, float eps);
+/* y = x - mean(x), for each of n_heads heads of d floats; y may be x. */
+int ts_cuda_center(const ts_cuda_on *on, ts_cuda_rows y, ts_cuda_rows x, int64_t n_heads,
+                   int64_t d);
 /* The end of one half of a block and the start of the next: x = x + y, or, with `post`,
  * x = x + rms_norm(y) * post; then xn = rms_norm(x) * w, unless xn.x is NULL. xn must not be x; it
  * may be y. */
@@ -108,6 +111,7 @@ typedef struct ts_cuda_heads {
     int64_t n_heads;
     const float *bias; /* [n_heads][head_dim], added                                      */
     const float *norm; /* [head_dim], of an rms_norm over each head                       */
+    int64_t norm_step; /* floats to the weights of the next head: 0, all have the same    */
     const float *cs;   /* angles, row stride ldcs                                         */
     int64_t ldcs;
 } ts_cuda_heads;
@@ -126,7 +130,7 @@ int ts_cuda_qkv_store(const ts_cuda_on *on, const ts_cuda_qkv *p);
 
 /* Its parts by themselves, over heads of head_dim floats, in place. */
 int ts_cuda_head_norm(const ts_cuda_on *on, ts_cuda_rows x, int64_t n_heads, int64_t head_dim,
-                      const float *w, float eps);
+                      const float *w, int64_t norm_step, float eps);
 int ts_cuda_rope(const ts_cuda_on *on, ts_cuda_rows x, int64_t n_heads, int64_t head_dim,
                  ts_cuda_rows cs, int64_t n_rot, bool neox);
 int ts_cuda_store(const ts_cuda_on *on, ts_cuda_rows k, ts_cuda_rows v, const ts_cuda_kv *kv);

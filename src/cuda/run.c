@@ -197,6 +197,7 @@ static int attend(ts_state *s, const ts_step *st, const ts_step *to, const ts_cu
                            .n_head = hp->n_head,
                            .window = st->window,
                            .scale = hp->attn_scale,
+                           .softcap = hp->attn_softcap,
                            .work = s->work,
                            .act = to ? s->bufs[to->dst] : NULL,
                            .sinks = s->d->vec[st - s->d->plan->steps.v]};
@@ -231,8 +232,10 @@ static int qkv_store(ts_state *s, size_t i, size_t last, const ts_cuda_on *on)
         }
         if (v[i].op == TS_OP_BIAS)
             h->bias = d->vec[i];
-        if (v[i].op == TS_OP_NORM)
+        if (v[i].op == TS_OP_NORM) {
             h->norm = d->vec[i];
+            h->norm_step = v[i].each ? hp->head_dim : 0;
+        }
         if (v[i].op != TS_OP_ROPE)
             continue;
         const ts_cuda_rows cs = rows_of(s, v[i].a, 0);
@@ -263,8 +266,11 @@ static int one_step(ts_state *s, size_t i, const ts_batch *b, const ts_cuda_on *
         return ts_cuda_angles(on, y, d->vec[i], st->d, st->rope->mscale);
     case TS_OP_NORM:
         if (ts_cuda_by_heads(st, d->m->hp.head_dim))
-            return ts_cuda_head_norm(on, y, st->n_heads, st->d / st->n_heads, d->vec[i], eps);
+            return ts_cuda_head_norm(on, y, st->n_heads, st->d / st->n_heads, d->vec[i],
+                                     st->each ? st->d / st->n_heads : 0, eps);
         return ts_cuda_rms_norm(on, y, rows_of(s, st->a, 0), d->vec[i], st->d, eps);
+    case TS_OP_CENTER:
+        return ts_cuda_center(on, y, rows_of(s, st->a, 0), st->n_heads, st->d / st->n_heads);
     case TS_OP_PREP:
         return prep(s, st, st->a, NULL, on);
     case TS_OP_MATMUL:

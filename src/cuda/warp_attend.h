@@ -93,6 +93,20 @@ __device__ __forceinline__ void scores(float (&s)[KEYS / 8][4], const uint16_t *
     }
 }
 
+/* s = cap * tanh(s / cap), as cap - 2 cap / (e^(2 s / cap) + 1); nothing where cap is 0. What is
+ * lost to cancellation is an ulp of cap, small beside the rounding of queries. */
+template <int KEYS> __device__ __forceinline__ void soft_cap(float (&s)[KEYS / 8][4], float cap)
+{
+    if (cap <= 0)
+        return;
+    const float f = 2 * 1.4426950408889634f / cap;
+#pragma unroll
+    for (int i = 0; i < KEYS / 2; i++) {
+        float &v = s[i / 4][i % 4];
+        v = cap - 2 * cap / (ts_exp2(v * f) + 1);
+    }
+}
+
 /* Scores become weights: s = 2^(s - m), 0 where a row doesn't see the key. Row h sees keys
  * lo[h] <= key <= hi[h] of these; all of them when `whole`. */
 template <int HD, int KEYS>

@@ -69,8 +69,16 @@ static void norm(ts_state *s, const ts_step *st, rows r)
     int64_t hd = st->d / st->n_heads;
     for (int64_t i = r.r0; i < r.r1; i++)
         for (int64_t h = 0; h < st->n_heads; h++)
-            s->d->ops->rms_norm(row(s, st->dst, i) + h * hd, row(s, st->a, i) + h * hd, st->vec, hd,
-                                s->d->m->hp.norm_eps);
+            s->d->ops->rms_norm(row(s, st->dst, i) + h * hd, row(s, st->a, i) + h * hd,
+                                st->vec + (st->each ? h * hd : 0), hd, s->d->m->hp.norm_eps);
+}
+
+static void center(ts_state *s, const ts_step *st, rows r)
+{
+    int64_t hd = st->d / st->n_heads;
+    for (int64_t i = r.r0; i < r.r1; i++)
+        for (int64_t h = 0; h < st->n_heads; h++)
+            s->d->ops->center(row(s, st->dst, i) + h * hd, row(s, st->a, i) + h * hd, hd);
 }
 
 static void rope(ts_state *s, const ts_step *st, rows r)
@@ -346,6 +354,7 @@ static ts_attend attend_task(const ts_state *s, const ts_step *st, int64_t i, in
                        .window = st->window,
                        .scale = hp->attn_scale,
                        .sinks = st->vec ? st->vec + head : NULL,
+                       .softcap = hp->attn_softcap,
                        .scratch = s->scratch + (size_t)tid * s->scratch_bytes};
 }
 
@@ -474,6 +483,9 @@ void ts_cpu_step(ts_state *s, size_t i, int tid, int n)
         break;
     case TS_OP_NORM:
         norm(s, st, r);
+        break;
+    case TS_OP_CENTER:
+        center(s, st, r);
         break;
     case TS_OP_PREP:
         if (shared(s, st, m))

@@ -20,7 +20,7 @@
  * tensors of more than one. */
 enum { CHUNK = 64 * 1024 };
 
-typedef enum content { WEIGHTS, FREQS } content;
+typedef enum content { WEIGHTS, FREQS, SHORT_FACTORS, LONG_FACTORS } content;
 
 typedef struct item {
     ts_type type;
@@ -71,6 +71,13 @@ static void put_rope(job *j)
     const synth_shape *s = &j->s;
     char k[96];
     put_arch_f32(j, "rope.freq_base", s->rope_base);
+    if (s->arch == SYNTH_PHI3)
+        put_arch_u32(j, "rope.dimension_count", synth_n_rot(s));
+    if (s->rope == ROPE_LONG) {
+        put_arch_u32(j, "rope.scaling.original_context_length", s->rope_orig);
+        put_arch_f32(j, "rope.scaling.attn_factor",
+                     sqrtf(1 + logf(s->rope_factor) / logf((float)s->rope_orig)));
+    }
     if (s->rope != ROPE_LINEAR && s->rope != ROPE_YARN)
         return;
     snprintf(k, sizeof k, "%s.rope.scaling.type", synth_arch_name(s->arch));
@@ -125,9 +132,27 @@ static void put_moe(job *j)
         put_arch_u32(j, "expert_shared_feed_forward_length", e.shared);
 }
 
+static void put_factor(job *j, const char *key, float v)
+{
+    if (v != 0)
+        put_arch_f32(j, key, v);
+}
+
+/* What readers assume. */
+static int window_every(synth_arch a)
+{
+    return a == SYNTH_OLMO2 ? 4 : a == SYNTH_GEMMA2 || a == SYNTH_GPT_OSS ? 2 : 6;
+}
+
+static bool is_gemma(synth_arch a)
+{
+    return a == SYNTH_GEMMA2 || a == SYNTH_GEMMA3;
+}
+
 static void put_metadata(job *j)
 {
     const synth_shape *s = &j->s;
+    const synth_factors f = synth_factors_of(s);
     char name[64];
     snprintf(name, sizeof name, "Random weights in the shape of %s", s->name);
     ts_writer_str(j->w, "general.architecture", synth_arch_name(s->arch));
@@ -144,7 +169,10 @@ static void put_metadata(job *j)
     put_arch_u32(j, "attention.key_length", s->hd);
     const synth_latent *l = synth_latent_of(s);
     put_arch_u32(j, "attention.value_length", l ? l->c : s->hd);
-    put_arch_f32(j, "attention.layer_norm_rms_epsilon", s->eps);
+    put_arch_f32(j,
+                 s->arch == SYNTH_COMMAND_R ? "attention.layer_norm_epsilon"
+                                            : "attention.layer_norm_rms_epsilon",
+                 s->eps);
     if (s->arch == SYNTH_LLAMA) {
         put_arch_u32(j, "vocab_size", s->n_vocab);
         put_arch_u32(j, "rope.dimension_count", s->hd);
@@ -159,8 +187,14 @@ static void put_metadata(job *j)
     }
     if (s->window)
         put_arch_u32(j, "attention.sliding_window", s->window);
-    if (s->window && s->window_every != (s->arch == SYNTH_GPT_OSS ? 2 : 6))
+    if (s->window && s->window_every != window_every(s->arch))
         put_arch_u32(j, "attention.sliding_window_pattern", s->window_every);
+    put_factor(j, "embedding_scale", f.embed);
+    put_factor(j, "residual_scale", f.residual);
+    put_factor(j, "attention.scale", f.attn);
+    put_factor(j, "logit_scale", f.logit);
+    put_factor(j, "attn_logit_softcapping", f.attn_cap);
+    put_factor(j, "final_logit_softcapping", f.logit_cap);
     put_rope(j);
 }
 
@@ -216,6 +250,13 @@ static void norm_near(job *j, int layer, const char *what, int64_t k, float mean
 static void norm(job *j, int layer, const char *what, int64_t k)
 {
     norm_near(j, layer, what, k, 1);
+}
+
+/* Norms over heads, each with weights of its own: far apart, so that one head's serve no other. */
+static void head_norms(job *j, int layer, const char *what, int64_t k, int64_t n)
+{
+    char buf[64];
+    declare(j, tensor_name(buf, layer, what), WEIGHTS, TS_TYPE_F32, k, n, 0.5f, 1);
 }
 
 /* W[n][k]; weights of spread gain / sqrt(k) make outputs of spread `gain` from inputs of spread 1.
@@ -320,12 +361,17 @@ static void declare_layer(job *j, int l)
     }
     const synth_shape *s = &j->s;
     int64_t d = s->d, q = (int64_t)s->n_head * s->hd, kv = (int64_t)s->n_kv * s->hd;
-    bool gemma = s->arch == SYNTH_GEMMA3;
+    bool gemma = is_gemma(s->arch), olmo = s->arch == SYNTH_OLMO2;
 
-    norm(j, l, "attn_norm.weight", d);
-    matrix(j, l, "attn_q.weight", ROLE_Q, d, q, 1);
-    matrix(j, l, "attn_k.weight", ROLE_K, d, kv, 1);
-    matrix(j, l, "attn_v.weight", ROLE_V, d, kv, 1);
+    if (!olmo)
+        norm(j, l, "attn_norm.weight", d);
+    if (s->arch == SYNTH_PHI3) {
+        matrix(j, l, "attn_qkv.weight", ROLE_QKV, d, q + 2 * kv, 1);
+    } else {
+        matrix(j, l, "attn_q.weight", ROLE_Q, d, q, 1);
+        matrix(j, l, "attn_k.weight", ROLE_K, d, kv, 1);
+        matrix(j, l, "attn_v.weight", ROLE_V, d, kv, 1);
+    }
     const synth_moe e = synth_moe_of(s);
     if (s->arch == SYNTH_QWEN2 || s->arch == SYNTH_QWEN2MOE || s->arch == SYNTH_GLM4MOE ||
         e.biases) {
@@ -333,27 +379,39 @@ static void declare_layer(job *j, int l)
         bias(j, l, "attn_k.bias", kv);
         bias(j, l, "attn_v.bias", kv);
     }
-    if (gemma || s->arch == SYNTH_QWEN3 || s->arch == SYNTH_QWEN3MOE || e.norms) {
+    if (s->arch == SYNTH_GEMMA3 || s->arch == SYNTH_QWEN3 || s->arch == SYNTH_QWEN3MOE || e.norms) {
         norm(j, l, "attn_q_norm.weight", s->hd);
         norm(j, l, "attn_k_norm.weight", s->hd);
     }
+    if (olmo) {
+        norm(j, l, "attn_q_norm.weight", q);
+        norm(j, l, "attn_k_norm.weight", kv);
+    }
+    if (s->arch == SYNTH_COMMAND_R && s->n_layer >= 64) { /* where readers look for them */
+        head_norms(j, l, "attn_q_norm.weight", s->hd, s->n_head);
+        head_norms(j, l, "attn_k_norm.weight", s->hd, s->n_kv);
+    }
     matrix(j, l, "attn_output.weight", ROLE_O, q, d, 1);
-    if (gemma)
+    if (gemma || olmo)
         norm(j, l, "post_attention_norm.weight", d);
     if (e.biases) {
         bias(j, l, "attn_output.bias", d);
         norm_near(j, l, "attn_sinks.weight", s->n_head, 1);
     }
     const bool post = s->arch == SYNTH_GLM4MOE || s->arch == SYNTH_GPT_OSS;
-    norm(j, l, post ? "post_attention_norm.weight" : "ffn_norm.weight", d);
+    if (!olmo && s->arch != SYNTH_COMMAND_R)
+        norm(j, l, post ? "post_attention_norm.weight" : "ffn_norm.weight", d);
     if (s->n_expert && l >= e.dense) {
         declare_experts(j, l);
         if (s->arch == SYNTH_GLM4MOE)
             bias(j, l, "exp_probs_b.bias", s->n_expert);
         return;
     }
-    declare_dense(j, l);
-    if (gemma)
+    if (s->arch != SYNTH_PHI3) /* gate is the first half of up there */
+        matrix(j, l, "ffn_gate.weight", ROLE_GATE, d, s->ff, 1);
+    matrix(j, l, "ffn_up.weight", ROLE_UP, d, s->arch == SYNTH_PHI3 ? 2 * s->ff : s->ff, 1);
+    matrix(j, l, "ffn_down.weight", ROLE_DOWN, s->ff, d, 1);
+    if (gemma || olmo)
         norm(j, l, "post_ffw_norm.weight", d);
 }
 
@@ -363,13 +421,27 @@ static void declare_tensors(job *j)
     /* Logits of spread 3, so that the best token stands clear of the next among 100,000. A tied
      * embedding must be small against what the layers add, or every token predicts itself; gemma
      * multiplies it by sqrt(d), so there the last norm makes up for it. */
-    float embd = s->arch == SYNTH_GEMMA3 ? 0.3f : s->tied ? 3 : sqrtf((float)s->d);
+    float embd = is_gemma(s->arch) ? 0.3f : s->tied ? 3 : sqrtf((float)s->d), head = 3;
+    float last = is_gemma(s->arch) ? 10 : 1;
+    if (s->arch == SYNTH_GRANITE) { /* small beside what 0.22 of a block adds; the factors undone */
+        const synth_factors f = synth_factors_of(s);
+        embd = (s->tied ? 0.03f : 0.3f) * sqrtf((float)s->d) / f.embed;
+        last = s->tied ? 3 * f.logit / embd : 1;
+        head = 3 * f.logit;
+    }
+    if (s->arch == SYNTH_COMMAND_R)
+        last = 1 / synth_factors_of(s).logit;
     matrix(j, -1, "token_embd.weight", ROLE_EMBD, s->d, s->n_vocab, embd);
-    norm_near(j, -1, "output_norm.weight", s->d, s->arch == SYNTH_GEMMA3 ? 10 : 1);
+    norm_near(j, -1, "output_norm.weight", s->d, last);
     if (!s->tied)
-        matrix(j, -1, "output.weight", ROLE_OUTPUT, s->d, s->n_vocab, 3);
+        matrix(j, -1, "output.weight", ROLE_OUTPUT, s->d, s->n_vocab, head);
     if (s->rope == ROPE_LLAMA3)
         declare(j, "rope_freqs.weight", FREQS, TS_TYPE_F32, s->hd / 2, 1, 0, 0);
+    if (s->rope == ROPE_LONG) {
+        const int n = synth_n_rot(s) / 2;
+        declare(j, "rope_factors_long.weight", LONG_FACTORS, TS_TYPE_F32, n, 1, 0, 0);
+        declare(j, "rope_factors_short.weight", SHORT_FACTORS, TS_TYPE_F32, n, 1, 0, 0);
+    }
     const int nextn = synth_moe_of(s).nextn;
     for (int l = 0; l < s->n_layer + nextn; l++)
         declare_layer(j, l);
@@ -392,6 +464,14 @@ static void rope_freqs(const synth_shape *s, float *out)
         double t = turns < 1 ? 0 : turns > 4 ? 1 : (turns - 1) / 3;
         out[i] = (float)(1 / ((1 - t) / (double)s->rope_factor + t));
     }
+}
+
+/* LongRoPE's, made up: the slower a pair, the more. */
+static void rope_factors(const synth_shape *s, bool of_long, float *out)
+{
+    const int n = synth_n_rot(s) / 2;
+    for (int i = 0; i < n; i++)
+        out[i] = 1 + (of_long ? s->rope_factor : 0.5f) * (float)i / (float)n;
 }
 
 /* --- filling ------------------------------------------------------------ */
@@ -421,6 +501,8 @@ static ts_status write_chunk(job *j, size_t number, int64_t c, uint8_t *buf, ts_
     int64_t n = it->n_blocks - first < it->step ? it->n_blocks - first : it->step;
     if (it->content == FREQS) {
         rope_freqs(&j->s, (float *)buf);
+    } else if (it->content != WEIGHTS) {
+        rope_factors(&j->s, it->content == LONG_FACTORS, (float *)buf);
     } else {
         /* Seeds of neighbouring models and tensors must not share a stream. */
         uint64_t seed = j->opt->seed * 0xd1342543de82ef95u + (uint64_t)number * 0x2545f4914f6cdd1du;

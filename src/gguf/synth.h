@@ -20,7 +20,7 @@ void ts_synth_range(ts_type type, void *dst, int64_t first, int64_t n_blocks, ui
                     float scale);
 
 typedef struct ts_synth_options {
-    const char *arch;   /* "llama", "qwen2", "qwen3", "gemma3"                              */
+    const char *arch;   /* one of ts_synth_archs()                                         */
     const char *preset; /* "tiny", "1b", "8b"                                               */
     const char *type;   /* a type or a mix as llama.cpp's quantizer names it: "Q4_0", "Q4_K_M"   */
     const char *rope_scaling; /* "none", "linear", "yarn", "llama3"; NULL = the real model's */

@@ -14,11 +14,16 @@ typedef enum synth_arch {
     SYNTH_QWEN3MOE,
     SYNTH_QWEN2MOE,
     SYNTH_DEEPSEEK2,
+    SYNTH_OLMO2,
+    SYNTH_GRANITE,
+    SYNTH_GEMMA2,
+    SYNTH_COMMAND_R,
+    SYNTH_PHI3,
     SYNTH_GLM4MOE,
     SYNTH_GPT_OSS
 } synth_arch;
 
-typedef enum synth_rope { ROPE_NONE, ROPE_LINEAR, ROPE_YARN, ROPE_LLAMA3 } synth_rope;
+typedef enum synth_rope { ROPE_NONE, ROPE_LINEAR, ROPE_YARN, ROPE_LLAMA3, ROPE_LONG } synth_rope;
 
 typedef struct synth_shape {
     synth_arch arch;
@@ -33,8 +38,8 @@ typedef struct synth_shape {
     float rope_factor;    /* of the scaling                                                 */
     int32_t rope_orig;    /* positions before scaling (yarn, llama3)                        */
     int32_t window;       /* of sliding layers; 0 = all layers see everything               */
-    int32_t window_every; /* layer i sees everything when i % this is the last remainder; 6 is what
-                             readers assume, anything else is written to the file           */
+    int32_t window_every; /* layer i sees everything when i % this is the last remainder; what
+                             readers don't assume is written to the file                    */
     int32_t n_expert, n_used,
         ffe; /* experts, those of a token, their feed-forward width; 0: none */
 } synth_shape;
@@ -48,6 +53,7 @@ typedef struct synth_moe {
     bool norms;     /* over each head of Q and K                                          */
     bool biases;    /* of every product, and sinks                                        */
 } synth_moe;
+
 /* What DeepSeek's models have besides. Their n_kv is 1 and hd what a row of K has: c + rope. */
 typedef struct synth_latent {
     const char *preset;            /* the shape's                                              */
@@ -61,6 +67,12 @@ typedef struct synth_latent {
     float scale;          /* of the weights                                                 */
     float log_multiplier; /* of YaRN                                                */
 } synth_latent;
+
+/* Factors that some families have; 0: it has none, and no key. */
+typedef struct synth_factors {
+    float embed, residual, attn, logit;
+    float attn_cap, logit_cap;
+} synth_factors;
 
 /* How the tensors of a model get their types. */
 typedef struct synth_mix {
@@ -81,6 +93,7 @@ typedef enum synth_role {
     ROLE_DOWN,
     ROLE_ROUTER,
     ROLE_LATENT, /* to and from a latent */
+    ROLE_QKV,
 } synth_role;
 
 const char *synth_arch_name(synth_arch a);
@@ -91,6 +104,9 @@ ts_status synth_shape_find(synth_shape *out, const ts_synth_options *opt, const 
 synth_moe synth_moe_of(const synth_shape *s);
 /* NULL: K and V aren't latent. */
 const synth_latent *synth_latent_of(const synth_shape *s);
+synth_factors synth_factors_of(const synth_shape *s);
+/* Dimensions of a head that RoPE turns. */
+int synth_n_rot(const synth_shape *s);
 ts_status synth_mix_find(const synth_mix **out, const char *name, ts_error *err);
 
 /* The type of a matrix with rows of k elements. */

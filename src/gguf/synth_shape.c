@@ -11,6 +11,11 @@
 #define QWEN3MOE  SYNTH_QWEN3MOE
 #define QWEN2MOE  SYNTH_QWEN2MOE
 #define DEEPSEEK2 SYNTH_DEEPSEEK2
+#define OLMO2     SYNTH_OLMO2
+#define GRANITE   SYNTH_GRANITE
+#define GEMMA2    SYNTH_GEMMA2
+#define COMMAND_R SYNTH_COMMAND_R
+#define PHI3      SYNTH_PHI3
 #define GLM4MOE   SYNTH_GLM4MOE
 #define GPT_OSS   SYNTH_GPT_OSS
 
@@ -76,6 +81,46 @@ static const synth_shape shapes[] = {
      10000, ROPE_YARN, 8, 256, 0, 0, 12, 3, 96},
     {DEEPSEEK2, "tiny-v3-narrow", "tiny DeepSeek-V3", 3, 96, 64, 20, 1, 80, 397, 2048, false,
      1e-6f, 10000, ROPE_YARN, 8, 256, 0, 0, 12, 3, 32},
+    {OLMO2, "1b", "OLMo 2 1B", 16, 2048, 8192, 16, 16, 128, 100352, 4096, false, 1e-6f, 500000,
+     ROPE_NONE, 1, 0, 0, 0, 0, 0, 0},
+    {OLMO2, "8b", "OLMo 3 7B", 32, 4096, 11008, 32, 32, 128, 100278, 65536, false, 1e-6f, 500000,
+     ROPE_YARN, 8, 8192, 4096, 4, 0, 0, 0},
+    {OLMO2, "tiny", "tiny OLMo 2", 4, 256, 256, 4, 2, 64, 397, 2048, false, 1e-6f, 500000,
+     ROPE_NONE, 1, 0, 20, 4, 0, 0, 0},
+    {OLMO2, "tiny-narrow", "tiny OLMo 2", 4, 128, 128, 4, 2, 32, 397, 2048, false, 1e-6f, 500000,
+     ROPE_NONE, 1, 0, 20, 4, 0, 0, 0},
+    {GRANITE, "1b", "Granite 3.1 2B", 40, 2048, 8192, 32, 8, 64, 49155, 131072, true, 1e-5f, 5e6f,
+     ROPE_NONE, 1, 0, 0, 0, 0, 0, 0},
+    {GRANITE, "8b", "Granite 3.1 8B", 40, 4096, 12800, 32, 8, 128, 49155, 131072, true, 1e-5f, 1e7f,
+     ROPE_NONE, 1, 0, 0, 0, 0, 0, 0},
+    {GRANITE, "tiny", "tiny Granite", 2, 256, 512, 4, 2, 64, 399, 2048, false, 1e-5f, 5e6f,
+     ROPE_NONE, 1, 0, 0, 0, 0, 0, 0},
+    {GRANITE, "tiny-narrow", "tiny Granite", 2, 128, 256, 4, 2, 32, 399, 2048, false, 1e-5f, 5e6f,
+     ROPE_NONE, 1, 0, 0, 0, 0, 0, 0},
+    {GEMMA2, "1b", "Gemma 2 2B", 26, 2304, 9216, 8, 4, 256, 256000, 8192, true, 1e-6f, 10000,
+     ROPE_NONE, 1, 0, 4096, 2, 0, 0, 0},
+    {GEMMA2, "8b", "Gemma 2 9B", 42, 3584, 14336, 16, 8, 256, 256000, 8192, true, 1e-6f, 10000,
+     ROPE_NONE, 1, 0, 4096, 2, 0, 0, 0},
+    {GEMMA2, "tiny", "tiny Gemma 2", 4, 256, 256, 4, 2, 64, 511, 2048, true, 1e-6f, 10000,
+     ROPE_NONE, 1, 0, 20, 2, 0, 0, 0},
+    {GEMMA2, "tiny-narrow", "tiny Gemma 2", 4, 128, 128, 4, 2, 32, 511, 2048, true, 1e-6f, 10000,
+     ROPE_NONE, 1, 0, 20, 2, 0, 0, 0},
+    {COMMAND_R, "8b", "Aya 23 8B", 32, 4096, 14336, 32, 8, 128, 256000, 8192, true, 1e-5f, 10000,
+     ROPE_NONE, 1, 0, 0, 0, 0, 0, 0},
+    {COMMAND_R, "tiny", "tiny Command R", 2, 256, 512, 4, 2, 64, 401, 2048, true, 1e-5f, 10000,
+     ROPE_NONE, 1, 0, 0, 0, 0, 0, 0},
+    {COMMAND_R, "tiny-narrow", "tiny Command R", 2, 128, 256, 4, 2, 32, 401, 2048, true, 1e-5f,
+     10000, ROPE_NONE, 1, 0, 0, 0, 0, 0, 0},
+    {COMMAND_R, "tiny-deep", "tiny Command R+", 64, 64, 32, 4, 2, 16, 401, 2048, true, 1e-5f, 10000,
+     ROPE_NONE, 1, 0, 0, 0, 0, 0, 0},
+    {PHI3, "1b", "Phi-4-mini", 32, 3072, 8192, 24, 8, 128, 200064, 131072, true, 1e-5f, 10000,
+     ROPE_LONG, 32, 4096, 0, 0, 0, 0, 0},
+    {PHI3, "8b", "Phi-4", 40, 5120, 17920, 40, 10, 128, 100352, 16384, false, 1e-5f, 250000,
+     ROPE_NONE, 1, 0, 0, 0, 0, 0, 0},
+    {PHI3, "tiny", "tiny Phi-4-mini", 2, 256, 512, 4, 2, 64, 403, 2048, true, 1e-5f, 10000,
+     ROPE_LONG, 4, 512, 0, 0, 0, 0, 0},
+    {PHI3, "tiny-narrow", "tiny Phi-4-mini", 2, 128, 256, 4, 2, 32, 403, 2048, true, 1e-5f, 10000,
+     ROPE_LONG, 4, 512, 0, 0, 0, 0, 0},
     {GLM4MOE, "glm-4.5-air", "GLM-4.5-Air", 46, 4096, 10944, 96, 8, 128, 151552, 131072, false, 1e-5f,
      1e6f, ROPE_NONE, 1, 0, 0, 0, 128, 8, 1408},
     {GLM4MOE, "tiny", "tiny GLM-4.5", 3, 256, 512, 6, 2, 64, 401, 2048, false, 1e-5f, 1e6f, ROPE_NONE,
@@ -136,20 +181,47 @@ enum { N_SHAPES = sizeof shapes / sizeof *shapes };
 
 const char *synth_arch_name(synth_arch a)
 {
-    static const char *const names[] = {"llama",    "qwen2",     "qwen3",   "gemma3", "qwen3moe",
-                                        "qwen2moe", "deepseek2", "glm4moe", "gpt-oss"};
+    static const char *const names[] = {"llama",     "qwen2",     "qwen3",   "gemma3",  "qwen3moe",
+                                        "qwen2moe",  "deepseek2", "olmo2",   "granite", "gemma2",
+                                        "command-r", "phi3",      "glm4moe", "gpt-oss"};
     return names[a];
 }
 
 const char *ts_synth_archs(void)
 {
-    return "llama|qwen2|qwen3|gemma3|qwen3moe|qwen2moe|deepseek2|glm4moe|gpt-oss";
+    return "llama|qwen2|qwen3|gemma3|qwen3moe|qwen2moe|deepseek2|olmo2|granite|gemma2|command-r|"
+           "phi3|glm4moe|gpt-oss";
 }
 
 const char *ts_synth_presets(void)
 {
-    return "tiny|tiny-v3|1b|8b|30b-a3b|235b-a22b|a2.7b|v2-lite|deepseek-v3|glm-4.5-air|gpt-oss-20b|"
+    return "tiny|tiny-v3|tiny-deep|1b|8b|30b-a3b|235b-a22b|a2.7b|v2-lite|deepseek-v3|glm-4.5-air|"
+           "gpt-oss-20b|"
            "gpt-oss-120b";
+}
+
+/* Those of tiny models are such that leaving one out would be seen: Granite's factor of attention
+ * is 1 / hd, which leaves it flat where weights are random, and Gemma's caps are far above scores
+ * and logits. */
+synth_factors synth_factors_of(const synth_shape *s)
+{
+    const bool tiny = s->d < 1024;
+    if (s->arch == SYNTH_GRANITE)
+        return (synth_factors){.embed = 12,
+                               .residual = 0.22f,
+                               .attn = tiny ? 0.25f : 1.0f / (float)s->hd,
+                               .logit = s->d < 4096 ? 8 : 16};
+    if (s->arch == SYNTH_COMMAND_R)
+        return (synth_factors){.logit = 0.0625f};
+    if (s->arch == SYNTH_GEMMA2)
+        return (synth_factors){.attn_cap = tiny ? 1.5f : 50, .logit_cap = tiny ? 5 : 30};
+    return (synth_factors){0};
+}
+
+/* With LongRoPE three quarters, as Phi-4-mini has it. */
+int synth_n_rot(const synth_shape *s)
+{
+    return s->rope == ROPE_LONG ? s->hd / 4 * 3 : s->hd;
 }
 
 static ts_status set_rope(synth_shape *s, const char *kind, ts_error *err)
@@ -318,6 +390,21 @@ static ts_type down_type(const synth_mix *mix, const synth_shape *s, int layer)
     }
 }
 
+static ts_type qkv_type(const synth_mix *mix)
+{
+    switch (mix->file_type) {
+    case Q3_K_M:
+    case Q3_K_L:
+        return TS_TYPE_Q4_K;
+    case Q4_K_M:
+        return TS_TYPE_Q5_K;
+    case Q5_K_M:
+        return TS_TYPE_Q6_K;
+    default:
+        return mix->base;
+    }
+}
+
 static ts_type attn_output_type(const synth_mix *mix)
 {
     switch (mix->file_type) {
@@ -376,6 +463,8 @@ ts_type synth_mix_type(const synth_mix *mix, bool pure, const synth_shape *s, sy
         t = value_type(mix, s, layer);
     else if (role == ROLE_DOWN)
         t = down_type(mix, s, layer);
+    else if (role == ROLE_QKV)
+        t = qkv_type(mix);
     else if (role == ROLE_O)
         t = attn_output_type(mix);
     return fitting(t, k);

@@ -197,7 +197,7 @@ static void put_llama(ts_writer *w, vocab *v)
 
 static void put_qwen(ts_writer *w, vocab *v)
 {
-    int special = v->n_vocab > 151646 ? 151643 : v->n_vocab - 6;
+    int special = v->n_vocab >= 151643 + 6 ? 151643 : v->n_vocab - 6;
     uint32_t id = (uint32_t)special;
     add_gpt2_bytes(v);
     add_words(v, 0x120, special);
@@ -256,7 +256,7 @@ ts_status synth_vocab_put(ts_writer *w, const synth_shape *s, ts_error *err)
     bool ok = vocab_alloc(&v, s->n_vocab);
     if (ok && s->arch == SYNTH_LLAMA)
         put_llama(w, &v);
-    else if (ok && s->arch == SYNTH_GEMMA3)
+    else if (ok && (s->arch == SYNTH_GEMMA2 || s->arch == SYNTH_GEMMA3))
         put_gemma(w, &v);
     else if (ok)
         put_qwen(w, &v);

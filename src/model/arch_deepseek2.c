@@ -130,7 +130,7 @@ static void load(ts_loader *ld, ts_model *m)
     for (int64_t i = 0; i < hp->n_layer && !ld->status; i++) {
         load_attention(ld, m, &w, i);
         if (i < dense) {
-            ts_load_dense(ld, i);
+            ts_load_ffn(ld, i);
             continue;
         }
         ts_load_experts(ld, i);

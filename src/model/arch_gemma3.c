@@ -16,31 +16,6 @@
 /* Gemma 3 27B, the one with 62 blocks, divides q.k by sqrt(d / h) instead of sqrt(hd). */
 #define BLOCKS_OF_27B 62
 
-/* Which layers slide: a count ("every n-th is global") or one flag a layer. */
-static void load_windows(ts_loader *ld, ts_model *m)
-{
-    static const int64_t none = 0, pattern_default = PATTERN;
-    ts_hparams *hp = &m->hp;
-    hp->window = ts_load_int(ld, "attention.sliding_window", 0, (int64_t)1 << 31, &none);
-    const char *key = "gemma3.attention.sliding_window_pattern";
-    const ts_gguf_kv *kv = ts_gguf_find(m->g, key);
-    bool flags = kv && kv->type == TS_GGUF_ARR;
-    if (flags && (kv->v.arr.type == TS_GGUF_STR || kv->v.arr.type == TS_GGUF_ARR ||
-                  kv->v.arr.type == TS_GGUF_F32 || kv->v.arr.type == TS_GGUF_F64 ||
-                  kv->v.arr.n < (uint64_t)hp->n_layer)) {
-        ts_load_fail(ld, TS_BAD_FILE, "key '%s' is an array that isn't one flag a layer", key);
-        return;
-    }
-    int64_t pattern =
-        flags ? PATTERN
-              : ts_load_int(ld, "attention.sliding_window_pattern", 1, 4096, &pattern_default);
-    for (int64_t i = 0; i < hp->n_layer && !ld->status; i++) {
-        bool slides =
-            flags ? ts_gguf_arr_int(&kv->v.arr, (uint64_t)i) != 0 : i % pattern < pattern - 1;
-        m->layers[i].window = slides ? hp->window : 0;
-    }
-}
-
 static void load(ts_loader *ld, ts_model *m)
 {
     static const double sliding_base = SLIDING_BASE, none = 0;
@@ -52,7 +27,7 @@ static void load(ts_loader *ld, ts_model *m)
     ts_load_ends(ld);
     if (ld->status)
         return;
-    load_windows(ld, m);
+    ts_load_windows(ld, 0, PATTERN);
     hp->embed_scale = sqrtf((float)hp->n_embd);
     hp->logit_softcap = (float)ts_load_float(ld, "final_logit_softcapping", 0, 1e9, &none);
     if (hp->n_layer == BLOCKS_OF_27B)
@@ -69,7 +44,7 @@ static void load(ts_loader *ld, ts_model *m)
     }
 }
 
-static void build(ts_builder *b, const ts_model *m)
+void ts_build_gemma(ts_builder *b, const ts_model *m)
 {
     const ts_hparams *hp = &m->hp;
     int64_t d = hp->n_embd, h = hp->n_head, hkv = hp->n_head_kv, hd = hp->head_dim;
@@ -110,4 +85,4 @@ static void build(ts_builder *b, const ts_model *m)
     ts_build_logits(b, x);
 }
 
-const ts_arch ts_arch_gemma3 = {.name = "gemma3", .load = load, .build = build};
+const ts_arch ts_arch_gemma3 = {.name = "gemma3", .load = load, .build = ts_build_gemma};

@@ -28,7 +28,7 @@ static void load(ts_loader *ld, ts_model *m)
         L->q_norm = ts_load_vec_opt(ld, hp->head_dim, "blk.%d.attn_q_norm.weight", b);
         L->k_norm = ts_load_vec_opt(ld, hp->head_dim, "blk.%d.attn_k_norm.weight", b);
         if (i < dense) {
-            ts_load_dense(ld, i);
+            ts_load_ffn(ld, i);
             continue;
         }
         ts_load_experts(ld, i);

@@ -21,22 +21,19 @@ static void load_biases(ts_loader *ld, ts_layer *L, const ts_hparams *hp, int b)
 
 static void load(ts_loader *ld, ts_model *m)
 {
-    static const int64_t every = PATTERN;
     ts_hparams *hp = &m->hp;
     ts_load_common(ld);
     ts_load_moe(ld);
     hp->moe.gating = TS_GATING_CHOSEN;
     hp->moe.clamped = true;
-    hp->window = ts_load_int(ld, "attention.sliding_window", 1, (int64_t)1 << 31, NULL);
-    const int64_t pattern = ts_load_int(ld, "attention.sliding_window_pattern", 1, 4096, &every);
     ts_load_rope(ld, &m->rope, true);
     ts_load_ends(ld);
+    ts_load_windows(ld, 0, PATTERN);
     for (int64_t i = 0; i < hp->n_layer && !ld->status; i++) {
         ts_layer *L = &m->layers[i];
         ts_load_attention(ld, i);
         ts_load_experts(ld, i);
         load_biases(ld, L, hp, (int)i);
-        L->window = i % pattern < pattern - 1 ? hp->window : 0;
     }
 }
 

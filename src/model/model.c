@@ -10,9 +10,10 @@
 #include "base/mem.h"
 #include "gguf/show.h"
 
-static const ts_arch *const archs[] = {&ts_arch_llama,     &ts_arch_qwen2,    &ts_arch_qwen3,
-                                       &ts_arch_gemma3,    &ts_arch_qwen3moe, &ts_arch_qwen2moe,
-                                       &ts_arch_deepseek2, &ts_arch_glm4moe,  &ts_arch_gpt_oss};
+static const ts_arch *const archs[] = {
+    &ts_arch_llama,     &ts_arch_qwen2,     &ts_arch_qwen3,   &ts_arch_gemma3,  &ts_arch_qwen3moe,
+    &ts_arch_qwen2moe,  &ts_arch_deepseek2, &ts_arch_olmo2,   &ts_arch_granite, &ts_arch_gemma2,
+    &ts_arch_command_r, &ts_arch_phi3,      &ts_arch_glm4moe, &ts_arch_gpt_oss};
 #define N_ARCHS (sizeof archs / sizeof archs[0])
 
 /* Bounds far above any real model; they keep every product of two of them inside 64 bits. */
@@ -150,8 +151,8 @@ static ts_weight *load_mat(ts_loader *ld, bool required, int64_t n, int64_t k, c
     const ts_tensor *t = find_tensor(ld, required, name);
     if (!t || !check_shape(ld, t, k, n, 1))
         return NULL;
-    /* The array has a place for every tensor of the file and each is asked for at most twice (the
-     * tied embedding): handles never move. */
+    /* The array has three places for every tensor of the file, which serves as one weight (the tied
+     * embedding for two), or as three of its parts: handles never move. */
     for (size_t i = 0; i < ld->m->n_weights; i++)
         if (ld->m->weights[i].source == t)
             return &ld->m->weights[i];
@@ -195,6 +196,43 @@ ts_weight *ts_load_stack(ts_loader *ld, int64_t e, int64_t n, int64_t k, const c
     return w;
 }
 
+/* A slice of t for the model to own. */
+static ts_slice *new_slice(ts_loader *ld)
+{
+    ts_model *m = ld->m;
+    ts_slice **grown = realloc(m->slices, (m->n_slices + 1) * sizeof *grown);
+    ts_slice *s = grown ? ts_calloc(1, sizeof *s) : NULL;
+    if (grown)
+        m->slices = grown;
+    if (s)
+        m->slices[m->n_slices++] = s;
+    else
+        ts_load_fail(ld, TS_NO_MEMORY, "no memory for a part of a tensor");
+    return s;
+}
+
+ts_weight *ts_load_rows(ts_loader *ld, int64_t i, const char *fused, int64_t all, int64_t k,
+                        const char *name, int64_t r0, int64_t n)
+{
+    char whole[64];
+    snprintf(whole, sizeof whole, "blk.%d.%s", (int)i, fused);
+    const ts_tensor *t = ld->status ? NULL : find_tensor(ld, true, whole);
+    ts_slice *s = t && check_shape(ld, t, k, all, 1) ? new_slice(ld) : NULL;
+    if (!s)
+        return NULL;
+    const size_t row = t->size / (size_t)all;
+    snprintf(s->name, sizeof s->name, "blk.%d.%s", (int)i, name);
+    s->t = *t;
+    s->t.name = s->name;
+    s->t.ne[1] = n;
+    s->t.data = (const uint8_t *)t->data + (size_t)r0 * row;
+    s->t.size = (size_t)n * row;
+    s->t.offset += (size_t)r0 * row;
+    ts_weight *w = &ld->m->weights[ld->m->n_weights++];
+    *w = (ts_weight){.source = &s->t, .n = n, .k = k, .e = 1, .used = 1};
+    return w;
+}
+
 /* A float array of n elements owned by the model. */
 static float *new_vector(ts_loader *ld, int64_t n, const ts_tensor *source)
 {
@@ -211,33 +249,19 @@ static float *new_vector(ts_loader *ld, int64_t n, const ts_tensor *source)
     return v;
 }
 
-static float *load_vecs(ts_loader *ld, bool required, int64_t e, int64_t n, const char *fmt,
-                        va_list ap)
+static float *load_vec(ts_loader *ld, bool required, int64_t rows, int64_t n, const char *fmt,
+                       va_list ap)
 {
     if (ld->status)
         return NULL;
     char name[128];
     vsnprintf(name, sizeof name, fmt, ap);
     const ts_tensor *t = find_tensor(ld, required, name);
-    if (!t || !check_shape(ld, t, n, e, 1))
+    if (!t || !check_shape(ld, t, n, rows, 1))
         return NULL;
-    float *v = new_vector(ld, e * n, t);
+    float *v = new_vector(ld, rows * n, t);
     if (v)
-        ts_type_get(t->type)->to_f32(v, t->data, e * n);
-    return v;
-}
-
-static float *load_vec(ts_loader *ld, bool required, int64_t n, const char *fmt, va_list ap)
-{
-    return load_vecs(ld, required, 1, n, fmt, ap);
-}
-
-float *ts_load_vecs(ts_loader *ld, int64_t e, int64_t n, const char *fmt, ...)
-{
-    va_list ap;
-    va_start(ap, fmt);
-    float *v = load_vecs(ld, true, e, n, fmt, ap);
-    va_end(ap);
+        ts_type_get(t->type)->to_f32(v, t->data, rows * n);
     return v;
 }
 
@@ -245,7 +269,7 @@ float *ts_load_vec(ts_loader *ld, int64_t n, const char *fmt, ...)
 {
     va_list ap;
     va_start(ap, fmt);
-    float *v = load_vec(ld, true, n, fmt, ap);
+    float *v = load_vec(ld, true, 1, n, fmt, ap);
     va_end(ap);
     return v;
 }
@@ -254,7 +278,25 @@ float *ts_load_vec_opt(ts_loader *ld, int64_t n, const char *fmt, ...)
 {
     va_list ap;
     va_start(ap, fmt);
-    float *v = load_vec(ld, false, n, fmt, ap);
+    float *v = load_vec(ld, false, 1, n, fmt, ap);
+    va_end(ap);
+    return v;
+}
+
+float *ts_load_vecs(ts_loader *ld, int64_t rows, int64_t n, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    float *v = load_vec(ld, true, rows, n, fmt, ap);
+    va_end(ap);
+    return v;
+}
+
+float *ts_load_vecs_opt(ts_loader *ld, int64_t rows, int64_t n, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    float *v = load_vec(ld, false, rows, n, fmt, ap);
     va_end(ap);
     return v;
 }
@@ -290,7 +332,9 @@ void ts_load_common(ts_loader *ld)
                      "heads have %lld dimensions for keys and %lld for values, which architecture "
                      "'%s' can't use",
                      (long long)hp->head_dim, (long long)hd_v, ld->m->arch->name);
-    hp->norm_eps = (float)ts_load_float(ld, "attention.layer_norm_rms_epsilon", 0, 1, NULL);
+    const char *eps =
+        hp->layer_norm ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon";
+    hp->norm_eps = (float)ts_load_float(ld, eps, 0, 1, NULL);
     hp->embed_scale = 1;
     hp->attn_scale = 1.0f / sqrtf((float)hp->head_dim);
 
@@ -509,6 +553,33 @@ static void rope_yarn(ts_rope *r, double factor, double n_ctx, double base, doub
     r->mscale = (float)((factor > 1 ? 1 + 0.1 * log(factor) : 1) * attn_factor);
 }
 
+/* LongRoPE (arXiv:2402.13753): divisors for each pair, found by search, one set for contexts up to
+ * what the model was first trained with and one for longer ones. */
+static void rope_long(ts_loader *ld, ts_rope *r, int64_t n_ctx)
+{
+    const int64_t n = r->n_rot / 2;
+    const float *by_short = ts_load_vec(ld, n, "rope_factors_short.weight");
+    const float *by_long = ts_load_vec(ld, n, "rope_factors_long.weight");
+    float *out = ld->status ? NULL : new_vector(ld, 2 * n, NULL);
+    if (!out)
+        return;
+    for (int64_t i = 0; i < n; i++) {
+        if (!(by_short[i] > 0 && by_long[i] > 0)) {
+            ts_load_fail(ld, TS_BAD_FILE,
+                         "RoPE factor %lld is %g for short and %g for long "
+                         "contexts; both must be above 0",
+                         (long long)i, (double)by_short[i], (double)by_long[i]);
+            return;
+        }
+        out[i] = r->freq[i] / by_short[i];
+        out[n + i] = r->freq[i] / by_long[i];
+    }
+    r->freq_short = out;
+    r->freq_long = out + n;
+    r->n_short = n_ctx;
+    ts_rope_for(r, 0);
+}
+
 void ts_load_rope(ts_loader *ld, ts_rope *r, bool neox)
 {
     static const double ten_thousand = 10000, none = 0, one = 1;
@@ -533,7 +604,8 @@ void ts_load_rope(ts_loader *ld, ts_rope *r, bool neox)
     if (kind.n == 4 && memcmp(kind.s, "yarn", 4) == 0) {
         r->yarn = true;
         rope_yarn(r, factor, (double)n_ctx, base, attn_factor);
-    } else if (kind.n == 6 && memcmp(kind.s, "linear", 6) == 0) {
+    } else if ((kind.n == 6 && memcmp(kind.s, "linear", 6) == 0) ||
+               (kind.n == 8 && memcmp(kind.s, "longrope", 8) == 0)) {
         for (int64_t i = 0; i < r->n_rot / 2; i++)
             r->freq[i] = (float)(r->freq[i] / factor);
         r->mscale = (float)attn_factor;
@@ -543,7 +615,7 @@ void ts_load_rope(ts_loader *ld, ts_rope *r, bool neox)
     } else {
         ts_shown shown;
         ts_load_fail(ld, TS_UNSUPPORTED,
-                     "RoPE scaling '%s' isn't supported; none, linear and yarn are",
+                     "RoPE scaling '%s' isn't supported; none, linear, yarn and longrope are",
                      ts_show(&shown, kind.s, kind.n));
         return;
     }
@@ -551,6 +623,36 @@ void ts_load_rope(ts_loader *ld, ts_rope *r, bool neox)
     const float *div = ts_load_vec_opt(ld, r->n_rot / 2, "rope_freqs.weight");
     for (int64_t i = 0; div && i < r->n_rot / 2; i++)
         r->freq[i] /= div[i];
+    if (ts_gguf_tensor(ld->m->g, "rope_factors_long.weight") || kind.n == 8)
+        rope_long(ld, r, n_ctx);
+}
+
+/* One flag a layer? Anything that ts_gguf_arr_int reads, for each. */
+static bool is_flags(const ts_gguf_arr *a, int64_t n)
+{
+    return a->type != TS_GGUF_STR && a->type != TS_GGUF_ARR && a->type != TS_GGUF_F32 &&
+           a->type != TS_GGUF_F64 && a->n >= (uint64_t)n;
+}
+
+void ts_load_windows(ts_loader *ld, int64_t window, int64_t pattern)
+{
+    ts_model *m = ld->m;
+    ts_hparams *hp = &m->hp;
+    hp->window = ts_load_int(ld, "attention.sliding_window", 0, MAX_CTX, &window);
+    char key[128];
+    full_key(ld, "attention.sliding_window_pattern", key);
+    const ts_gguf_kv *kv = ts_gguf_find(m->g, key);
+    const ts_gguf_arr *flags = kv && kv->type == TS_GGUF_ARR ? &kv->v.arr : NULL;
+    if (flags && !is_flags(flags, hp->n_layer)) {
+        ts_load_fail(ld, TS_BAD_FILE, "key '%s' is an array that isn't one flag a layer", key);
+        return;
+    }
+    if (!flags)
+        pattern = ts_load_int(ld, "attention.sliding_window_pattern", 1, MAX_LAYERS, &pattern);
+    for (int64_t i = 0; i < hp->n_layer && !ld->status; i++) {
+        bool slides = flags ? ts_gguf_arr_int(flags, (uint64_t)i) != 0 : i % pattern < pattern - 1;
+        m->layers[i].window = slides ? hp->window : 0;
+    }
 }
 
 void ts_load_ends(ts_loader *ld)
@@ -571,7 +673,7 @@ void ts_load_ends(ts_loader *ld)
         m->output = m->token_embd;
 }
 
-void ts_load_attention(ts_loader *ld, int64_t i)
+void ts_load_qkvo(ts_loader *ld, int64_t i)
 {
     if (ld->status)
         return;
@@ -579,7 +681,6 @@ void ts_load_attention(ts_loader *ld, int64_t i)
     ts_layer *l = &ld->m->layers[i];
     int64_t d = hp->n_embd, q = hp->n_head * hp->head_dim, kv = hp->n_head_kv * hp->head_dim;
     int b = (int)i;
-    l->attn_norm = ts_load_vec(ld, d, "blk.%d.attn_norm.weight", b);
     l->wq = ts_load_mat(ld, q, d, "blk.%d.attn_q.weight", b);
     l->wk = ts_load_mat(ld, kv, d, "blk.%d.attn_k.weight", b);
     l->wv = ts_load_mat(ld, kv, d, "blk.%d.attn_v.weight", b);
@@ -588,16 +689,25 @@ void ts_load_attention(ts_loader *ld, int64_t i)
     l->bk = ts_load_vec_opt(ld, kv, "blk.%d.attn_k.bias", b);
     l->bv = ts_load_vec_opt(ld, kv, "blk.%d.attn_v.bias", b);
     l->bo = ts_load_vec_opt(ld, d, "blk.%d.attn_output.bias", b);
-    l->ffn_norm = ts_load_vec(ld, d, "blk.%d.%s.weight", b,
-                              ld->m->arch->ffn_norm ? ld->m->arch->ffn_norm : "ffn_norm");
     l->rope = &ld->m->rope;
 }
 
-void ts_load_dense(ts_loader *ld, int64_t i)
+void ts_load_attention(ts_loader *ld, int64_t i)
 {
-    const ts_hparams *hp = &ld->m->hp;
     if (ld->status)
         return;
+    ts_layer *l = &ld->m->layers[i];
+    l->attn_norm = ts_load_vec(ld, ld->m->hp.n_embd, "blk.%d.attn_norm.weight", (int)i);
+    ts_load_qkvo(ld, i);
+    const char *ffn_norm = ld->m->arch->ffn_norm ? ld->m->arch->ffn_norm : "ffn_norm";
+    l->ffn_norm = ts_load_vec(ld, ld->m->hp.n_embd, "blk.%d.%s.weight", (int)i, ffn_norm);
+}
+
+void ts_load_ffn(ts_loader *ld, int64_t i)
+{
+    if (ld->status)
+        return;
+    const ts_hparams *hp = &ld->m->hp;
     ts_layer *l = &ld->m->layers[i];
     int64_t d = hp->n_embd;
     int b = (int)i;
@@ -612,7 +722,7 @@ void ts_load_dense(ts_loader *ld, int64_t i)
 void ts_load_block(ts_loader *ld, int64_t i)
 {
     ts_load_attention(ld, i);
-    ts_load_dense(ld, i);
+    ts_load_ffn(ld, i);
 }
 
 /* --- open, close, describe ------------------------------------------------ */
@@ -638,7 +748,7 @@ static ts_status choose_arch(ts_model *m, ts_error *err)
     m->arch = find_arch(&name);
     if (m->arch)
         return TS_OK;
-    char known[128] = "";
+    char known[256] = "";
     size_t at = 0;
     for (size_t i = 0; i < N_ARCHS; i++)
         at +=
@@ -684,7 +794,7 @@ ts_status ts_model_open(ts_model **out, const ts_gguf *g, int64_t n_vocab, const
         return ts_fail(err, TS_NO_MEMORY, "no memory for the model");
     m->g = g;
     m->hp.n_vocab = n_vocab;
-    m->weights = ts_calloc(n, sizeof *m->weights);
+    m->weights = ts_calloc(n, 3 * sizeof *m->weights);
     ld.used = ts_calloc(n, sizeof *ld.used);
     if (!m->weights || !ld.used) {
         ld.status = ts_fail(err, TS_NO_MEMORY, "no memory for %zu tensor handles", n);
@@ -716,6 +826,9 @@ void ts_model_close(ts_model *m)
     free(m->vectors);
     free(m->weights);
     free(m->parts);
+    for (size_t i = 0; i < m->n_slices; i++)
+        free(m->slices[i]);
+    free(m->slices);
     free(m->layers);
     free(m);
 }

@@ -69,17 +69,29 @@ typedef struct ts_rope {
     int64_t n_rot; /* rotated dimensions of each head, even              */
     bool neox;     /* pairs are (i, i + n_rot/2), else (2i, 2i + 1)      */
     float *freq;   /* [n_rot/2], scaling included; owned by the model    */
-    float mscale;  /* YaRN's magnitude correction, else 1                */
+    /* LongRoPE: one of these is freq, by the context that is planned for: up to n_short positions,
+     * and beyond. Else NULL. */
+    float *freq_short, *freq_long;
+    int64_t n_short;
+    float mscale; /* YaRN's magnitude correction, else 1                */
     bool yarn;
     float factor; /* of the scaling; 1: none                            */
 } ts_rope;
 
+static inline void ts_rope_for(ts_rope *r, int64_t n_ctx)
+{
+    if (r->freq_long)
+        r->freq = n_ctx > r->n_short ? r->freq_long : r->freq_short;
+}
+
 typedef struct ts_hparams {
     int64_t n_layer, n_embd, n_head, n_head_kv, head_dim, n_ff, n_vocab, n_ctx_train;
-    int64_t v_dim; /* of V's heads; Q's and K's have head_dim                  */
+    int64_t v_dim;   /* of V's heads; Q's and K's have head_dim                  */
+    bool layer_norm; /* norms take the mean off first; set before ts_load_common */
     float norm_eps;
     float embed_scale;   /* multiplies the embedding; 1 = none                 */
     float attn_scale;    /* multiplies q.k                                     */
+    float attn_softcap;  /* > 0: scores = cap * tanh(scores / cap)             */
     float logit_softcap; /* > 0: logits = cap * tanh(logits / cap)             */
     int64_t window;      /* positions a sliding layer sees; 0 = no such layers */
     ts_moe moe;
@@ -90,7 +102,7 @@ typedef struct ts_layer {
     float *attn_norm;             /* [d]        */
     ts_weight *wq, *wk, *wv, *wo; /* [h*hd][d], [hkv*hd][d] twice, [d][h*hd] */
     float *bq, *bk, *bv, *bo;     /* [h*hd], [hkv*hd] twice, [d]             */
-    float *q_norm, *k_norm;       /* [hd]       */
+    float *q_norm, *k_norm;       /* [hd], or [h*hd], [hkv*hd] (all heads as one; each its own) */
     float *sinks;                 /* [h]        */
     /* Latent attention, c the latent width, r the rotated dimensions: K is a row of c + r for all
      * heads, V its first c. wq is [h*(nope + r)][d], or of the normed q_a. */
@@ -137,6 +149,12 @@ typedef struct ts_arch {
     bool latent; /* its K and V are latent: of different widths */
 } ts_arch;
 
+/* Rows of a tensor that are a weight by themselves: named and placed as if a tensor of the file. */
+typedef struct ts_slice {
+    ts_tensor t;
+    char name[64];
+} ts_slice;
+
 struct ts_model {
     const ts_gguf *g;
     const ts_arch *arch;
@@ -152,6 +170,8 @@ struct ts_model {
     size_t n_vectors;
     const ts_tensor **parts; /* [n_parts] what weights' parts point into             */
     size_t n_parts;
+    ts_slice **slices; /* [n_slices] sources of weights that are a part of a fused tensor */
+    size_t n_slices;
     int64_t n_params; /* elements of all tensors of the file               */
     uint64_t tensor_bytes;
 };
@@ -188,7 +208,8 @@ double ts_load_float(ts_loader *ld, const char *key, double min, double max, con
  * it. */
 void ts_load_common(ts_loader *ld);
 
-/* RoPE frequencies from "<arch>.rope.*" and, if present, the tensor rope_freqs.weight. */
+/* RoPE frequencies from "<arch>.rope.*" and, if present, the tensors rope_freqs.weight or
+ * rope_factors_long.weight and rope_factors_short.weight. */
 void ts_load_rope(ts_loader *ld, ts_rope *r, bool neox);
 
 /* The same with a base of its own and no scaling. */
@@ -207,34 +228,46 @@ void ts_load_experts(ts_loader *ld, int64_t i);
 /* gate, up and down of layer i's shared expert, whose width is n. */
 void ts_load_shared_expert(ts_loader *ld, int64_t i, int64_t n);
 
+/* Tensors of block i are there for something else: nobody is told that they aren't used. */
+void ts_load_ignore_block(ts_loader *ld, int64_t i);
+
 /* Tensors by printf-style name. The shape must be [n][k] (or [n]); _opt gives NULL when absent. */
 ts_weight *ts_load_mat(ts_loader *ld, int64_t n, int64_t k, const char *fmt, ...) TS_PRINTF(4, 5);
 ts_weight *ts_load_mat_opt(ts_loader *ld, int64_t n, int64_t k, const char *fmt, ...)
     TS_PRINTF(4, 5);
-/* [e][n] floats. */
-float *ts_load_vecs(ts_loader *ld, int64_t e, int64_t n, const char *fmt, ...) TS_PRINTF(4, 5);
-
-/* Tensors of block i are there for something else: nobody is told that they aren't used. */
-void ts_load_ignore_block(ts_loader *ld, int64_t i);
-
 /* [e][n][k], all of which every token meets. */
 ts_weight *ts_load_stack(ts_loader *ld, int64_t e, int64_t n, int64_t k, const char *fmt, ...)
     TS_PRINTF(5, 6);
+/* Rows r0..r0+n-1 of layer i's tensor `fused`, which has `all`, as a weight with the name that it
+ * would have by itself. Not more than three of a tensor. */
+ts_weight *ts_load_rows(ts_loader *ld, int64_t i, const char *fused, int64_t all, int64_t k,
+                        const char *name, int64_t r0, int64_t n);
 float *ts_load_vec(ts_loader *ld, int64_t n, const char *fmt, ...) TS_PRINTF(3, 4);
 float *ts_load_vec_opt(ts_loader *ld, int64_t n, const char *fmt, ...) TS_PRINTF(3, 4);
+/* [rows][n], one after another. */
+float *ts_load_vecs(ts_loader *ld, int64_t rows, int64_t n, const char *fmt, ...) TS_PRINTF(4, 5);
+float *ts_load_vecs_opt(ts_loader *ld, int64_t rows, int64_t n, const char *fmt, ...)
+    TS_PRINTF(4, 5);
+
+/* Which layers slide, and how far they see: "<arch>.attention.sliding_window" (`window` if it is
+ * missing) and "..._pattern", one flag a layer or a count ("every n-th sees everything", `pattern`
+ * if it is missing). */
+void ts_load_windows(ts_loader *ld, int64_t window, int64_t pattern);
 
 /* token_embd, output_norm, output (or the tied embedding). */
 void ts_load_ends(ts_loader *ld);
 
-/* attn_norm, q, k, v, o, ffn_norm of layer i, with the biases that are there. */
+/* q, k, v, o of layer i, with the biases that are there, and its RoPE. */
+void ts_load_qkvo(ts_loader *ld, int64_t i);
+/* The same with attn_norm and ffn_norm. */
 void ts_load_attention(ts_loader *ld, int64_t i);
-/* gate, up and down of layer i, with the biases that are there. */
-void ts_load_dense(ts_loader *ld, int64_t i);
-/* Both. */
+/* gate, up, down, with the biases that are there. */
+void ts_load_ffn(ts_loader *ld, int64_t i);
+/* All of a block. */
 void ts_load_block(ts_loader *ld, int64_t i);
 
 extern const ts_arch ts_arch_llama, ts_arch_qwen2, ts_arch_qwen3, ts_arch_gemma3, ts_arch_qwen3moe,
-    ts_arch_qwen2moe;
-extern const ts_arch ts_arch_deepseek2, ts_arch_glm4moe, ts_arch_gpt_oss;
+    ts_arch_olmo2, ts_arch_granite, ts_arch_gemma2, ts_arch_command_r, ts_arch_phi3,
+    ts_arch_qwen2moe, ts_arch_deepseek2, ts_arch_glm4moe, ts_arch_gpt_oss;
 
 #endif

@@ -435,6 +435,8 @@ ts_status ts_plan_make(ts_plan *out, ts_model *m, const ts_plan_options *opt, co
     ts_status s = take_options(&p, m, opt, err);
     if (s)
         return s;
+    ts_rope_for(&m->rope, p.n_ctx);
+    ts_rope_for(&m->rope_swa, p.n_ctx);
     s = split_model(&p, m, &opt->split, opt->stream, err);
     if (s)
         return s;

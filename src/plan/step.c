@@ -28,9 +28,9 @@ struct ts_builder {
 };
 
 static const char *const op_names[TS_OP_COUNT] = {
-    "embed", "angles", "norm",  "prep",   "matmul",  "glu",     "bias",   "rope",
-    "store", "attend", "add",   "silu",   "gelu",    "clamped", "select", "softcap",
-    "gate",  "route",  "group", "gather", "experts", "combine", "heads",  "copy",
+    "embed", "angles", "norm",   "center",  "prep",    "matmul",  "glu",    "bias",    "rope",
+    "store", "attend", "add",    "silu",    "gelu",    "clamped", "select", "softcap", "gate",
+    "route", "group",  "gather", "experts", "combine", "heads",   "copy",
 };
 
 const char *ts_op_name(ts_op op)
@@ -202,31 +202,43 @@ void ts_build_embed(ts_builder *b, ts_buf dst, const ts_weight *w, float scale)
                       .f = scale});
 }
 
+/* Each of n_heads heads; a LayerNorm (arXiv:1607.06450) is the RMSNorm of what its mean was taken
+ * from. */
+static void norm(ts_builder *b, int device, ts_buf dst, ts_buf a, int64_t n_heads, const float *vec,
+                 bool each)
+{
+    ts_step st = {.op = TS_OP_CENTER,
+                  .by_row = true,
+                  .dst = dst,
+                  .a = a,
+                  .b = TS_NO_BUF,
+                  .d = width(b, a),
+                  .n_heads = n_heads};
+    if (b->m->hp.layer_norm) {
+        push_on(b, device, st);
+        st.a = dst;
+    }
+    st.op = TS_OP_NORM;
+    st.vec = vec;
+    st.each = each;
+    push_on(b, device, st);
+}
+
 void ts_build_norm(ts_builder *b, ts_buf dst, ts_buf a, const float *vec)
 {
-    push(b, (ts_step){.op = TS_OP_NORM,
-                      .by_row = true,
-                      .dst = dst,
-                      .a = a,
-                      .b = TS_NO_BUF,
-                      .d = width(b, a),
-                      .n_heads = 1,
-                      .vec = vec});
+    norm(b, b->device, dst, a, 1, vec, false);
 }
 
 void ts_build_head_norm(ts_builder *b, ts_buf x, int64_t n_heads, const float *vec)
 {
-    if (!vec)
-        return;
-    push_on(b, at(b, x),
-            (ts_step){.op = TS_OP_NORM,
-                      .by_row = true,
-                      .dst = x,
-                      .a = x,
-                      .b = TS_NO_BUF,
-                      .d = width(b, x),
-                      .n_heads = n_heads,
-                      .vec = vec});
+    if (vec)
+        norm(b, at(b, x), x, x, n_heads, vec, false);
+}
+
+void ts_build_each_head_norm(ts_builder *b, ts_buf x, int64_t n_heads, const float *vec)
+{
+    if (vec)
+        norm(b, at(b, x), x, x, n_heads, vec, true);
 }
 
 /* Does x hold activations made of what `a` has now? */

@@ -30,6 +30,7 @@ typedef enum ts_op {
     TS_OP_ANGLES, /* dst[m][n_rot] = cos, sin of each position, for `rope`             */
     TS_OP_NORM,   /* dst = rms_norm(a) * vec, for each of n_heads heads of d / n_heads; what a row
                      has behind d is left alone */
+    TS_OP_CENTER, /* dst = a - mean(a), for each of n_heads heads                      */
     TS_OP_PREP,   /* dst = activations a in the format and layout of `kset`           */
     TS_OP_MATMUL, /* dst[m][n] = a[m][k] * w[n][k]^T, + b where there is one          */
     TS_OP_GLU,   /* dst[m][n] = act(a * w^T) * (a * w2^T), act = silu or gelu; b: the second product
@@ -93,8 +94,9 @@ typedef struct ts_step {
      * dst, of a product's a) at numbers of tokens for which both have one format. */
     ts_buf like;
     int64_t d;                 /* width of a row that is worked on */
-    int64_t n_heads;           /* NORM, ROPE, ATTEND, HEADS */
+    int64_t n_heads;           /* NORM, CENTER, ROPE, ATTEND, HEADS */
     int64_t skip;              /* ROPE */
+    bool each;                 /* NORM: vec has weights for each head, not the same for all */
     const ts_weight *w, *w2;   /* w2: GLU */
     ts_op act;                 /* GLU: SILU or GELU; EXPERTS: CLAMPED too */
     const float *vec;          /* ATTEND: sinks, [n_heads], or NULL */
@@ -135,9 +137,12 @@ ts_buf ts_build_buf(ts_builder *b, const char *name, int64_t width);
 void ts_build_layer(ts_builder *b,
                     int64_t layer); /* the steps that follow belong to it; -1 = none */
 void ts_build_embed(ts_builder *b, ts_buf dst, const ts_weight *w, float scale);
+/* An RMSNorm, or what makes it a LayerNorm first (hp.layer_norm). */
 void ts_build_norm(ts_builder *b, ts_buf dst, ts_buf a, const float *vec);
-/* In place, over each head; nothing for a model without (vec NULL). */
+/* In place, over each head; nothing for a model without (vec NULL). The heads share the weights, or
+ * each has its own. */
 void ts_build_head_norm(ts_builder *b, ts_buf x, int64_t n_heads, const float *vec);
+void ts_build_each_head_norm(ts_builder *b, ts_buf x, int64_t n_heads, const float *vec);
 void ts_build_matmul(ts_builder *b, ts_buf dst, ts_buf a, const ts_weight *w);
 /* x = x + a w^T, without a pass over x of its own. */
 void ts_build_matmul_add(ts_builder *b, ts_buf x, ts_buf a, const ts_weight *w);
@@ -171,6 +176,8 @@ void ts_build_experts(ts_builder *b, ts_buf x, ts_buf xn, const ts_layer *l, ts_
 
 /* The whole forward pass of Llama and its kin (arch_llama.c). */
 void ts_build_llama(ts_builder *b, const ts_model *m);
+/* That of Gemma 2 and 3 (arch_gemma3.c). */
+void ts_build_gemma(ts_builder *b, const ts_model *m);
 
 /* From here on only the rows whose logits are wanted: returns the buffer that holds x's. */
 ts_buf ts_build_select(ts_builder *b, ts_buf x);

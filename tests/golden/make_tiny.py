@@ -19,7 +19,7 @@ SEED = 1
 N_GREEDY = 32
 ROWS = [0, 30, 127, 449]
 
-# name: architecture (:preset, where it isn't "tiny"), type, pure, RoPE scaling
+# name: architecture, type, pure, RoPE scaling, preset if it isn't "tiny"
 MODELS = {
     "tiny-llama-f32": ("llama", "F32", True, "default"),
     "tiny-llama3-f32": ("llama", "F32", True, "llama3"),
@@ -44,8 +44,21 @@ MODELS = {
     "tiny-deepseek2-f32": ("deepseek2", "F32", True, "default"),
     "tiny-deepseek2-none-f32": ("deepseek2", "F32", True, "none"),
     "tiny-deepseek2-q4_k_m": ("deepseek2", "Q4_K_M", False, "default"),
-    "tiny-deepseek2-v3-f32": ("deepseek2:tiny-v3", "F32", True, "default"),
-    "tiny-deepseek2-v3-q8_0": ("deepseek2:tiny-v3", "Q8_0", False, "default"),
+    "tiny-deepseek2-v3-f32": ("deepseek2", "F32", True, "default", "tiny-v3"),
+    "tiny-deepseek2-v3-q8_0": ("deepseek2", "Q8_0", False, "default", "tiny-v3"),
+    "tiny-olmo2-f32": ("olmo2", "F32", True, "default"),
+    "tiny-olmo2-yarn-f32": ("olmo2", "F32", True, "yarn"),
+    "tiny-phi3-f32": ("phi3", "F32", True, "default"),
+    "tiny-phi3-q4_k_m": ("phi3", "Q4_K_M", False, "default"),
+    "tiny-phi3-plain-q4_0": ("phi3", "Q4_0", False, "none"),
+    "tiny-command-r-f32": ("command-r", "F32", True, "default"),
+    "tiny-command-r-q8_0": ("command-r", "Q8_0", False, "default"),
+    "tiny-command-r-plus-q8_0": ("command-r", "Q8_0", False, "default", "tiny-deep"),
+    "tiny-gemma2-f32": ("gemma2", "F32", True, "default"),
+    "tiny-gemma2-q6_k": ("gemma2", "Q6_K", False, "default"),
+    "tiny-granite-f32": ("granite", "F32", True, "default"),
+    "tiny-granite-iq4_xs": ("granite", "IQ4_XS", False, "default"),
+    "tiny-olmo2-q5_k_m": ("olmo2", "Q5_K_M", False, "default"),
 }
 
 
@@ -56,11 +69,10 @@ def fnv1a(data):
     return h
 
 
-def make(tessera, name, arch, kind, pure, rope, folder):
+def make(tessera, folder, name, arch, kind, pure, rope, preset="tiny"):
     path = os.path.join(folder, name + ".gguf")
-    family, _, preset = arch.partition(":")
-    command = [tessera, "synth", "--preset", preset or "tiny", "--arch", family, "--type", kind, "--seed",
-               str(SEED), "-o", path]
+    command = [tessera, "synth", "--preset", preset, "--arch", arch, "--type", kind, "--seed", str(SEED),
+               "-o", path]
     if pure:
         command.append("--pure")
     if rope != "default":
@@ -74,7 +86,7 @@ def make(tessera, name, arch, kind, pure, rope, folder):
     rng = random.Random(name)
     with open(os.path.join(HERE, name + ".golden"), "w", encoding="ascii") as f:
         f.write("tessera-golden 1\n")
-        f.write(f"synth {arch} {kind} {int(pure)} {rope} {SEED}\n")
+        f.write(f"synth {arch} {kind} {int(pure)} {rope} {SEED} {preset}\n")
         f.write(f"sha256 {hashlib.sha256(data).hexdigest()}\nfnv {fnv1a(data):016x}\nvocab {o.n_vocab}\n")
         close = 0
         for _ in range(3):
@@ -100,7 +112,7 @@ def main():
         for name, options in MODELS.items():
             if sys.argv[2:] and name not in sys.argv[2:]:
                 continue
-            make(os.path.abspath(sys.argv[1]), name, *options, folder)
+            make(os.path.abspath(sys.argv[1]), folder, name, *options)
 
 
 main()
