@@ -286,11 +286,29 @@ static void bias(job *j, int layer, const char *what, int64_t n)
     declare(j, tensor_name(buf, layer, what), WEIGHTS, TS_TYPE_F32, n, 1, 0.2f, 0);
 }
 
+static void declare_parts(job *j, int l)
+{
+    const synth_shape *s = &j->s;
+    for (int e = 0; e < s->n_expert; e++) {
+        char gate[32], up[32], down[32];
+        snprintf(gate, sizeof gate, "ffn_gate.%d.weight", e);
+        snprintf(up, sizeof up, "ffn_up.%d.weight", e);
+        snprintf(down, sizeof down, "ffn_down.%d.weight", e);
+        matrix(j, l, gate, ROLE_GATE, s->d, s->ffe, 1);
+        matrix(j, l, up, ROLE_UP, s->d, s->ffe, 1);
+        matrix(j, l, down, ROLE_DOWN, s->ffe, s->d, 1);
+    }
+}
+
 /* Logits of the router have a spread of 3: some experts stand out. */
 static void declare_experts(job *j, int l)
 {
     const synth_shape *s = &j->s;
     matrix(j, l, "ffn_gate_inp.weight", ROLE_ROUTER, s->d, s->n_expert, 3);
+    if (strstr(s->preset, "-parts")) { /* as files of the first Mixtral models have them */
+        declare_parts(j, l);
+        return;
+    }
     stack(j, l, "ffn_gate_exps.weight", ROLE_GATE, s->d, s->ffe, s->n_expert, 1);
     stack(j, l, "ffn_up_exps.weight", ROLE_UP, s->d, s->ffe, s->n_expert, 1);
     stack(j, l, "ffn_down_exps.weight", ROLE_DOWN, s->ffe, s->d, s->n_expert, 1);

@@ -27,6 +27,10 @@ static const synth_shape shapes[] = {
      ROPE_LLAMA3, 32, 8192, 0, 0, 0, 0, 0},
     {LLAMA, "8b", "Llama 3.1 8B", 32, 4096, 14336, 32, 8, 128, 128256, 131072, false, 1e-5f, 500000,
      ROPE_LLAMA3, 8, 8192, 0, 0, 0, 0, 0},
+    {LLAMA, "tiny-moe", "tiny Mixtral", 2, 256, 256, 4, 2, 64, 389, 2048, false, 1e-5f, 1e6f,
+     ROPE_NONE, 1, 0, 0, 0, 4, 2, 256},
+    {LLAMA, "tiny-moe-parts", "tiny Mixtral, a tensor an expert", 2, 256, 256, 4, 2, 64, 389, 2048,
+     false, 1e-5f, 1e6f, ROPE_NONE, 1, 0, 0, 0, 4, 2, 256},
     {QWEN2, "1b", "Qwen2.5 1.5B", 28, 1536, 8960, 12, 2, 128, 151936, 32768, true, 1e-6f, 1e6f,
      ROPE_NONE, 1, 0, 0, 0, 0, 0, 0},
     {QWEN2, "8b", "Qwen2.5 7B", 28, 3584, 18944, 28, 4, 128, 152064, 32768, false, 1e-6f, 1e6f,
@@ -195,7 +199,7 @@ const char *ts_synth_archs(void)
 
 const char *ts_synth_presets(void)
 {
-    return "tiny|tiny-v3|tiny-deep|1b|8b|30b-a3b|235b-a22b|a2.7b|v2-lite|deepseek-v3|glm-4.5-air|"
+    return "tiny|tiny-moe|tiny-moe-parts|tiny-v3|tiny-deep|1b|8b|30b-a3b|235b-a22b|a2.7b|v2-lite|deepseek-v3|glm-4.5-air|"
            "gpt-oss-20b|"
            "gpt-oss-120b";
 }

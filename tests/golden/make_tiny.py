@@ -35,6 +35,8 @@ MODELS = {
     "tiny-gemma3-q6_k": ("gemma3", "Q6_K", False, "default"),
     "tiny-qwen3moe-f32": ("qwen3moe", "F32", True, "default"),
     "tiny-qwen3moe-q4_k_m": ("qwen3moe", "Q4_K_M", False, "default"),
+    "tiny-mixtral-q4_0": ("llama", "Q4_0", False, "default", "tiny-moe"),
+    "tiny-mixtral-parts-q4_k_m": ("llama", "Q4_K_M", False, "default", "tiny-moe-parts"),
     "tiny-glm4moe-f32": ("glm4moe", "F32", True, "default"),
     "tiny-glm4moe-q4_k_m": ("glm4moe", "Q4_K_M", False, "default"),
     "tiny-gpt-oss-f32": ("gpt-oss", "F32", True, "default"),

@@ -5,6 +5,7 @@ how to set it up. Every context is made alike: CPU only, K and V in F16, flash a
 """
 import ctypes
 import hashlib
+import re
 
 import gguf
 import numpy as np
@@ -31,7 +32,7 @@ def sha256(path):
 
 
 def dequantised(path, out):
-    """Writes the model with the same weights as F32. With quantised weights llama.cpp rounds activations to
+    """Writes the model with the same weights as F32, experts of a tensor each as stacks. With quantised weights llama.cpp rounds activations to
     int8, which moves logits by an NMSE of 1e-3; with these it computes in floats."""
     reader = gguf.GGUFReader(path)
     writer = gguf.GGUFWriter(out, reader.fields["general.architecture"].contents())
@@ -40,13 +41,22 @@ def dequantised(path, out):
             continue
         sub = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
         writer.add_key_value(name, field.contents(), field.types[0], sub_type=sub)
+    tensors = {}
     for t in reader.tensors:
-        writer.add_tensor_info(t.name, [int(n) for n in t.shape[::-1]], np.dtype(np.float32), int(t.n_elements) * 4)
+        values = gguf.dequantize(t.data, t.tensor_type).astype(np.float32)
+        part = re.fullmatch(r"(blk\.\d+\.ffn_(?:gate|up|down))\.(\d+)\.weight", t.name)
+        if part:  # llama.cpp wants a stack
+            tensors.setdefault(part[1] + "_exps.weight", []).append(values)
+        else:
+            tensors[t.name] = values.reshape([int(n) for n in t.shape[::-1]])
+    tensors = {name: np.stack(v) if isinstance(v, list) else v for name, v in tensors.items()}
+    for name, values in tensors.items():
+        writer.add_tensor_info(name, values.shape, values.dtype, values.nbytes)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    for t in reader.tensors:
-        writer.write_tensor_data(gguf.dequantize(t.data, t.tensor_type).astype(np.float32))
+    for values in tensors.values():
+        writer.write_tensor_data(values)
     writer.close()
 
 
