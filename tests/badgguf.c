@@ -339,3 +339,40 @@ void bad_model(bad_file *f, bool bpe)
     add_f32(f, "blk.0.ffn_down.weight", FF, EMBD);
     bad_layout(f);
 }
+
+/* Keys of llama under another architecture's name. */
+static void rename_keys(bad_file *f, const char *arch)
+{
+    static const char old[] = "llama.";
+    for (size_t i = 0; i < f->kvs; i++) {
+        bad_kv *kv = &f->kv[i];
+        if (kv->key.n < strlen(old) || memcmp(kv->key.p, old, strlen(old)) != 0)
+            continue;
+        bad_bytes key = {0};
+        bad_put(&key, arch, strlen(arch));
+        bad_put(&key, kv->key.p + strlen(old) - 1, kv->key.n - strlen(old) + 1);
+        free(kv->key.p);
+        kv->key = key;
+        kv->key_len = key.n;
+    }
+    bad_set_str(f, "general.architecture", arch);
+}
+
+static void add_stack(bad_file *f, const char *name, uint64_t k, uint64_t n)
+{
+    bad_tensor *t = bad_add_tensor(f, name, 0, 4 * k * n * BAD_EXPERTS, 3, k, n);
+    t->ne[2] = BAD_EXPERTS;
+}
+
+void bad_moe(bad_file *f)
+{
+    rename_keys(f, "glm4moe");
+    bad_set_int(f, "glm4moe.expert_count", TY_U32, BAD_EXPERTS);
+    bad_set_int(f, "glm4moe.expert_used_count", TY_U32, 2);
+    add_f32(f, "blk.0.post_attention_norm.weight", EMBD, 1);
+    add_f32(f, "blk.0.ffn_gate_inp.weight", EMBD, BAD_EXPERTS);
+    add_stack(f, "blk.0.ffn_gate_exps.weight", EMBD, FF);
+    add_stack(f, "blk.0.ffn_up_exps.weight", EMBD, FF);
+    add_stack(f, "blk.0.ffn_down_exps.weight", FF, EMBD);
+    bad_layout(f);
+}

@@ -58,6 +58,9 @@ typedef struct bad_file {
 
 /* Valid models: architecture llama, one layer, a SentencePiece or a byte-level BPE vocabulary. */
 void bad_model(bad_file *f, bool bpe);
+/* Makes a mixture of BAD_EXPERTS experts of one, architecture glm4moe, of which a token has two. */
+enum { BAD_EXPERTS = 4 };
+void bad_moe(bad_file *f);
 void bad_free(bad_file *f);
 
 /* false when the file can't be written. */

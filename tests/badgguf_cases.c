@@ -527,6 +527,55 @@ static void experts(bad_file *f, cc *c)
     bad_set_int(f, "llama.expert_used_count", U32, c->value);
 }
 
+/* A key of a mixture of experts. */
+static void moe_key(bad_file *f, cc *c)
+{
+    bad_moe(f);
+    bad_set_int(f, c->key, U32, c->value);
+}
+
+static void moe_groups(bad_file *f, cc *c)
+{
+    bad_moe(f);
+    bad_set_int(f, "glm4moe.expert_group_count", U32, c->value / 10);
+    bad_set_int(f, "glm4moe.expert_group_used_count", U32, c->value % 10);
+}
+
+/* A stack of so many matrices, a router for so many experts. */
+static void moe_stack(bad_file *f, cc *c)
+{
+    bad_moe(f);
+    bad_find_tensor(f, c->key)->ne[2] = (uint64_t)c->value;
+}
+
+static void moe_router(bad_file *f, cc *c)
+{
+    bad_moe(f);
+    bad_find_tensor(f, c->key)->ne[1] = (uint64_t)c->value;
+}
+
+static void moe_without(bad_file *f, cc *c)
+{
+    bad_moe(f);
+    no_tensor(f, c);
+}
+
+/* A tensor for each expert, but one. */
+static void moe_parts(bad_file *f, cc *c)
+{
+    bad_moe(f);
+    const bad_tensor stack = *bad_find_tensor(f, "blk.0.ffn_up_exps.weight");
+    rename_tensor(bad_find_tensor(f, "blk.0.ffn_up_exps.weight"), "other.weight", 12);
+    for (int i = 0; i < BAD_EXPERTS; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "blk.0.ffn_up.%d.weight", i);
+        if (i != c->value)
+            bad_add_tensor(f, name, stack.type, stack.size / BAD_EXPERTS, 2, stack.ne[0],
+                           stack.ne[1]);
+    }
+    bad_layout(f);
+}
+
 static void scaling_type(bad_file *f, cc *c)
 {
     (void)c;
@@ -819,6 +868,36 @@ const bad_case bad_cases[] = {
     MODEL_CASE("layers-missing", drop, "llama.block_count", 0, "'llama.block_count' is missing"),
     MODEL_CASE("experts-used", experts, 0, 9, "expert"),
     MODEL_CASE("experts-0-used", experts, 0, 0, "expert"),
+    MODEL_CASE("moe-0-experts", moe_key, "glm4moe.expert_count", 0,
+               "'glm4moe.expert_count' is 0, it must lie between 1 and"),
+    MODEL_CASE("moe-0-used", moe_key, "glm4moe.expert_used_count", 0,
+               "'glm4moe.expert_used_count' is 0, it must lie between 1 and"),
+    MODEL_CASE("moe-5-of-4-used", moe_key, "glm4moe.expert_used_count", 5,
+               "a token uses 5 experts and there are 4"),
+    MODEL_CASE("moe-many-experts", moe_key, "glm4moe.expert_count", 1 << 20,
+               "'glm4moe.expert_count' is 1048576"),
+    MODEL_CASE("moe-gating-9", moe_key, "glm4moe.expert_gating_func", 9, "function 9"),
+    MODEL_CASE("moe-dense-blocks", moe_key, "glm4moe.leading_dense_block_count", 2,
+               "'glm4moe.leading_dense_block_count' is 2"),
+    MODEL_CASE("moe-next-tokens", moe_key, "glm4moe.nextn_predict_layers", 1,
+               "'glm4moe.nextn_predict_layers' is 1"),
+    MODEL_CASE("moe-no-shared", moe_key, "glm4moe.expert_shared_count", 1,
+               "'blk.0.ffn_gate_shexp.weight' is missing"),
+    MODEL_CASE("moe-3-groups", moe_groups, 0, 31, "4 experts don't divide among 3 groups"),
+    MODEL_CASE("moe-3-of-2-groups", moe_groups, 0, 23, "chosen from 3 groups and there are 2"),
+    MODEL_CASE("moe-few-in-groups", moe_groups, 0, 41, "a token uses 2 experts"),
+    MODEL_CASE(
+        "moe-stack-of-3", moe_stack, "blk.0.ffn_gate_exps.weight", 3,
+        "'blk.0.ffn_gate_exps.weight' is 32 x 64 x 3; the hyperparameters make it 32 x 64 x 4"),
+    MODEL_CASE("moe-down-of-5", moe_stack, "blk.0.ffn_down_exps.weight", 2,
+               "the hyperparameters make it 64 x 32 x 4"),
+    MODEL_CASE("moe-router-of-3", moe_router, "blk.0.ffn_gate_inp.weight", 3,
+               "'blk.0.ffn_gate_inp.weight' is 32 x 3; the hyperparameters make it 32 x 4"),
+    MODEL_CASE("moe-no-router", moe_without, "blk.0.ffn_gate_inp.weight", 0,
+               "'blk.0.ffn_gate_inp.weight' is missing"),
+    MODEL_CASE("moe-no-stack", moe_without, "blk.0.ffn_up_exps.weight", 0,
+               "'blk.0.ffn_up_exps.weight' is missing"),
+    MODEL_CASE("moe-no-expert-2", moe_parts, 0, 2, "'blk.0.ffn_up.2.weight' is missing"),
     MODEL_CASE("rope-dims-10", set_u32, "llama.rope.dimension_count", 10,
                "rope.dimension_count' is 10"),
     MODEL_CASE("rope-dims-7", set_u32, "llama.rope.dimension_count", 7, "7 dimensions"),

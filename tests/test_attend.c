@@ -162,6 +162,7 @@ static void test_rounding(const table *t)
 typedef struct shape {
     int64_t n_tokens, n_group, head_dim, v_dim, pos0, k0, k1, window;
     float softcap;
+    bool sinks;
 } shape;
 
 typedef struct data {
@@ -192,6 +193,9 @@ static bool seen_by_any(const shape *s, int64_t p)
         seen |= visible(s, t, p);
     return seen;
 }
+
+/* Of each head: far below scores, among them, above all of them. */
+static const float sinks[16] = {0, 1.5f, -30, 4, -2, 0.5f, 60, -1, 2, 3, -4, 1, -120, 0, 5, 2.5f};
 
 static data make_data(const table *t, const shape *s)
 {
@@ -249,6 +253,7 @@ static void run(const table *tab, const shape *s, const data *d, int64_t t0, int
         .window = s->window,
         .scale = scale_of(s),
         .softcap = s->softcap,
+        .sinks = s->sinks ? sinks : NULL,
         .part = part,
         .scratch = d->scratch,
     };
@@ -279,6 +284,10 @@ static void naive_row(const table *tab, const shape *s, const data *d, int64_t t
         if (s->softcap > 0)
             e[p] = s->softcap * tanh(e[p] / s->softcap);
         max = e[p] > max ? e[p] : max;
+    }
+    if (s->sinks && max > -INFINITY) {
+        max = sinks[g] > max ? sinks[g] : max;
+        sum = exp(sinks[g] - max);
     }
     for (int64_t i = 0; i < s->v_dim; i++)
         o[i] = 0;
@@ -365,7 +374,8 @@ static void check_parts(const table *tab, const shape *s, const data *d, const f
                       : ml[0] == -INFINITY && ml[1] == 0);
         }
     }
-    tab->ops->merge(o, ldo, po, part, n_parts, s->n_tokens, s->n_group, s->v_dim);
+    tab->ops->merge(o, ldo, po, part, n_parts, s->n_tokens, s->n_group, s->v_dim,
+                    s->sinks ? sinks : NULL);
     for (int64_t t = 0; t < s->n_tokens; t++) {
         const float *a = whole + t * ldo, *b = o + t * ldo;
         double e = 0;
@@ -456,6 +466,7 @@ static shape random_shape(const table *tab)
         break;
     }
     s.softcap = rnd(0, 2) ? 0 : 2.5f;
+    s.sinks = rnd(0, 1);
     s.k1 = rnd(0, 2) ? end + rnd(0, 100) : rnd(0, end);
     s.k0 = rnd(0, 3) ? 0 : rnd(0, end);
     return s;
@@ -495,7 +506,8 @@ static void test_table(const table *t)
 size_t standin_attend_scratch(int64_t n_group, int64_t head_dim, int64_t v_dim);
 void standin_attend(const ts_attend *p);
 void standin_attend_merge(float *o, int64_t ldo, const float *po, const float *part,
-                          int64_t n_parts, int64_t n_tokens, int64_t n_group, int64_t v_dim);
+                          int64_t n_parts, int64_t n_tokens, int64_t n_group, int64_t v_dim,
+                          const float *sinks);
 extern const ts_kv_layout standin_kv;
 
 static const ts_ops standin = {

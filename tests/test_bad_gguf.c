@@ -123,12 +123,14 @@ static void check_case(const bad_case *c, const char *dir)
 }
 
 /* What the cases start from must open, or they would prove nothing. */
-static void check_valid(bool bpe, const char *dir)
+static void check_valid(bool bpe, bool moe, const char *dir)
 {
     char path[256];
     bad_file f;
     snprintf(path, sizeof path, "%s/valid.gguf", dir);
     bad_model(&f, bpe);
+    if (moe)
+        bad_moe(&f);
     must(bad_write(&f, path));
     bad_free(&f);
     for (int level = BAD_FILE_LEVEL; level <= BAD_MODEL; level++) {
@@ -162,8 +164,9 @@ int main(int argc, char **argv)
         return write_all(argv[2]);
     char dir[] = "/tmp/bad_gguf_XXXXXX";
     must(mkdtemp(dir));
-    check_valid(false, dir);
-    check_valid(true, dir);
+    check_valid(false, false, dir);
+    check_valid(true, false, dir);
+    check_valid(false, true, dir);
     int per_item[32] = {0};
     for (size_t i = 0; i < n_bad_cases; i++) {
         check_case(&bad_cases[i], dir);

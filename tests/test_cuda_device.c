@@ -545,6 +545,18 @@ int main(void)
             piece = 2000;
         }
     }
+    /* shared experts; sinks, biases, an activation of its own */
+    static const char *const moe[][2] = {
+        {"gpt-oss", "MXFP4"}, {"glm4moe", "Q4_K_M"}, {"qwen2moe", "Q8_0"}};
+    for (int i = 0; i < (SANITIZED ? 1 : 3); i++) {
+        const int64_t n_layer = 4 - i;
+        ts_error err = {0};
+        REQUIRE(ts_synth_tiny(path, moe[i][0], moe[i][1], false, &err) == TS_OK);
+        test_layers(moe[i][0], moe[i][1], path, n_layer, t);
+        test_same(moe[i][0], path, n_layer, t);
+        if (i == 0)
+            test_streams(moe[i][0], moe[i][1], path, false, t);
+    }
     /* its attention is the CPU's */
     for (int i = 0; i < (SANITIZED ? 1 : 2); i++) {
         const char *arch = i ? "deepseek2" : "deepseek2:tiny-v3", *type = i ? "Q4_K_M" : "Q8_0";

@@ -159,8 +159,9 @@ static double gelu(double g)
     return g * sigmoid(2 * sqrt(2 / 3.14159265358979323846) * (g + 0.044715 * g * g * g));
 }
 
-enum { ADD, SILU, GELU, BIAS, SOFTCAP, OPS };
-static const char *const op_names[] = {"add", "silu_mul", "gelu_mul", "bias", "softcap"};
+enum { ADD, SILU, GELU, CLAMPED, BIAS, SOFTCAP, OPS };
+static const char *const op_names[] = {"add",         "silu_mul", "gelu_mul",
+                                       "clamped_mul", "bias",     "softcap"};
 
 static double elementwise(int op, double a, double b)
 {
@@ -169,6 +170,10 @@ static double elementwise(int op, double a, double b)
         return a * sigmoid(a) * b;
     case GELU:
         return gelu(a) * b;
+    case CLAMPED: {
+        const double g = a > 7 ? 7 : a, u = b > 7 ? 7 : b < -7 ? -7 : b;
+        return g * sigmoid(1.702 * g) * (u + 1);
+    }
     case SOFTCAP:
         return 2.5 * tanh(a / 2.5);
     default:
@@ -186,6 +191,8 @@ static int run_elementwise(int op, const ts_cuda_on *on, ts_cuda_rows y, ts_cuda
         return ts_cuda_silu_mul(on, y, a, b, d);
     case GELU:
         return ts_cuda_gelu_mul(on, y, a, b, d);
+    case CLAMPED:
+        return ts_cuda_clamped_mul(on, y, a, b, d);
     case BIAS:
         return ts_cuda_bias(on, y, b.x, d);
     default:
@@ -199,7 +206,8 @@ static void test_elementwise(int op, int64_t m, int64_t d, int where, bool out)
     const bool in_place = op == BIAS || op == SOFTCAP;
     if (in_place && where != 1)
         return;
-    matrix a(m, d, rnd(0, 9), 3), b(op == BIAS ? 1 : m, d, rnd(0, 9), 1), y(m, d, rnd(0, 9), 0);
+    matrix a(m, d, rnd(0, 9), op == CLAMPED ? 5 : 3),
+        b(op == BIAS ? 1 : m, d, rnd(0, 9), op == CLAMPED ? 5 : 1), y(m, d, rnd(0, 9), 0);
     launch l(out ? m + 5 : m, out ? m : m + 5, 3, out, rnd(0, 2));
     matrix &to = where == 0 ? y : where == 1 ? a : b;
     std::vector<double> want;
@@ -570,11 +578,14 @@ struct attend_data {
     matrix q, o;
     cache kv;
     float scale;
+    vec sinks;
+    bool with_sinks; /* else none */
 
     attend_data(const attend_case &c_, int64_t more_ctx, float spread)
         : c(c_), q(c.m, c.hkv * c.group * c.hd, 4 * rnd(0, 2), spread),
           o(c.m, c.hkv * c.group * c.hd, 4 * rnd(0, 2), 0),
-          kv(c.pos0 + c.m + more_ctx, c.hkv, c.hd), scale(1 / sqrtf((float)c.hd))
+          kv(c.pos0 + c.m + more_ctx, c.hkv, c.hd), scale(1 / sqrtf((float)c.hd)),
+          sinks(c.hkv * c.group), with_sinks(rnd(0, 1))
     {
         for (int64_t h = 0; h < c.hkv; h++)
             for (int64_t p = first_seen(&c, 0); p < c.pos0 + c.m; p++)
@@ -603,6 +614,11 @@ static std::vector<double> attend_row(attend_data &a, int64_t t, int64_t h)
         s.push_back(c.cap > 0 ? c.cap * tanh(dot * a.scale / c.cap) : dot * a.scale);
         max = s.back() > max ? s.back() : max;
     }
+    if (a.with_sinks) {
+        const double sink = a.sinks.mem.host[(size_t)h];
+        max = sink > max ? sink : max;
+        sum = exp(sink - max);
+    }
     for (int64_t p = lo; p < hi; p++) {
         const double w = exp(s[(size_t)(p - lo)] - max);
         sum += w;
@@ -623,7 +639,7 @@ static void run_attend(attend_data &a, bool decode, bool in_place, int64_t more_
                            a.kv.kv(),  c.hkv * c.group,
                            c.window,   a.scale,
                            c.cap,      NULL,
-                           NULL};
+                           NULL,       a.with_sinks ? a.sinks.mem.dev : NULL};
     const size_t bytes = ts_cuda_attend_bytes(&p.kv, p.n_head, l.on.rows);
     memory<uint8_t> work(decode ? bytes : 0);
     p.work = work.dev;
@@ -661,8 +677,11 @@ static void test_attend_act(const attend_case &c)
 {
     attend_data a(c, 5, 1);
     launch l(c.m, 1, c.pos0, false, 0);
-    ts_cuda_attention p = {a.q.rows(), a.o.rows(), a.kv.kv(), c.hkv * c.group, c.window, a.scale,
-                           c.cap,      NULL,       NULL};
+    ts_cuda_attention p = {a.q.rows(), a.o.rows(),
+                           a.kv.kv(),  c.hkv * c.group,
+                           c.window,   a.scale,
+                           c.cap,      NULL,
+                           NULL,       a.with_sinks ? a.sinks.mem.dev : NULL};
     memory<uint8_t> work(ts_cuda_attend_bytes(&p.kv, p.n_head, l.on.rows));
     const int64_t k = p.n_head * c.hd;
     memory<uint8_t> direct(ts_cuda_act_bytes(c.m, k)), of_floats(ts_cuda_act_bytes(c.m, k));
@@ -753,6 +772,9 @@ static void test_decode_bits(const attend_case &c)
         for (int64_t i = 0; i < a.q.d; i++)
             b.q.at(0, i) = a.q.at(t, i);
         b.q.mem.up();
+        b.with_sinks = a.with_sinks;
+        b.sinks.mem.host = a.sinks.mem.host;
+        b.sinks.mem.up();
         for (int64_t h = 0; h < c.hkv; h++)
             for (int64_t p = first_seen(&c, t); p <= c.pos0 + t; p++)
                 for (int64_t d = 0; d < c.hd; d++) {
@@ -815,7 +837,9 @@ static void test_decode_replay(void)
     const attend_case last = {1, 600, 2, 4, 64, 0};
     attend_data a(last, 0, 1);
     launch l(1, 1, 0, false, 0);
-    ts_cuda_attention p = {a.q.rows(), a.o.rows(), a.kv.kv(), 8, 0, a.scale, 0, NULL, NULL};
+    ts_cuda_attention p = {
+        a.q.rows(), a.o.rows(), a.kv.kv(), 8,    0,
+        a.scale,    0,          NULL,      NULL, a.with_sinks ? a.sinks.mem.dev : NULL};
     memory<uint8_t> work(ts_cuda_attend_bytes(&p.kv, p.n_head, 1));
     p.work = work.dev;
     replay step(&l.on, &p);
@@ -841,7 +865,7 @@ static void test_refused(void)
 {
     attend_data a(attend_case{TS_CUDA_DECODE + 1, 0, 1, 1, 64, 0}, 0, 1);
     launch l(TS_CUDA_DECODE + 1, 1, 0, false, 0);
-    ts_cuda_attention p = {a.q.rows(), a.o.rows(), a.kv.kv(), 1, 0, 1, 0, NULL, NULL};
+    ts_cuda_attention p = {a.q.rows(), a.o.rows(), a.kv.kv(), 1, 0, 1, 0, NULL, NULL, NULL};
     CHECK(ts_cuda_attend_decode(&l.on, &p) != 0); /* too many rows */
     p.kv.head_dim = 60;
     CHECK(ts_cuda_attend_prefill(&l.on, &p) != 0);

@@ -16,7 +16,7 @@
 static const char *const archs[] = {"llama",    "qwen2",    "qwen3",     "gemma3",
                                     "qwen3moe", "qwen2moe", "deepseek2", "deepseek2:tiny-v3",
                                     "olmo2",    "granite",  "gemma2",    "command-r",
-                                    "phi3"};
+                                    "phi3",     "glm4moe",  "gpt-oss"};
 
 typedef struct rig {
     ts_engine *e;

@@ -175,7 +175,8 @@ int main(void)
         "tiny-gemma2-q6_k",        "tiny-granite-f32",         "tiny-granite-iq4_xs",
         "tiny-qwen2moe-f32",       "tiny-qwen2moe-q4_k_m",     "tiny-deepseek2-f32",
         "tiny-deepseek2-none-f32", "tiny-deepseek2-q4_k_m",    "tiny-deepseek2-v3-f32",
-        "tiny-deepseek2-v3-q8_0"};
+        "tiny-gpt-oss-f32",        "tiny-gpt-oss-mxfp4",       "tiny-glm4moe-f32",
+        "tiny-glm4moe-q4_k_m",     "tiny-deepseek2-v3-q8_0"};
     setvbuf(stdout, NULL, _IOLBF, 0);
     for (size_t i = 0; i < sizeof tiny / sizeof *tiny; i++)
         test_tiny(tiny[i]);

@@ -39,12 +39,19 @@ static double sigmoid(double x)
     return 1 / (1 + exp(-x));
 }
 
+static double clamped(double g, double u)
+{
+    g = g > 7 ? 7 : g;
+    u = u > 7 ? 7 : u < -7 ? -7 : u;
+    return g * sigmoid(1.702 * g) * (u + 1);
+}
+
 static void test_elementwise(const ts_ops *ops, int64_t n)
 {
     float *a = floats((size_t)n, 3), *b = floats((size_t)n, 1);
     double *want = malloc((size_t)n * sizeof *want);
     REQUIRE(want);
-    for (int op = 0; op < 8; op++)
+    for (int op = 0; op < 9; op++)
         for (int in_place = 0; in_place < 2; in_place++) {
             float *buf = floats((size_t)n + 2 * GUARD, 0), *y = buf + GUARD;
             const float *x = a;
@@ -65,6 +72,7 @@ static void test_elementwise(const ts_ops *ops, int64_t n)
                           : op == 3 ? g / 2 * (1 + tanh(z)) * b[i]
                           : op == 4 ? norm * b[i]
                           : op == 5 ? norm
+                          : op == 8 ? clamped(g, b[i])
                           : op == 6 ? b[i] + g
                                     : g - mean;
             }
@@ -87,6 +95,9 @@ static void test_elementwise(const ts_ops *ops, int64_t n)
             case 5:
                 what = "rms_norm without weights", ops->rms_norm(y, x, NULL, n, 1e-5f);
                 break;
+            case 8:
+                what = "clamped_mul", ops->clamped_mul(y, x, b, n);
+                break;
             case 6:
                 what = "add, second in place", ops->add(y, b, x, n);
                 break;
@@ -94,7 +105,7 @@ static void test_elementwise(const ts_ops *ops, int64_t n)
                 what = "center", ops->center(y, x, n);
                 break;
             }
-            agree(what, buf, want, n, 1e-13);
+            agree(what, buf, want, n, op == 8 ? 1e-12 : 1e-13);
             free(buf);
         }
     free(a);
@@ -106,7 +117,7 @@ static void test_elementwise(const ts_ops *ops, int64_t n)
 static void test_gates(const ts_ops *ops)
 {
     enum { N = 4096 };
-    static float g[N], u[N], s[N], e[N];
+    static float g[N], u[N], s[N], e[N], c[N];
     for (int i = 0; i < N; i++) {
         g[i] = ((float)i - N / 2) * 0.06f;
         u[i] = 1;
@@ -114,6 +125,7 @@ static void test_gates(const ts_ops *ops)
     g[0] = -1e30f, g[1] = 1e30f, g[2] = -0.0f, g[3] = 1e-30f;
     ops->silu_mul(s, g, u, N);
     ops->gelu_mul(e, g, u, N);
+    ops->clamped_mul(c, g, g, N);
     for (int i = 0; i < N; i++) {
         double x = g[i], z = sqrt(2 / 3.14159265358979323846) * (x + 0.044715 * x * x * x);
         double silu = x * sigmoid(x), gelu = x * sigmoid(2 * z);
@@ -122,7 +134,15 @@ static void test_gates(const ts_ops *ops)
         CHECK_MSG(fabs(e[i] - gelu) <= (1e-6 + 4e-7 * fabs(z)) * fabs(gelu) + 1e-36,
                   "gelu(%g) = %g not %g", x, e[i], gelu);
     }
+    for (int i = 0; i < N; i++) {
+        const double want = clamped(g[i], g[i]);
+        const double limit = (1e-6 + 4e-7 * fabs(1.702 * g[i])) * fabs(want) + 2e-36; /* as gelu */
+        CHECK_MSG(fabs(c[i] - want) <= limit, "clamped(%g) = %g not %g", g[i], c[i], want);
+    }
     g[0] = NAN;
+    ops->clamped_mul(c, g, u, 9);
+    ops->clamped_mul(c + 9, u, g, 9);
+    CHECK(isnan(c[0]) && isnan(c[9]) && !isnan(c[1]) && !isnan(c[10]));
     ops->silu_mul(s, g, u, 9);
     ops->gelu_mul(e, g, u, 9);
     CHECK(isnan(s[0]) && isnan(e[0]) && !isnan(s[1]) && !isnan(e[1]));

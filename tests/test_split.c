@@ -15,7 +15,7 @@
 static const char *const archs[] = {"llama",    "qwen2",    "qwen3",     "gemma3",
                                     "qwen3moe", "qwen2moe", "deepseek2", "deepseek2:tiny-v3",
                                     "olmo2",    "granite",  "gemma2",    "command-r",
-                                    "phi3"};
+                                    "phi3",     "glm4moe",  "gpt-oss"};
 static const ts_backend *const fakes[] = {&fake_backend, &fake_backend};
 static uint64_t seed = 20261125;
 
@@ -133,7 +133,9 @@ static void compare(reference *r, ts_isa isa, const ts_engine_split *split, cons
         CHECK_MSG(memcmp(r->want, r->got, r->n * sizeof(float)) == 0, "%s, %s: NMSE %g", r->arch,
                   what, nmse(r->want, r->got, r->n));
     } else {
-        const double limit = e->plan.isa == TS_ISA_AMX ? 1e-3 : 1e-6;
+        /* Other kernels may choose another of two experts that are nearly level. */
+        const double near = e->m->hp.moe.n_expert ? 1e-4 : 1e-6;
+        const double limit = e->plan.isa == TS_ISA_AMX ? 1e-3 : near;
         CHECK_MSG(nmse(r->want, r->got, r->n) <= limit, "%s, %s: NMSE %g", r->arch, what,
                   nmse(r->want, r->got, r->n));
     }
@@ -906,7 +908,7 @@ int main(void)
             test_no_memory(&r);
             test_failures(&r);
         }
-        if (strcmp(archs[i], "qwen2moe") == 0)
+        if (strcmp(archs[i], "qwen2moe") == 0 || strcmp(archs[i], "glm4moe") == 0)
             test_shared_expert(&r);
         if (!streams)
             test_latent(&r);

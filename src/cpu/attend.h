@@ -7,6 +7,8 @@
 #ifndef TS_ATTEND_H
 #define TS_ATTEND_H
 
+#include <math.h>
+
 #include "cpu/ops.h"
 
 #define ATTEND_BLOCK 64
@@ -41,7 +43,14 @@ static inline void attend_visible(const ts_attend *p, int64_t b, int64_t t, int6
 /* What goes with it in a table: scratch for tasks of 16 tokens, and merge. */
 size_t ts_attend_run_scratch(int64_t n_group, int64_t head_dim, int64_t v_dim);
 void ts_attend_run_merge(float *o, int64_t ldo, const float *po, const float *part, int64_t n_parts,
-                         int64_t n_tokens, int64_t n_group, int64_t v_dim);
+                         int64_t n_tokens, int64_t n_group, int64_t v_dim, const float *sinks);
+
+/* What a row's sums are divided by: l, which is relative to m, and its head's sink. A row that saw
+ * nothing is zero all the same. */
+static inline float attend_end(float l, float m, const float *sink)
+{
+    return l > 0 ? 1 / (sink ? l + expf(*sink - m) : l) : 0;
+}
 
 /* The layout "f16.k16": K[pos / 16][head_dim][pos % 16], V[pos][v_dim rounded up to 16]. Its
  * strips of 16 columns are what a tile multiplies: columns are positions for K, dimensions for V.
@@ -67,7 +76,7 @@ extern const ts_kv_layout ts_kv_ref, ts_kv_avx2;
 size_t attend_amx_scratch(int64_t n_group, int64_t head_dim, int64_t v_dim);
 void attend_amx(const ts_attend *p);
 void attend_amx_merge(float *o, int64_t ldo, const float *po, const float *part, int64_t n_parts,
-                      int64_t n_tokens, int64_t n_group, int64_t v_dim);
+                      int64_t n_tokens, int64_t n_group, int64_t v_dim, const float *sinks);
 extern const ts_kv_layout ts_kv_amx;
 
 #endif

@@ -123,12 +123,19 @@ void attend_amx_fold(const amx_walk *w, const amx_sums *to, const amx_sums *from
     }
 }
 
+/* attend_end, where m is in units of log2. */
+static float end_of(float l, float m, const float *sink)
+{
+    const float ln2 = 0.69314718f;
+    return attend_end(l, m * ln2, sink);
+}
+
 void attend_amx_merge(float *o, int64_t ldo, const float *po, const float *part, int64_t n_parts,
-                      int64_t n_tokens, int64_t n_group, int64_t v_dim)
+                      int64_t n_tokens, int64_t n_group, int64_t v_dim, const float *sinks)
 {
     int64_t rows = n_tokens * n_group;
     for (int64_t r = 0; r < rows; r++) {
-        float *y = o + r / n_group * ldo + r % n_group * v_dim, l[LANES];
+        float *y = o + r / n_group * ldo + r % n_group * v_dim, l[LANES], top[LANES];
         __m512 m = _mm512_set1_ps(-INFINITY), sum = _mm512_setzero_ps();
         memset(y, 0, (size_t)v_dim * sizeof(float));
         for (int64_t i = 0; i < n_parts; i++) {
@@ -144,7 +151,8 @@ void attend_amx_merge(float *o, int64_t ldo, const float *po, const float *part,
             }
         }
         _mm512_storeu_ps(l, sum);
-        float f = l[0] > 0 ? 1 / l[0] : 0;
+        _mm512_storeu_ps(top, m);
+        const float f = end_of(l[0], top[0], sinks ? sinks + r % n_group : NULL);
         for (int64_t d = 0; d < v_dim; d++)
             y[d] *= f;
     }
@@ -167,7 +175,8 @@ void attend_amx_finish(const amx_walk *w)
             transpose16(r);
             for (int64_t i = 0; i < LANES && c * LANES + i < w->rows; i++) {
                 int64_t row = c * LANES + i;
-                float l = w->whole.l[row], f = p->part ? 1 : l > 0 ? 1 / l : 0;
+                const float *sink = p->sinks ? p->sinks + row % p->n_group : NULL;
+                float f = p->part ? 1 : end_of(w->whole.l[row], w->whole.m[row], sink);
                 float *o = p->o + row / p->n_group * p->ldo + row % p->n_group * p->v_dim + d;
                 _mm512_mask_storeu_ps(o, first_lanes(p->v_dim - d),
                                       _mm512_mul_ps(_mm512_castsi512_ps(r[i]), _mm512_set1_ps(f)));

@@ -65,9 +65,9 @@ static void fold(float *o, float *ml, const float *o2, const float *ml2, int64_t
     ml[1] = ml[1] * f + ml2[1] * f2;
 }
 
-static void normalise(float *o, const float *sum, float l, int64_t n)
+static void normalise(float *o, const float *sum, const float *ml, const float *sink, int64_t n)
 {
-    float f = l > 0 ? 1 / l : 0;
+    const float f = attend_end(ml[1], ml[0], sink);
     for (int64_t i = 0; i < n; i++)
         o[i] = sum[i] * f;
 }
@@ -109,7 +109,7 @@ static void finish(const ts_attend *p, const float *acc, const float *ml, int64_
             if (p->part)
                 memcpy(o, acc, (size_t)p->v_dim * sizeof(float));
             else
-                normalise(o, acc, ml[1], p->v_dim);
+                normalise(o, acc, ml, p->sinks ? p->sinks + g : NULL, p->v_dim);
         }
 }
 
@@ -164,7 +164,7 @@ void ts_attend_run(const ts_attend *task, attend_block *block)
 }
 
 void ts_attend_run_merge(float *o, int64_t ldo, const float *po, const float *part, int64_t n_parts,
-                         int64_t n_tokens, int64_t n_group, int64_t v_dim)
+                         int64_t n_tokens, int64_t n_group, int64_t v_dim, const float *sinks)
 {
     int64_t rows = n_tokens * n_group;
     for (int64_t r = 0; r < rows; r++) {
@@ -173,6 +173,6 @@ void ts_attend_run_merge(float *o, int64_t ldo, const float *po, const float *pa
         memset(y, 0, (size_t)v_dim * sizeof(float));
         for (int64_t i = 0; i < n_parts; i++)
             fold(y, ml, po + (i * rows + r) * v_dim, part + 2 * (i * rows + r), v_dim);
-        normalise(y, y, ml[1], v_dim);
+        normalise(y, y, ml, sinks ? sinks + r % n_group : NULL, v_dim);
     }
 }

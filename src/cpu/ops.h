@@ -41,6 +41,9 @@ typedef struct ts_attend {
     int64_t window; /* 0 = no limit                                                    */
     float scale;    /* multiplies q.k                                                   */
     float softcap;  /* > 0: s = softcap * tanh(s / softcap)                             */
+    /* [n_group], or NULL: of each head one more score, that of a position whose V is zero. It
+     * belongs to a row once: parts leave it to merge. */
+    const float *sinks;
     /* Not NULL: a part of a longer row. o gets the unnormalised sum, part[2*r] what the exponents
      * are relative to (the maximum, or a power of two above it), part[2*r+1] the sum of
      * exponentials; -INFINITY, 0 when no position was visible. For merge of the same table. */
@@ -74,6 +77,9 @@ typedef struct ts_ops {
                      int64_t n); /* silu(g) * u; y may be g */
     void (*gelu_mul)(float *y, const float *g, const float *u,
                      int64_t n); /* tanh form; y may be g */
+    /* gpt-oss's: g' sigmoid(1.702 g') (u' + 1), where g' = min(g, 7) and u' is u within -7..7; y
+     * may be g (https://github.com/openai/gpt-oss, swiglu) */
+    void (*clamped_mul)(float *y, const float *g, const float *u, int64_t n);
 
     /* attention */
     const ts_kv_layout *kv;
@@ -90,9 +96,10 @@ typedef struct ts_ops {
      *
      *   po   [n_parts][rows][v_dim]: what attend wrote to o with ldo = n_group * v_dim
      *   part [n_parts][rows][2]: what it wrote to part
-     *   o    as in ts_attend, row stride ldo; must not overlap po */
+     *   o    as in ts_attend, row stride ldo; must not overlap po
+     *   sinks as there */
     void (*merge)(float *o, int64_t ldo, const float *po, const float *part, int64_t n_parts,
-                  int64_t n_tokens, int64_t n_group, int64_t v_dim);
+                  int64_t n_tokens, int64_t n_group, int64_t v_dim, const float *sinks);
 } ts_ops;
 
 /* The most tokens of one attention task. */

@@ -143,6 +143,18 @@ static void gelu_mul(float *y, const float *g, const float *u, int64_t n)
     }
 }
 
+/* min and max return their second operand when one is NaN */
+static void clamped_mul(float *y, const float *g, const float *u, int64_t n)
+{
+    const __m256 hi = _mm256_set1_ps(7), lo = _mm256_set1_ps(-7), one = _mm256_set1_ps(1);
+    for (int64_t i = 0; i < n; i += 8) {
+        __m256 v = _mm256_min_ps(hi, load_upto8(g + i, n - i));
+        __m256 a = _mm256_max_ps(lo, _mm256_min_ps(hi, load_upto8(u + i, n - i)));
+        __m256 z = _mm256_mul_ps(v, _mm256_set1_ps(1.702f));
+        store_upto8(y + i, gate(v, z, _mm256_add_ps(a, one)), n - i);
+    }
+}
+
 const ts_ops ts_ops_avx2 = {
     .isa = TS_ISA_AVX2,
     .rms_norm = rms_norm,
@@ -153,6 +165,7 @@ const ts_ops ts_ops_avx2 = {
     .mad = mad,
     .silu_mul = silu_mul,
     .gelu_mul = gelu_mul,
+    .clamped_mul = clamped_mul,
     .kv = &ts_kv_avx2,
     .attend_scratch = ts_attend_run_scratch,
     .attend = attend_avx2,

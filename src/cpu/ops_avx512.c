@@ -143,6 +143,18 @@ static void gelu_mul(float *y, const float *g, const float *u, int64_t n)
     }
 }
 
+/* min and max return their second operand when one is NaN */
+static void clamped_mul(float *y, const float *g, const float *u, int64_t n)
+{
+    const __m512 hi = _mm512_set1_ps(7), lo = _mm512_set1_ps(-7), one = _mm512_set1_ps(1);
+    for (int64_t i = 0; i < n; i += 16) {
+        __m512 v = _mm512_min_ps(hi, load(g + i, n - i));
+        __m512 a = _mm512_max_ps(lo, _mm512_min_ps(hi, load(u + i, n - i)));
+        __m512 z = _mm512_mul_ps(v, _mm512_set1_ps(1.702f));
+        store(y + i, gate(v, z, _mm512_add_ps(a, one)), n - i);
+    }
+}
+
 const ts_ops ts_ops_avx512 = {
     .isa = TS_ISA_AVX512,
     .rms_norm = rms_norm,
@@ -153,6 +165,7 @@ const ts_ops ts_ops_avx512 = {
     .mad = mad,
     .silu_mul = silu_mul,
     .gelu_mul = gelu_mul,
+    .clamped_mul = clamped_mul,
     .kv = &ts_kv_avx2,
     .attend_scratch = ts_attend_run_scratch,
     .attend = attend_avx512,
@@ -169,6 +182,7 @@ const ts_ops ts_ops_amx = {
     .mad = mad,
     .silu_mul = silu_mul,
     .gelu_mul = gelu_mul,
+    .clamped_mul = clamped_mul,
     .kv = &ts_kv_amx,
     .attend_rows = ATTEND_AMX_ROWS,
     .attend_scratch = attend_amx_scratch,

@@ -70,6 +70,15 @@ static void gelu_mul(float *y, const float *g, const float *u, int64_t n)
     }
 }
 
+/* NaN stays NaN: it is neither below nor above. */
+static void clamped_mul(float *y, const float *g, const float *u, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        float a = g[i] > 7 ? 7 : g[i], b = u[i] > 7 ? 7 : u[i] < -7 ? -7 : u[i];
+        y[i] = a / (1 + expf(-1.702f * a)) * (b + 1);
+    }
+}
+
 const ts_ops ts_ops_ref = {
     .isa = TS_ISA_REF,
     .rms_norm = rms_norm,
@@ -80,6 +89,7 @@ const ts_ops ts_ops_ref = {
     .mad = mad,
     .silu_mul = silu_mul,
     .gelu_mul = gelu_mul,
+    .clamped_mul = clamped_mul,
     .kv = &ts_kv_ref,
     .attend_scratch = ts_attend_run_scratch,
     .attend = attend_ref,

@@ -18,6 +18,8 @@ constexpr int WARPS = 4, THREADS = 32 * WARPS;
  * Blocks of a KV head at most; with more splits than that a block has several. */
 constexpr int SPLIT = TS_CUDA_SPLIT, MAX_SPLITS = 256;
 
+constexpr float LOG2E = 1.4426950408889634f;
+
 /* Threads of a block that joins splits. */
 constexpr int JOIN = 256;
 
@@ -30,13 +32,14 @@ struct task {
     int64_t n_ctx;
     const ts_cuda_batch *batch;
     int n_head_kv, group, hd;
-    int window;   /* 0 = no limit                                                      */
-    int rows;     /* query rows of a KV head there can be: of the launch, not the batch */
-    float scale;  /* times log2 e                                                      */
-    float cap;    /* times log2 e: of scores; 0 = none                                 */
-    float *part;  /* [split][n_head_kv][rows][hd] sums                                 */
-    float *ml;    /* [split][n_head_kv][rows][2] m and l of them                       */
-    uint8_t *act; /* instead of o, where it isn't NULL */
+    int window;         /* 0 = no limit                                                      */
+    int rows;           /* query rows of a KV head there can be: of the launch, not the batch */
+    float scale;        /* times log2 e                                                      */
+    float cap;          /* times log2 e: of scores; 0 = none                                 */
+    float *part;        /* [split][n_head_kv][rows][hd] sums                                 */
+    float *ml;          /* [split][n_head_kv][rows][2] m and l of them                       */
+    uint8_t *act;       /* instead of o, where it isn't NULL */
+    const float *sinks; /* [n_head], or NULL                                          */
 };
 
 /* The first position that token t sees. */
@@ -62,6 +65,12 @@ __device__ __forceinline__ void shift(int (&to)[2], const int (&from)[2], int by
 {
     to[0] = from[0] - by;
     to[1] = from[1] - by;
+}
+
+/* What the sums of head `head` are divided by: l, relative to m, and its sink. */
+__device__ __forceinline__ float all_of(const task &a, int64_t head, float l, float m)
+{
+    return a.sinks ? l + ts_exp2(a.sinks[head] * LOG2E - m + LIFT) : l;
 }
 
 /* --- decode -------------------------------------------------------------------- */
@@ -266,8 +275,8 @@ __global__ void __launch_bounds__(JOIN) join(task a)
         x += sum[w][d];
         l += sum_l[w];
     }
-    const int64_t at = ((int64_t)blockIdx.y * a.group + r % a.group) * a.hd + d;
-    x = l > 0 ? x / l : 0;
+    const int64_t head = (int64_t)blockIdx.y * a.group + r % a.group, at = head * a.hd + d;
+    x = l > 0 ? x / all_of(a, head, l, top) : 0;
     if (a.act)
         put_act(a.act, r / a.group, at, (int64_t)a.n_head_kv * a.group * a.hd, x);
     else
@@ -387,9 +396,10 @@ template <int HD> __global__ void __launch_bounds__(THREADS) prefill(task a)
     for (int h = 0; h < 2; h++) {
         const float l = row_sum(t.l[h]);
         const int r = r0 + warp * ROWS + g + 8 * h;
+        const int64_t q = head * a.group + r % a.group;
         if (r < n_rows)
-            put_row<HD>(a.o + r / a.group * a.ldo + (head * a.group + r % a.group) * a.hd, t, h,
-                        l > 0 ? 1 / l : 0, a.hd);
+            put_row<HD>(a.o + r / a.group * a.ldo + q * a.hd, t, h,
+                        l > 0 ? 1 / all_of(a, q, l, t.m[h]) : 0, a.hd);
     }
 }
 
@@ -421,8 +431,9 @@ task task_of(const ts_cuda_on *on, const ts_cuda_attention *p)
     a.hd = (int)p->kv.head_dim;
     a.window = p->window < p->kv.n_ctx ? (int)p->window : 0;
     a.rows = (int)on->rows * a.group;
-    a.scale = p->scale * 1.4426950408889634f;
-    a.cap = p->softcap * 1.4426950408889634f;
+    a.scale = p->scale * LOG2E;
+    a.sinks = p->sinks;
+    a.cap = p->softcap * LOG2E;
     return a;
 }
 

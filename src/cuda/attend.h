@@ -21,13 +21,15 @@ typedef struct ts_cuda_attention {
     ts_cuda_rows q, o; /* n_head * head_dim floats a row, x aligned to 16 bytes, ld a multiple of 4;
                           o may be q */
     ts_cuda_kv kv;
-    int64_t n_head; /* a multiple of kv.n_head_kv                                          */
-    int64_t window; /* 0 = no limit                                                        */
-    float scale;    /* multiplies q.k                                                      */
-    float softcap;  /* > 0: a score s becomes softcap * tanh(s / softcap)                  */
-    void *work;     /* of decode: ts_cuda_attend_bytes(), aligned to 16 bytes              */
-    void *act;      /* of decode: o as activations of n_head * head_dim (quant.h), and not as
-                       floats; head_dim is a multiple of 32. NULL: floats                  */
+    int64_t n_head;     /* a multiple of kv.n_head_kv                                          */
+    int64_t window;     /* 0 = no limit                                                        */
+    float scale;        /* multiplies q.k                                                      */
+    float softcap;      /* > 0: a score s becomes softcap * tanh(s / softcap)                  */
+    void *work;         /* of decode: ts_cuda_attend_bytes(), aligned to 16 bytes              */
+    void *act;          /* of decode: o as activations of n_head * head_dim (quant.h), and not as
+                           floats; head_dim is a multiple of 32. NULL: floats                  */
+    const float *sinks; /* [n_head]: of each head one more score, of a position whose V is zero;
+                           or NULL                                                             */
 } ts_cuda_attention;
 
 /* Decode: few rows, at most TS_CUDA_DECODE. Positions are shared out in splits of a fixed size,

@@ -106,12 +106,17 @@ static int experts(ts_state *s, const ts_step *st, const ts_cuda_on *on)
         e = stack_of(s, st->w2, true, &w2);
     if (e)
         return e;
+    const float *biases = s->d->vec[st - s->d->plan->steps.v];
     const ts_cuda_experts p = {.type = st->w->source->type,
-                               .join = !st->w2                 ? TS_CUDA_ONE
-                                       : st->act == TS_OP_SILU ? TS_CUDA_SILU
-                                                               : TS_CUDA_GELU,
+                               .join = !st->w2                    ? TS_CUDA_ONE
+                                       : st->act == TS_OP_SILU    ? TS_CUDA_SILU
+                                       : st->act == TS_OP_CLAMPED ? TS_CUDA_CLAMPED
+                                                                  : TS_CUDA_GELU,
                                .w = w,
                                .v = w2,
+                               .w_bias = st->bias ? biases : NULL,
+                               .v_bias =
+                                   st->bias2 ? biases + ts_cuda_bias_floats(st, st->bias) : NULL,
                                .n_expert = v.e->n_expert,
                                .n = st->w->n,
                                .k = st->w->k,

@@ -111,13 +111,24 @@ static inline size_t ts_cuda_kv_elements(const ts_plan *p, const ts_model *m)
     return (size_t)m->hp.n_head_kv * (size_t)p->n_ctx * (size_t)m->hp.head_dim;
 }
 
-/* Floats of the vector that a step reads: a norm's or bias's, or RoPE's frequencies. */
+/* Floats of a bias that belongs to experts' products, or 0 without. */
+static inline int64_t ts_cuda_bias_floats(const ts_step *st, const float *bias)
+{
+    return bias ? st->w->e * st->w->n : 0;
+}
+
+/* Floats of the vector that a step reads: a norm's or bias's, RoPE's frequencies, sinks, experts'
+ * biases. */
 static inline int64_t ts_cuda_vector_floats(const ts_step *st)
 {
     if (st->op == TS_OP_ANGLES)
         return st->rope->n_rot / 2;
     if (st->op == TS_OP_ROUTE)
         return st->vec ? st->w->n : 0;
+    if (st->op == TS_OP_EXPERTS) /* one after the other */
+        return ts_cuda_bias_floats(st, st->bias) + ts_cuda_bias_floats(st, st->bias2);
+    if (st->op == TS_OP_ATTEND)
+        return st->vec ? st->n_heads : 0;
     return st->vec ? st->d / (st->op == TS_OP_NORM && !st->each ? st->n_heads : 1) : 0;
 }
 

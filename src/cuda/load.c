@@ -159,8 +159,17 @@ static void list_vectors(upload *u)
         const size_t n = (size_t)ts_cuda_vector_floats(st) * sizeof(float);
         if (st->device != d->index || !n)
             continue;
-        const float *src = st->op == TS_OP_ANGLES ? st->rope->freq : st->vec;
-        u->items[u->n++] = (item){at, (const uint8_t *)src, n, false};
+        const float *src[2] = {st->op == TS_OP_ANGLES ? st->rope->freq : st->vec};
+        size_t bytes[2] = {n};
+        if (st->op == TS_OP_EXPERTS)
+            for (int j = 0; j < 2; j++) {
+                src[j] = j ? st->bias2 : st->bias;
+                bytes[j] = (size_t)ts_cuda_bias_floats(st, src[j]) * sizeof(float);
+            }
+        uint8_t *to = at;
+        for (int j = 0; j < 2; to += bytes[j++])
+            if (bytes[j])
+                u->items[u->n++] = (item){to, (const uint8_t *)src[j], bytes[j], false};
         d->vec[i] = (const float *)at;
         at += ts_cuda_aligned(n);
     }
@@ -194,7 +203,7 @@ ts_status ts_cuda_load(ts_device *d, ts_model *m, const ts_load_options *opt, ts
                 .opt = opt,
                 .all = d->at->packed + vectors,
                 .lock = PTHREAD_MUTEX_INITIALIZER};
-    u.items = ts_calloc(m->n_weights + m->n_parts + d->plan->steps.n, sizeof *u.items);
+    u.items = ts_calloc(m->n_weights + m->n_parts + 2 * d->plan->steps.n, sizeof *u.items);
     if (!u.items)
         return ts_fail(err, TS_NO_MEMORY, "no memory to load");
     list_weights(&u, m);

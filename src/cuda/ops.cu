@@ -37,7 +37,7 @@ static unsigned groups(int64_t n, int64_t of)
  * first is used. */
 enum { THREADS = 256, PER = 4 };
 
-enum op { OP_ADD, OP_SILU, OP_GELU };
+enum op { OP_ADD, OP_SILU, OP_GELU, OP_CLAMPED };
 
 template <int op> static __device__ __forceinline__ float apply(float a, float b)
 {
@@ -45,6 +45,11 @@ template <int op> static __device__ __forceinline__ float apply(float a, float b
         return a + b;
     if (op == OP_SILU)
         return a / (1 + expf(-a)) * b;
+    if (op == OP_CLAMPED) {
+        a = a > 7 ? 7 : a;
+        b = b > 7 ? 7 : b < -7 ? -7 : b;
+        return a / (1 + expf(-1.702f * a)) * (b + 1);
+    }
     /* gelu's tanh form (arXiv:1606.08415) as a / (1 + e^-2z) */
     float z = 0.7978845608f * (a + 0.044715f * a * a * a);
     return a / (1 + expf(-2 * z)) * b;
@@ -99,6 +104,12 @@ int ts_cuda_gelu_mul(const ts_cuda_on *on, ts_cuda_rows y, ts_cuda_rows a, ts_cu
                      int64_t d)
 {
     return run_binary<OP_GELU>(on, y, a, b.x, b.ld, d);
+}
+
+int ts_cuda_clamped_mul(const ts_cuda_on *on, ts_cuda_rows y, ts_cuda_rows a, ts_cuda_rows b,
+                        int64_t d)
+{
+    return run_binary<OP_CLAMPED>(on, y, a, b.x, b.ld, d);
 }
 
 /* dst[m][d] = act(a) * b, rounded to BF16. A thread has four elements. */

@@ -60,6 +60,9 @@ int ts_cuda_silu_mul(const ts_cuda_on *on, ts_cuda_rows y, ts_cuda_rows a, ts_cu
                      int64_t d);
 int ts_cuda_gelu_mul(const ts_cuda_on *on, ts_cuda_rows y, ts_cuda_rows a, ts_cuda_rows b,
                      int64_t d);
+/* gpt-oss's activation: a' sigmoid(1.702 a') (b' + 1), a' = min(a, 7) and b' = b within -7..7. */
+int ts_cuda_clamped_mul(const ts_cuda_on *on, ts_cuda_rows y, ts_cuda_rows a, ts_cuda_rows b,
+                        int64_t d);
 /* Rows [m][d] of BF16 for a matrix product, made by what comes before it, with its values: the norm
  * of x, and silu(a) * b or gelu(a) * b. All m rows are there. */
 int ts_cuda_norm_bf16(void *dst, const float *x, int64_t ldx, const float *w, float eps, int64_t m,

@@ -199,7 +199,8 @@ static int attend(ts_state *s, const ts_step *st, const ts_step *to, const ts_cu
                            .scale = hp->attn_scale,
                            .softcap = hp->attn_softcap,
                            .work = s->work,
-                           .act = to ? s->bufs[to->dst] : NULL};
+                           .act = to ? s->bufs[to->dst] : NULL,
+                           .sinks = s->d->vec[st - s->d->plan->steps.v]};
     return on->rows <= TS_CUDA_DECODE ? ts_cuda_attend_decode(on, &a)
                                       : ts_cuda_attend_prefill(on, &a);
 }
@@ -296,6 +297,8 @@ static int one_step(ts_state *s, size_t i, const ts_batch *b, const ts_cuda_on *
     }
     case TS_OP_SOFTCAP:
         return ts_cuda_softcap(on, y, st->f, st->d);
+    case TS_OP_CLAMPED:
+        return ts_cuda_clamped_mul(on, y, rows_of(s, st->a, 0), rows_of(s, st->b, 0), st->d);
     case TS_OP_GATE:
         return ts_cuda_gate(on, y, rows_of(s, st->a, 0), rows_of(s, st->b, 0), d->vec[i], st->d);
     case TS_OP_ROUTE:

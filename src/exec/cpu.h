@@ -55,6 +55,10 @@ ts_status ts_cpu_load(ts_device *d, ts_model *m, const ts_load_options *opt, ts_
  * activations that are made of all rows: they may follow steps by row. */
 bool ts_cpu_meet(const ts_state *s, size_t i, int64_t m);
 
+/* The activation of a gated pair: y = act(g) * u, or the like. */
+typedef void ts_act_mul(float *y, const float *g, const float *u, int64_t n);
+ts_act_mul *ts_cpu_act(const ts_state *s, const ts_step *st);
+
 /* Experts (cpu_experts.c): the steps by their names, for m rows of tokens. */
 void ts_cpu_route(ts_state *s, const ts_step *st, int64_t m, int64_t r0, int64_t r1);
 void ts_cpu_group(ts_state *s, const ts_step *st, int64_t m, int tid);

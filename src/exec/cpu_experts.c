@@ -172,6 +172,7 @@ typedef struct product {
     int64_t m, rows, chunks; /* of a chunk; of an expert                             */
     int64_t place;           /* of the chunk's first pair                            */
     bool of_pairs;
+    const float *bias, *bias2; /* of the chunk's expert, or NULL */
 } product;
 
 /* Matrix i of a stack: where nothing is packed, it may be a tensor of its own. */
@@ -204,6 +205,8 @@ static bool begin_chunk(const ts_state *s, product *u, int64_t c, int tid)
     u->mul.m = a->n;
     u->mul.n0 = c % u->chunks * u->rows;
     u->mul.n1 = u->mul.n0 + u->rows < n ? u->mul.n0 + u->rows : n;
+    u->bias = st->bias ? st->bias + a->expert * n : NULL;
+    u->bias2 = st->bias2 ? st->bias2 + a->expert * n : NULL;
     if (!st->w2)
         return true;
     u->second = u->mul;
@@ -222,16 +225,22 @@ static void fetch(const ts_mul *p, const ts_kset *k)
         __builtin_prefetch(w + i);
 }
 
+/* The expert's bias to what its product made; vec may be NULL. */
+static void add_bias(const ts_state *s, const ts_mul *p, const float *vec)
+{
+    for (int64_t t = 0; t < p->m && vec; t++) {
+        float *y = p->y + t * p->ldy + p->n0;
+        s->d->ops->add(y, y, vec + p->n0, p->n1 - p->n0);
+    }
+}
+
 static void join(const ts_state *s, const product *u)
 {
     const ts_mul *g = &u->mul, *v = &u->second;
     for (int64_t t = 0; t < g->m; t++) {
         float *y = g->y + t * g->ldy + g->n0;
         const float *up = v->y + t * v->ldy + g->n0;
-        if (u->st->act == TS_OP_SILU)
-            s->d->ops->silu_mul(y, y, up, g->n1 - g->n0);
-        else
-            s->d->ops->gelu_mul(y, y, up, g->n1 - g->n0);
+        ts_cpu_act(s, u->st)(y, y, up, g->n1 - g->n0);
     }
 }
 
@@ -300,10 +309,12 @@ void ts_cpu_experts(ts_state *s, size_t step, int64_t m, int tid, int n)
         else if (more)
             fetch(&next.mul, st->kset);
         st->kset->mul(&u.mul);
+        add_bias(s, &u.mul, u.bias);
         if (st->w2) {
             if (more)
                 fetch(&next.mul, st->kset);
             st->kset->mul(&u.second);
+            add_bias(s, &u.second, u.bias2);
             join(s, &u);
         }
         u = next;

@@ -14,6 +14,14 @@ typedef struct rows {
     int64_t r0, r1;
 } rows;
 
+ts_act_mul *ts_cpu_act(const ts_state *s, const ts_step *st)
+{
+    const ts_ops *ops = s->d->ops;
+    return st->act == TS_OP_SILU      ? ops->silu_mul
+           : st->act == TS_OP_CLAMPED ? ops->clamped_mul
+                                      : ops->gelu_mul;
+}
+
 static rows share(const ts_state *s, int64_t m, int tid, int n)
 {
     const ts_steps *steps = &s->d->plan->steps;
@@ -303,10 +311,7 @@ static void matmul(ts_state *s, size_t i, int tid, int n)
         st->kset->mul(&second);
         for (int64_t t = 0; t < mul.m; t++) {
             float *g = mul.y + t * mul.ldy + mul.n0, *u = second.y + t * second.ldy + mul.n0;
-            if (st->act == TS_OP_SILU)
-                s->d->ops->silu_mul(g, g, u, mul.n1 - mul.n0);
-            else
-                s->d->ops->gelu_mul(g, g, u, mul.n1 - mul.n0);
+            ts_cpu_act(s, st)(g, g, u, mul.n1 - mul.n0);
         }
     }
 }
@@ -348,6 +353,7 @@ static ts_attend attend_task(const ts_state *s, const ts_step *st, int64_t i, in
                        .k1 = s->batch->pos0 + t0 + tokens,
                        .window = st->window,
                        .scale = hp->attn_scale,
+                       .sinks = st->vec ? st->vec + head : NULL,
                        .softcap = hp->attn_softcap,
                        .scratch = s->scratch + (size_t)tid * s->scratch_bytes};
 }
@@ -376,7 +382,7 @@ static void attend_split(ts_state *s, size_t i, int tid, int n, int64_t first, i
         s->d->ops->attend(&a);
         atomic_int_fast64_t *done = &s->merged[(int64_t)i * hp->n_head + at];
         if (atomic_fetch_add_explicit(done, 1, memory_order_acq_rel) == n_segments - 1)
-            s->d->ops->merge(whole, ldo, sums, max, n_segments, m, a.n_group, hp->v_dim);
+            s->d->ops->merge(whole, ldo, sums, max, n_segments, m, a.n_group, hp->v_dim, a.sinks);
     }
 }
 
@@ -514,6 +520,9 @@ void ts_cpu_step(ts_state *s, size_t i, int tid, int n)
         break;
     case TS_OP_GELU:
         binary(s, st, r, ops->gelu_mul);
+        break;
+    case TS_OP_CLAMPED:
+        binary(s, st, r, ops->clamped_mul);
         break;
     case TS_OP_SELECT:
         select_rows(s, st, tid, n);

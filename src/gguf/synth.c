@@ -114,6 +114,20 @@ static void put_latent(job *j, const synth_latent *l)
 static void put_moe(job *j)
 {
     const synth_moe e = synth_moe_of(&j->s);
+    if (j->s.arch == SYNTH_GLM4MOE) {
+        char k[96];
+        snprintf(k, sizeof k, "%s.expert_weights_norm", synth_arch_name(j->s.arch));
+        put_arch_u32(j, "rope.dimension_count", e.rot);
+        put_arch_u32(j, "leading_dense_block_count", e.dense);
+        put_arch_u32(j, "nextn_predict_layers", e.nextn);
+        put_arch_u32(j, "expert_shared_count", e.shared / j->s.ffe);
+        put_arch_u32(j, "expert_gating_func", 2);
+        put_arch_f32(j, "expert_weights_scale", strncmp(j->s.preset, "tiny", 4) == 0 ? 2.5f : 1);
+        ts_writer_bool(j->w, k, true);
+        put_arch_u32(j, "expert_group_count", 1);
+        put_arch_u32(j, "expert_group_used_count", 1);
+        return;
+    }
     if (e.shared && !synth_latent_of(&j->s)) /* there it is a number of experts */
         put_arch_u32(j, "expert_shared_feed_forward_length", e.shared);
 }
@@ -127,7 +141,7 @@ static void put_factor(job *j, const char *key, float v)
 /* What readers assume. */
 static int window_every(synth_arch a)
 {
-    return a == SYNTH_OLMO2 ? 4 : a == SYNTH_GEMMA2 ? 2 : 6;
+    return a == SYNTH_OLMO2 ? 4 : a == SYNTH_GEMMA2 || a == SYNTH_GPT_OSS ? 2 : 6;
 }
 
 static bool is_gemma(synth_arch a)
@@ -146,7 +160,7 @@ static void put_metadata(job *j)
     ts_writer_str(j->w, "general.name", name);
     ts_writer_u32(j->w, "general.quantization_version", 2);
     ts_writer_u32(j->w, "general.file_type", j->mix->file_type);
-    put_arch_u32(j, "block_count", s->n_layer);
+    put_arch_u32(j, "block_count", s->n_layer + synth_moe_of(s).nextn);
     put_arch_u32(j, "context_length", s->n_ctx);
     put_arch_u32(j, "embedding_length", s->d);
     put_arch_u32(j, "feed_forward_length", s->ff);
@@ -252,6 +266,8 @@ static void matrix(job *j, int layer, const char *what, synth_role role, int64_t
 {
     char buf[64];
     ts_type type = synth_mix_type(j->mix, j->opt->pure, &j->s, role, layer, k);
+    if (j->s.n_expert && type == TS_TYPE_MXFP4 && !j->opt->pure) /* that is for experts then */
+        type = TS_TYPE_Q8_0;
     declare(j, tensor_name(buf, layer, what), WEIGHTS, type, k, n, gain / sqrtf((float)k), 0);
 }
 
@@ -279,6 +295,15 @@ static void declare_experts(job *j, int l)
     stack(j, l, "ffn_up_exps.weight", ROLE_UP, s->d, s->ffe, s->n_expert, 1);
     stack(j, l, "ffn_down_exps.weight", ROLE_DOWN, s->ffe, s->d, s->n_expert, 1);
     const synth_moe e = synth_moe_of(s);
+    if (e.biases) {
+        char buf[64];
+        bias(j, l, "ffn_gate_inp.bias", s->n_expert);
+        static const char *const names[] = {"ffn_gate_exps.bias", "ffn_up_exps.bias",
+                                            "ffn_down_exps.bias"};
+        for (int i = 0; i < 3; i++)
+            declare(j, tensor_name(buf, l, names[i]), WEIGHTS, TS_TYPE_F32, i < 2 ? s->ffe : s->d,
+                    s->n_expert, 0.2f, 0);
+    }
     if (s->arch == SYNTH_QWEN2MOE) {
         char buf[64];
         declare(j, tensor_name(buf, l, "ffn_gate_inp_shexp.weight"), WEIGHTS, TS_TYPE_F32, s->d, 1,
@@ -347,12 +372,14 @@ static void declare_layer(job *j, int l)
         matrix(j, l, "attn_k.weight", ROLE_K, d, kv, 1);
         matrix(j, l, "attn_v.weight", ROLE_V, d, kv, 1);
     }
-    if (s->arch == SYNTH_QWEN2 || s->arch == SYNTH_QWEN2MOE) {
+    const synth_moe e = synth_moe_of(s);
+    if (s->arch == SYNTH_QWEN2 || s->arch == SYNTH_QWEN2MOE || s->arch == SYNTH_GLM4MOE ||
+        e.biases) {
         bias(j, l, "attn_q.bias", q);
         bias(j, l, "attn_k.bias", kv);
         bias(j, l, "attn_v.bias", kv);
     }
-    if (s->arch == SYNTH_GEMMA3 || s->arch == SYNTH_QWEN3 || s->arch == SYNTH_QWEN3MOE) {
+    if (s->arch == SYNTH_GEMMA3 || s->arch == SYNTH_QWEN3 || s->arch == SYNTH_QWEN3MOE || e.norms) {
         norm(j, l, "attn_q_norm.weight", s->hd);
         norm(j, l, "attn_k_norm.weight", s->hd);
     }
@@ -367,10 +394,17 @@ static void declare_layer(job *j, int l)
     matrix(j, l, "attn_output.weight", ROLE_O, q, d, 1);
     if (gemma || olmo)
         norm(j, l, "post_attention_norm.weight", d);
+    if (e.biases) {
+        bias(j, l, "attn_output.bias", d);
+        norm_near(j, l, "attn_sinks.weight", s->n_head, 1);
+    }
+    const bool post = s->arch == SYNTH_GLM4MOE || s->arch == SYNTH_GPT_OSS;
     if (!olmo && s->arch != SYNTH_COMMAND_R)
-        norm(j, l, "ffn_norm.weight", d);
-    if (s->n_expert) {
+        norm(j, l, post ? "post_attention_norm.weight" : "ffn_norm.weight", d);
+    if (s->n_expert && l >= e.dense) {
         declare_experts(j, l);
+        if (s->arch == SYNTH_GLM4MOE)
+            bias(j, l, "exp_probs_b.bias", s->n_expert);
         return;
     }
     if (s->arch != SYNTH_PHI3) /* gate is the first half of up there */
@@ -408,8 +442,15 @@ static void declare_tensors(job *j)
         declare(j, "rope_factors_long.weight", LONG_FACTORS, TS_TYPE_F32, n, 1, 0, 0);
         declare(j, "rope_factors_short.weight", SHORT_FACTORS, TS_TYPE_F32, n, 1, 0, 0);
     }
-    for (int l = 0; l < s->n_layer; l++)
+    const int nextn = synth_moe_of(s).nextn;
+    for (int l = 0; l < s->n_layer + nextn; l++)
         declare_layer(j, l);
+    for (int l = s->n_layer; l < s->n_layer + nextn; l++) {
+        matrix(j, l, "nextn.eh_proj.weight", ROLE_Q, 2 * (int64_t)s->d, s->d, 1);
+        norm(j, l, "nextn.enorm.weight", s->d);
+        norm(j, l, "nextn.hnorm.weight", s->d);
+        norm(j, l, "nextn.shared_head_norm.weight", s->d);
+    }
 }
 
 /* Llama 3's scaling, as divisors of the rotation's frequencies: wavelengths under a quarter of the

@@ -19,6 +19,8 @@ typedef enum synth_arch {
     SYNTH_GEMMA2,
     SYNTH_COMMAND_R,
     SYNTH_PHI3,
+    SYNTH_GLM4MOE,
+    SYNTH_GPT_OSS
 } synth_arch;
 
 typedef enum synth_rope { ROPE_NONE, ROPE_LINEAR, ROPE_YARN, ROPE_LLAMA3, ROPE_LONG } synth_rope;
@@ -44,7 +46,12 @@ typedef struct synth_shape {
 
 /* What some mixtures of experts have besides. */
 typedef struct synth_moe {
-    int32_t shared; /* the shared expert's feed-forward width; 0: there is none */
+    int32_t shared; /* the shared expert's feed-forward width; 0: there is none           */
+    int32_t dense;  /* blocks without experts, the first ones                             */
+    int32_t nextn;  /* blocks behind the others that predict further tokens               */
+    int32_t rot;    /* turned elements of a head; 0: all                                  */
+    bool norms;     /* over each head of Q and K                                          */
+    bool biases;    /* of every product, and sinks                                        */
 } synth_moe;
 
 /* What DeepSeek's models have besides. Their n_kv is 1 and hd what a row of K has: c + rope. */

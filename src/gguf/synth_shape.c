@@ -16,6 +16,8 @@
 #define GEMMA2    SYNTH_GEMMA2
 #define COMMAND_R SYNTH_COMMAND_R
 #define PHI3      SYNTH_PHI3
+#define GLM4MOE   SYNTH_GLM4MOE
+#define GPT_OSS   SYNTH_GPT_OSS
 
 /* Column by column as in synth_shape. The tiny ones have head counts, vocabularies and
  * windows that leave remainders everywhere; "tiny-narrow" is for types of two bytes and more. */
@@ -119,6 +121,20 @@ static const synth_shape shapes[] = {
      ROPE_LONG, 4, 512, 0, 0, 0, 0, 0},
     {PHI3, "tiny-narrow", "tiny Phi-4-mini", 2, 128, 256, 4, 2, 32, 403, 2048, true, 1e-5f, 10000,
      ROPE_LONG, 4, 512, 0, 0, 0, 0, 0},
+    {GLM4MOE, "glm-4.5-air", "GLM-4.5-Air", 46, 4096, 10944, 96, 8, 128, 151552, 131072, false, 1e-5f,
+     1e6f, ROPE_NONE, 1, 0, 0, 0, 128, 8, 1408},
+    {GLM4MOE, "tiny", "tiny GLM-4.5", 3, 256, 512, 6, 2, 64, 401, 2048, false, 1e-5f, 1e6f, ROPE_NONE,
+     1, 0, 0, 0, 9, 3, 96},
+    {GLM4MOE, "tiny-narrow", "tiny GLM-4.5-Air", 3, 128, 192, 6, 2, 32, 401, 2048, false, 1e-5f, 1e6f,
+     ROPE_NONE, 1, 0, 0, 0, 9, 3, 48},
+    {GPT_OSS, "gpt-oss-20b", "gpt-oss-20b", 24, 2880, 2880, 64, 8, 64, 201088, 131072, false, 1e-5f,
+     150000, ROPE_YARN, 32, 4096, 128, 2, 32, 4, 2880},
+    {GPT_OSS, "gpt-oss-120b", "gpt-oss-120b", 36, 2880, 2880, 64, 8, 64, 201088, 131072, false, 1e-5f,
+     150000, ROPE_YARN, 32, 4096, 128, 2, 128, 4, 2880},
+    {GPT_OSS, "tiny", "tiny gpt-oss", 4, 256, 256, 8, 2, 64, 403, 2048, false, 1e-5f, 150000, ROPE_YARN,
+     8, 256, 20, 2, 5, 2, 96},
+    {GPT_OSS, "tiny-narrow", "tiny gpt-oss", 4, 96, 96, 8, 2, 16, 403, 2048, false, 1e-5f, 150000,
+     ROPE_YARN, 8, 256, 20, 2, 5, 2, 96},
 };
 /* clang-format on */
 
@@ -148,6 +164,14 @@ synth_moe synth_moe_of(const synth_shape *s)
         return (synth_moe){.shared = s->ff};
     case DEEPSEEK2:
         return (synth_moe){.shared = synth_latent_of(s)->n_shared * s->ffe};
+    case GLM4MOE:
+        return (synth_moe){.shared = s->ffe,
+                           .dense = 1,
+                           .nextn = 1,
+                           .rot = s->hd / 2,
+                           .norms = strcmp(s->preset, "tiny") == 0};
+    case GPT_OSS:
+        return (synth_moe){.biases = true};
     default:
         return (synth_moe){0};
     }
@@ -157,21 +181,23 @@ enum { N_SHAPES = sizeof shapes / sizeof *shapes };
 
 const char *synth_arch_name(synth_arch a)
 {
-    static const char *const names[] = {"llama",    "qwen2",    "qwen3",     "gemma3",
-                                        "qwen3moe", "qwen2moe", "deepseek2", "olmo2",
-                                        "granite",  "gemma2",   "command-r", "phi3"};
+    static const char *const names[] = {"llama",     "qwen2",     "qwen3",   "gemma3",  "qwen3moe",
+                                        "qwen2moe",  "deepseek2", "olmo2",   "granite", "gemma2",
+                                        "command-r", "phi3",      "glm4moe", "gpt-oss"};
     return names[a];
 }
 
 const char *ts_synth_archs(void)
 {
     return "llama|qwen2|qwen3|gemma3|qwen3moe|qwen2moe|deepseek2|olmo2|granite|gemma2|command-r|"
-           "phi3";
+           "phi3|glm4moe|gpt-oss";
 }
 
 const char *ts_synth_presets(void)
 {
-    return "tiny|tiny-v3|tiny-deep|1b|8b|30b-a3b|235b-a22b|a2.7b|v2-lite|deepseek-v3";
+    return "tiny|tiny-v3|tiny-deep|1b|8b|30b-a3b|235b-a22b|a2.7b|v2-lite|deepseek-v3|glm-4.5-air|"
+           "gpt-oss-20b|"
+           "gpt-oss-120b";
 }
 
 /* Those of tiny models are such that leaving one out would be seen: Granite's factor of attention
@@ -247,8 +273,8 @@ ts_status synth_shape_find(synth_shape *out, const ts_synth_options *opt, const 
 
 /* --- mixes -------------------------------------------------------------- */
 
-/* llama.cpp's names and numbers. There MXFP4 is for experts and leaves dense models in Q8_0; here
- * it is for every matrix but the embedding and the head. */
+/* llama.cpp's names and numbers. MXFP4 is for experts and leaves the rest in Q8_0, as there; of a
+ * dense model, which there is Q8_0 then, it is every matrix but the embedding and the head. */
 enum {
     F32 = 0,
     F16 = 1,

@@ -49,7 +49,7 @@ void ts_build_llama(ts_builder *b, const ts_model *m)
         ts_build_rope(b, q, h, L->rope);
         ts_build_rope(b, k, hkv, L->rope);
         ts_build_store(b, k, v);
-        ts_build_attend(b, o, q, L->window); /* [m][h*hd]   */
+        ts_build_attend_sinks(b, o, q, L->window, h, L->sinks); /* [m][h*hd]   */
         if (i == hp->n_layer - 1) {
             o = ts_build_select(b, o);
             x = ts_build_select(b, x);
@@ -60,7 +60,7 @@ void ts_build_llama(ts_builder *b, const ts_model *m)
         xn = ts_build_buf(b, "xn", d);
         ts_build_norm(b, xn, x, L->ffn_norm);
         if (L->router) {
-            ts_build_experts(b, x, xn, L, TS_OP_SILU);
+            ts_build_experts(b, x, xn, L, hp->moe.clamped ? TS_OP_CLAMPED : TS_OP_SILU);
             continue;
         }
         ts_buf g = ts_build_buf(b, "gate", hp->n_ff), u = ts_build_buf(b, "up", hp->n_ff);

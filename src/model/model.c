@@ -10,10 +10,10 @@
 #include "base/mem.h"
 #include "gguf/show.h"
 
-static const ts_arch *const archs[] = {&ts_arch_llama,     &ts_arch_qwen2,     &ts_arch_qwen3,
-                                       &ts_arch_gemma3,    &ts_arch_qwen3moe,  &ts_arch_qwen2moe,
-                                       &ts_arch_deepseek2, &ts_arch_olmo2,     &ts_arch_granite,
-                                       &ts_arch_gemma2,    &ts_arch_command_r, &ts_arch_phi3};
+static const ts_arch *const archs[] = {
+    &ts_arch_llama,     &ts_arch_qwen2,     &ts_arch_qwen3,   &ts_arch_gemma3,  &ts_arch_qwen3moe,
+    &ts_arch_qwen2moe,  &ts_arch_deepseek2, &ts_arch_olmo2,   &ts_arch_granite, &ts_arch_gemma2,
+    &ts_arch_command_r, &ts_arch_phi3,      &ts_arch_glm4moe, &ts_arch_gpt_oss};
 #define N_ARCHS (sizeof archs / sizeof archs[0])
 
 /* Bounds far above any real model; they keep every product of two of them inside 64 bits. */
@@ -283,6 +283,15 @@ float *ts_load_vec_opt(ts_loader *ld, int64_t n, const char *fmt, ...)
     return v;
 }
 
+float *ts_load_vecs(ts_loader *ld, int64_t rows, int64_t n, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    float *v = load_vec(ld, true, rows, n, fmt, ap);
+    va_end(ap);
+    return v;
+}
+
 float *ts_load_vecs_opt(ts_loader *ld, int64_t rows, int64_t n, const char *fmt, ...)
 {
     va_list ap;
@@ -489,6 +498,15 @@ void ts_load_shared_expert(ts_loader *ld, int64_t i, int64_t n)
     l->down = ts_load_mat(ld, d, n, "blk.%d.ffn_down_shexp.weight", (int)i);
 }
 
+void ts_load_ignore_block(ts_loader *ld, int64_t i)
+{
+    char prefix[32];
+    const int len = snprintf(prefix, sizeof prefix, "blk.%d.", (int)i);
+    for (size_t t = 0; t < ts_gguf_n_tensors(ld->m->g); t++)
+        if (strncmp(ts_gguf_tensor_at(ld->m->g, t)->name, prefix, (size_t)len) == 0)
+            ld->used[t] = true;
+}
+
 /* n_rot and the unscaled frequencies base^(-2i/n_rot) of RoFormer. */
 static bool rope_base(ts_loader *ld, ts_rope *r, bool neox, double base)
 {
@@ -681,7 +699,8 @@ void ts_load_attention(ts_loader *ld, int64_t i)
     ts_layer *l = &ld->m->layers[i];
     l->attn_norm = ts_load_vec(ld, ld->m->hp.n_embd, "blk.%d.attn_norm.weight", (int)i);
     ts_load_qkvo(ld, i);
-    l->ffn_norm = ts_load_vec(ld, ld->m->hp.n_embd, "blk.%d.ffn_norm.weight", (int)i);
+    const char *ffn_norm = ld->m->arch->ffn_norm ? ld->m->arch->ffn_norm : "ffn_norm";
+    l->ffn_norm = ts_load_vec(ld, ld->m->hp.n_embd, "blk.%d.%s.weight", (int)i, ffn_norm);
 }
 
 void ts_load_ffn(ts_loader *ld, int64_t i)

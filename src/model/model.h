@@ -103,6 +103,7 @@ typedef struct ts_layer {
     ts_weight *wq, *wk, *wv, *wo; /* [h*hd][d], [hkv*hd][d] twice, [d][h*hd] */
     float *bq, *bk, *bv, *bo;     /* [h*hd], [hkv*hd] twice, [d]             */
     float *q_norm, *k_norm;       /* [hd], or [h*hd], [hkv*hd] (all heads as one; each its own) */
+    float *sinks;                 /* [h]        */
     /* Latent attention, c the latent width, r the rotated dimensions: K is a row of c + r for all
      * heads, V its first c. wq is [h*(nope + r)][d], or of the normed q_a. */
     ts_weight *q_a, *kv_a;         /* [qc][d], [c + r][d]             */
@@ -116,10 +117,12 @@ typedef struct ts_layer {
     float *ffn_post_norm;          /* [d]        */
     /* A mixture of experts instead of, or (shared ones) in gate, up and down. E = n_expert, ffe its
      * n_ff. */
-    ts_weight *router;                          /* [E][d]     */
-    float *choice_bias;                         /* [E], for choosing only */
-    ts_weight *gate_exps, *up_exps, *down_exps; /* [E][ffe][d] twice, [E][d][ffe] */
-    float *shared_gate;                         /* [d]: gate, up and down weigh sigmoid(x . this) */
+    ts_weight *router;                            /* [E][d]     */
+    float *router_bias;                           /* [E]        */
+    float *choice_bias;                           /* [E], for choosing only */
+    float *b_gate_exps, *b_up_exps, *b_down_exps; /* [E][ffe] twice, [E][d] */
+    ts_weight *gate_exps, *up_exps, *down_exps;   /* [E][ffe][d] twice, [E][d][ffe] */
+    float *shared_gate; /* [d]: gate, up and down weigh sigmoid(x . this) */
     const ts_rope *rope;
     int64_t window; /* 0 = sees all positions */
     /* written by the plan */
@@ -141,7 +144,9 @@ typedef struct ts_arch {
     void (*load)(ts_loader *ld, ts_model *m);
     void (*build)(ts_builder *b, const ts_model *m);
     bool experts; /* it may be a mixture of experts */
-    bool latent;  /* its K and V are latent: of different widths */
+    /* The tensor of the norm before the feed-forward; NULL: ffn_norm. */
+    const char *ffn_norm;
+    bool latent; /* its K and V are latent: of different widths */
 } ts_arch;
 
 /* Rows of a tensor that are a weight by themselves: named and placed as if a tensor of the file. */
@@ -223,6 +228,9 @@ void ts_load_experts(ts_loader *ld, int64_t i);
 /* gate, up and down of layer i's shared expert, whose width is n. */
 void ts_load_shared_expert(ts_loader *ld, int64_t i, int64_t n);
 
+/* Tensors of block i are there for something else: nobody is told that they aren't used. */
+void ts_load_ignore_block(ts_loader *ld, int64_t i);
+
 /* Tensors by printf-style name. The shape must be [n][k] (or [n]); _opt gives NULL when absent. */
 ts_weight *ts_load_mat(ts_loader *ld, int64_t n, int64_t k, const char *fmt, ...) TS_PRINTF(4, 5);
 ts_weight *ts_load_mat_opt(ts_loader *ld, int64_t n, int64_t k, const char *fmt, ...)
@@ -237,6 +245,7 @@ ts_weight *ts_load_rows(ts_loader *ld, int64_t i, const char *fused, int64_t all
 float *ts_load_vec(ts_loader *ld, int64_t n, const char *fmt, ...) TS_PRINTF(3, 4);
 float *ts_load_vec_opt(ts_loader *ld, int64_t n, const char *fmt, ...) TS_PRINTF(3, 4);
 /* [rows][n], one after another. */
+float *ts_load_vecs(ts_loader *ld, int64_t rows, int64_t n, const char *fmt, ...) TS_PRINTF(4, 5);
 float *ts_load_vecs_opt(ts_loader *ld, int64_t rows, int64_t n, const char *fmt, ...)
     TS_PRINTF(4, 5);
 
@@ -259,6 +268,6 @@ void ts_load_block(ts_loader *ld, int64_t i);
 
 extern const ts_arch ts_arch_llama, ts_arch_qwen2, ts_arch_qwen3, ts_arch_gemma3, ts_arch_qwen3moe,
     ts_arch_olmo2, ts_arch_granite, ts_arch_gemma2, ts_arch_command_r, ts_arch_phi3,
-    ts_arch_qwen2moe, ts_arch_deepseek2;
+    ts_arch_qwen2moe, ts_arch_deepseek2, ts_arch_glm4moe, ts_arch_gpt_oss;
 
 #endif

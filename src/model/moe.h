@@ -19,6 +19,7 @@ typedef struct ts_moe {
     ts_gating gating;
     bool renorm;          /* the chosen ones' weights are divided by their sum                */
     float scale;          /* ... and multiplied by this                                       */
+    bool clamped;         /* their activation is gpt-oss's                                    */
     int64_t n_group;      /* experts stand in so many groups, in order ...                    */
     int64_t n_group_used; /* ... and are chosen from the best of these, by the sum of the two
                              best of each; as many as n_group: from all */

@@ -28,9 +28,9 @@ struct ts_builder {
 };
 
 static const char *const op_names[TS_OP_COUNT] = {
-    "embed", "angles", "norm",   "center", "prep",    "matmul",  "glu",    "bias",
-    "rope",  "store",  "attend", "add",    "silu",    "gelu",    "select", "softcap",
-    "gate",  "route",  "group",  "gather", "experts", "combine", "heads",  "copy",
+    "embed", "angles", "norm",   "center",  "prep",    "matmul",  "glu",    "bias",    "rope",
+    "store", "attend", "add",    "silu",    "gelu",    "clamped", "select", "softcap", "gate",
+    "route", "group",  "gather", "experts", "combine", "heads",   "copy",
 };
 
 const char *ts_op_name(ts_op op)
@@ -367,7 +367,8 @@ void ts_build_store(ts_builder *b, ts_buf k, ts_buf v)
             .op = TS_OP_STORE, .by_row = true, .dst = TS_NO_BUF, .a = k, .b = v, .d = width(b, k)});
 }
 
-void ts_build_attend(ts_builder *b, ts_buf dst, ts_buf q, int64_t window)
+void ts_build_attend_sinks(ts_builder *b, ts_buf dst, ts_buf q, int64_t window, int64_t n_heads,
+                           const float *sinks)
 {
     push_on(b, b->kv_device,
             (ts_step){.op = TS_OP_ATTEND,
@@ -375,7 +376,14 @@ void ts_build_attend(ts_builder *b, ts_buf dst, ts_buf q, int64_t window)
                       .a = q,
                       .b = TS_NO_BUF,
                       .d = width(b, dst),
+                      .n_heads = n_heads,
+                      .vec = sinks,
                       .window = window});
+}
+
+void ts_build_attend(ts_builder *b, ts_buf dst, ts_buf q, int64_t window)
+{
+    ts_build_attend_sinks(b, dst, q, window, b->m->hp.n_head, NULL);
 }
 
 void ts_build_latent_norm(ts_builder *b, ts_buf x, int64_t d, const float *vec)
@@ -496,7 +504,8 @@ static ts_buf gather(ts_builder *b, ts_buf a, ts_buf chosen, const ts_weight *w,
 
 /* second: TS_NO_BUF, or a buffer for the products of w2. */
 static void expert_products(ts_builder *b, ts_op act, ts_buf dst, ts_buf second, ts_buf a,
-                            ts_buf chosen, const ts_weight *w, const ts_weight *w2, bool of_pairs)
+                            ts_buf chosen, const ts_weight *w, const ts_weight *w2,
+                            const float *bias, const float *bias2, bool of_pairs)
 {
     ts_buf x = gather(b, a, chosen, w, of_pairs), groups = grouped(b, chosen, w->device);
     push_on(b, w->device,
@@ -509,6 +518,8 @@ static void expert_products(ts_builder *b, ts_op act, ts_buf dst, ts_buf second,
                       .d = w->n,
                       .w = w,
                       .w2 = w2,
+                      .bias = bias,
+                      .bias2 = bias2,
                       .kset = w->kset});
 }
 
@@ -546,6 +557,7 @@ void ts_build_experts(ts_builder *b, ts_buf x, ts_buf xn, const ts_layer *l, ts_
     if (b->failed)
         return;
     ts_build_matmul(b, logits, xn, l->router);
+    ts_build_bias(b, logits, l->router_bias);
     if (l->gate) {
         bring(b, logits, l->gate_exps->device);
         bring(b, xn, l->gate_exps->device);
@@ -565,14 +577,18 @@ void ts_build_experts(ts_builder *b, ts_buf x, ts_buf xn, const ts_layer *l, ts_
         if (strcmp(b->s->bufs[i].name, "groups") == 0)
             b->valid[i] = 0;
     if (l->gate_exps->kset == l->up_exps->kset && l->gate_exps->device == l->up_exps->device) {
-        expert_products(b, act, g, u, xn, chosen, l->gate_exps, l->up_exps, false);
+        expert_products(b, act, g, u, xn, chosen, l->gate_exps, l->up_exps, l->b_gate_exps,
+                        l->b_up_exps, false);
     } else {
-        expert_products(b, act, g, TS_NO_BUF, xn, chosen, l->gate_exps, NULL, false);
-        expert_products(b, act, u, TS_NO_BUF, xn, chosen, l->up_exps, NULL, false);
+        expert_products(b, act, g, TS_NO_BUF, xn, chosen, l->gate_exps, NULL, l->b_gate_exps, NULL,
+                        false);
+        expert_products(b, act, u, TS_NO_BUF, xn, chosen, l->up_exps, NULL, l->b_up_exps, NULL,
+                        false);
         push_on(b, l->gate_exps->device,
                 (ts_step){.op = act, .by_row = true, .dst = g, .a = g, .b = u, .d = width(b, g)});
     }
-    expert_products(b, act, y, TS_NO_BUF, g, chosen, l->down_exps, NULL, true);
+    expert_products(b, act, y, TS_NO_BUF, g, chosen, l->down_exps, NULL, l->b_down_exps, NULL,
+                    true);
     ts_buf groups = grouped(b, chosen, device);
     const bool here = b->valid[x] >> device & 1;
     ts_buf sum = here ? x : ts_build_buf(b, "experts' sum", d);

@@ -42,6 +42,7 @@ typedef enum ts_op {
     TS_OP_ADD,     /* dst = a + b                                                      */
     TS_OP_SILU,    /* dst = silu(a) * b                                                */
     TS_OP_GELU,    /* dst = gelu(a) * b                                                */
+    TS_OP_CLAMPED, /* dst = gpt-oss's activation of a and b (cpu/ops.h, clamped_mul)   */
     TS_OP_SELECT,  /* dst[m_out] = the last m_out rows of a                            */
     TS_OP_SOFTCAP, /* dst = f * tanh(dst / f)                                          */
     TS_OP_GATE,    /* dst = dst + sigmoid(a . vec) * b, one such factor for each row   */
@@ -92,14 +93,15 @@ typedef struct ts_step {
     /* PREP, MATMUL, GLU: another buffer of the same activations, which serves instead (of PREP's
      * dst, of a product's a) at numbers of tokens for which both have one format. */
     ts_buf like;
-    int64_t d;               /* width of a row that is worked on */
-    int64_t n_heads;         /* NORM, CENTER, ROPE, HEADS */
-    int64_t skip;            /* ROPE */
-    bool each;               /* NORM: vec has weights for each head, not the same for all */
-    const ts_weight *w, *w2; /* w2: GLU */
-    ts_op act;               /* GLU: SILU or GELU */
-    const float *vec;
-    const ts_kset *kset; /* PREP, MATMUL, GLU, HEADS: whose activations */
+    int64_t d;                 /* width of a row that is worked on */
+    int64_t n_heads;           /* NORM, CENTER, ROPE, ATTEND, HEADS */
+    int64_t skip;              /* ROPE */
+    bool each;                 /* NORM: vec has weights for each head, not the same for all */
+    const ts_weight *w, *w2;   /* w2: GLU */
+    ts_op act;                 /* GLU: SILU or GELU; EXPERTS: CLAMPED too */
+    const float *vec;          /* ATTEND: sinks, [n_heads], or NULL */
+    const float *bias, *bias2; /* EXPERTS: [e][n] each, added to what w and w2 make, or NULL */
+    const ts_kset *kset;       /* PREP, MATMUL, GLU, HEADS: whose activations */
     const ts_rope *rope;
     float f;        /* EMBED: scale, SOFTCAP: cap */
     int64_t window; /* ATTEND */
@@ -150,6 +152,9 @@ void ts_build_bias(ts_builder *b, ts_buf x, const float *vec);
 void ts_build_rope(ts_builder *b, ts_buf x, int64_t n_heads, const ts_rope *r);
 void ts_build_store(ts_builder *b, ts_buf k, ts_buf v);
 void ts_build_attend(ts_builder *b, ts_buf dst, ts_buf q, int64_t window);
+/* With a sink for each of n_heads heads (cpu/ops.h), or NULL. */
+void ts_build_attend_sinks(ts_builder *b, ts_buf dst, ts_buf q, int64_t window, int64_t n_heads,
+                           const float *sinks);
 void ts_build_add(ts_builder *b, ts_buf dst, ts_buf x, ts_buf y);
 /* dst = act(a gate^T + b_gate) * (a up^T + b_up), act = TS_OP_SILU or TS_OP_GELU; a bias may be
  * NULL. `second` is a buffer for the up product. */

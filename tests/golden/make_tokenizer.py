@@ -32,7 +32,7 @@ REAL = {
     "qwen2": "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
 }
 PRES = ["gpt-2", "smollm", "default", "falcon", "llama-bpe", "dbrx", "qwen2", "qwen35", "tekken",
-        "gpt-4o", "deepseek-llm", "deepseek-coder", "deepseek-v3"]
+        "gpt-4o", "deepseek-llm", "deepseek-coder", "deepseek-v3", "glm4"]
 STRINGS = list(tok_corpus.corpus())
 NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 
