@@ -95,31 +95,68 @@ static void spoil(const bad *c, uint8_t *file, size_t n)
     memcpy(file + type + 4, &c->value, 4);
 }
 
-static void test_bad(const bad *c)
+enum { MOST = 4 << 20 };
+static uint8_t file[MOST];
+
+static size_t read_model(const char *preset)
 {
-    enum { MOST = 4 << 20 };
-    static uint8_t file[MOST];
     char arch[40];
     ts_error err = {0};
-    ts_engine *e = NULL;
-    snprintf(arch, sizeof arch, "deepseek2:%s", c->preset);
+    snprintf(arch, sizeof arch, "deepseek2:%s", preset);
     REQUIRE(ts_synth_tiny(path, arch, "Q8_0", false, &err) == TS_OK);
     FILE *f = fopen(path, "rb");
     REQUIRE(f);
     const size_t n = fread(file, 1, MOST, f);
     fclose(f);
     REQUIRE(n < MOST);
+    return n;
+}
+
+static void write_model(size_t n)
+{
+    FILE *f = fopen(path, "wb");
+    REQUIRE(f && fwrite(file, 1, n, f) == n && fclose(f) == 0);
+}
+
+static void test_bad(const bad *c)
+{
+    ts_error err = {0};
+    ts_engine *e = NULL;
+    const size_t n = read_model(c->preset);
     CHECK(open_model(&e, &err) == TS_OK); /* before, it is a good file */
     ts_engine_close(e);
     e = NULL;
     spoil(c, file, n);
-    f = fopen(path, "wb");
-    REQUIRE(f && fwrite(file, 1, n, f) == n && fclose(f) == 0);
+    write_model(n);
     const ts_status st = open_model(&e, &err);
     CHECK_MSG((st == TS_BAD_FILE || st == TS_UNSUPPORTED) && !e && strstr(err.msg, c->says) &&
                   strstr(err.msg, path),
               "%s %s: no '%s' in '%s'", c->preset, c->key, c->says, st ? err.msg : "");
     ts_engine_close(e);
+}
+
+/* Blocks that predict tokens further on are left alone; not all blocks can be such. The key takes
+ * the place of one that has four bytes too. */
+static void test_next_tokens(void)
+{
+    static const char key[] = "deepseek2.nextn_predict_layers";
+    const size_t n = read_model("tiny"), at = find(file, n, "deepseek2.expert_weights_scale");
+    const uint32_t u32 = 4;
+    for (uint32_t blocks = 1; blocks <= 3; blocks += 2) {
+        ts_error err = {0};
+        ts_engine *e = NULL;
+        memcpy(file + at, key, sizeof key - 1);
+        memcpy(file + at + sizeof key - 1, &u32, 4);
+        memcpy(file + at + sizeof key + 3, &blocks, 4);
+        write_model(n);
+        const ts_status st = open_model(&e, &err);
+        if (blocks == 1)
+            CHECK_MSG(st == TS_OK && e->m->hp.n_layer == 2, "%s", err.msg);
+        else
+            CHECK_MSG(st == TS_BAD_FILE && strstr(err.msg, "nextn_predict_layers' is 3"), "%s",
+                      err.msg);
+        ts_engine_close(e);
+    }
 }
 
 /* One row of the latent and what is turned, and the latent again, for all heads. */
@@ -143,6 +180,7 @@ int main(void)
     close(fd);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         test_bad(&cases[i]);
+    test_next_tokens();
     test_cache();
     unlink(path);
     return check_done("latent");

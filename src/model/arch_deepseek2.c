@@ -67,9 +67,9 @@ static widths load_widths(ts_loader *ld, ts_hparams *hp)
     return w;
 }
 
-/* Q and K together have YaRN's correction twice over, as the reference code of DeepSeek has: for
- * the product of both it is in the scale, of which the file says how much (mscale_all_dim / 10);
- * angles have none then. */
+/* YaRN's correction of magnitudes, as angles have it, reaches only what is turned; DeepSeek
+ * multiplies all of q . k by its square. The file says how much of it (mscale_all_dim / 10), and
+ * angles have none then; without that key both have it. */
 static void load_scale(ts_loader *ld, ts_model *m, const widths *w)
 {
     static const double none = 0, one = 1;
