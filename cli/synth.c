@@ -55,10 +55,15 @@ int cmd_synth(int argc, char **argv)
     const char *path = NULL;
     int64_t seed = 1, threads = 0;
     const opt table[] = {
-        OPT("Model", "--arch", OPT_CHOICE, &o.arch, ts_synth_archs(), "architecture",
+        OPT("Model", "--arch", OPT_CHOICE, &o.arch, "ARCH",
+            "architecture: llama, qwen2, qwen3, gemma2, gemma3, olmo2, granite, command-r, phi3, "
+            "qwen3moe, qwen2moe, glm4moe, gpt-oss, deepseek2",
             .choices = ts_synth_archs()),
-        OPT("Model", "--preset", OPT_CHOICE, &o.preset, ts_synth_presets(),
-            "tiny (under 2 MB), or the shape of the real model nearest to 1b or 8b",
+        OPT("Model", "--preset", OPT_CHOICE, &o.preset, "PRESET",
+            "tiny (under 6 MB), the shape of the real model nearest to 1b or 8b, or one of "
+            "30b-a3b, "
+            "235b-a22b, a2.7b, glm-4.5-air, gpt-oss-20b, gpt-oss-120b, v2-lite, deepseek-v3; "
+            "tiny-moe, tiny-moe-parts, tiny-v3 and tiny-deep are for tests",
             .choices = ts_synth_presets()),
         OPT("Model", "--type", OPT_STR, &o.type, "TYPE",
             "type or mix of types as llama.cpp's quantizer names it: Q4_0, Q4_K_M, ..."),

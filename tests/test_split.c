@@ -133,9 +133,10 @@ static void compare(reference *r, ts_isa isa, const ts_engine_split *split, cons
         CHECK_MSG(memcmp(r->want, r->got, r->n * sizeof(float)) == 0, "%s, %s: NMSE %g", r->arch,
                   what, nmse(r->want, r->got, r->n));
     } else {
-        /* Other kernels may choose another of two experts that are nearly level. */
-        const double near = e->m->hp.moe.n_expert ? 1e-4 : 1e-6;
-        const double limit = e->plan.isa == TS_ISA_AMX ? 1e-3 : near;
+        /* Other kernels may choose another of two experts that are nearly level, which changes a
+         * few tokens' rows; what is wrong changes all, by about 1. */
+        const double near = e->m->hp.moe.n_expert ? 1e-2 : 1e-6;
+        const double limit = e->plan.isa == TS_ISA_AMX && near < 1e-3 ? 1e-3 : near;
         CHECK_MSG(nmse(r->want, r->got, r->n) <= limit, "%s, %s: NMSE %g", r->arch, what,
                   nmse(r->want, r->got, r->n));
     }

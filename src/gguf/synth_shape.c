@@ -199,7 +199,8 @@ const char *ts_synth_archs(void)
 
 const char *ts_synth_presets(void)
 {
-    return "tiny|tiny-moe|tiny-moe-parts|tiny-v3|tiny-deep|1b|8b|30b-a3b|235b-a22b|a2.7b|v2-lite|deepseek-v3|glm-4.5-air|"
+    return "tiny|tiny-moe|tiny-moe-parts|tiny-v3|tiny-deep|1b|8b|30b-a3b|235b-a22b|a2.7b|v2-lite|"
+           "deepseek-v3|glm-4.5-air|"
            "gpt-oss-20b|"
            "gpt-oss-120b";
 }
