@@ -516,10 +516,10 @@ static const ts_cuda_join joins[] = {TS_CUDA_ONE, TS_CUDA_SILU, TS_CUDA_GELU, TS
 
 static int64_t some_k(ts_type type, int which)
 {
-    const int64_t of_256[] = {256, 768, 1280, 512}, of_32[] = {32, 224, 1056, 2080};
-    const int64_t of_1[] = {8, 100, 264, 1032};
+    static const int64_t k[3][4] = {
+        {256, 768, 1280, 512}, {32, 224, 1056, 2080}, {8, 100, 264, 1032}};
     const int block = ts_type_get(type)->block;
-    return (block == 256 ? of_256 : block == 32 ? of_32 : of_1)[which % 4];
+    return k[block == 256 ? 0 : block == 32 ? 1 : 2][which % 4];
 }
 
 static void test_muls(ts_type type)
