@@ -15,9 +15,9 @@
 #include <string.h>
 #include <strings.h>
 
-#include <functional>
 #include <vector>
 
+#include "cuda_time.h"
 #include "cuda/moe.h"
 #include "cuda/standin.h"
 
@@ -25,48 +25,7 @@ extern "C" {
 #include "gguf/type.h"
 }
 
-enum { RUNS = 5, E = 128, USED = 8, D = 2048, FF = 768, TOKENS = 2048, PAIRS = TOKENS * USED };
-
-static void must(int e)
-{
-    if (e) {
-        fprintf(stderr, "%s\n", cudaGetErrorString((cudaError_t)e));
-        exit(1);
-    }
-}
-
-/* Microseconds of one of n launches: the best of a few runs of them all as a graph. */
-static double time_graph(int n, const std::function<void(int, cudaStream_t)> &launch)
-{
-    cudaStream_t stream;
-    cudaGraph_t graph;
-    cudaGraphExec_t exec;
-    cudaEvent_t begin, end;
-    float best = 1e30f;
-    must(cudaStreamCreate(&stream));
-    must(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-    for (int i = 0; i < n; i++)
-        launch(i, stream);
-    must(cudaStreamEndCapture(stream, &graph));
-    must(cudaGraphInstantiate(&exec, graph, 0));
-    must(cudaEventCreate(&begin));
-    must(cudaEventCreate(&end));
-    for (int i = 0; i <= RUNS; i++) {
-        float ms;
-        must(cudaEventRecord(begin, stream));
-        must(cudaGraphLaunch(exec, stream));
-        must(cudaEventRecord(end, stream));
-        must(cudaEventSynchronize(end));
-        must(cudaEventElapsedTime(&ms, begin, end));
-        best = i && ms < best ? ms : best;
-    }
-    must(cudaGraphExecDestroy(exec));
-    must(cudaGraphDestroy(graph));
-    must(cudaEventDestroy(begin));
-    must(cudaEventDestroy(end));
-    must(cudaStreamDestroy(stream));
-    return 1e3 * best / n;
-}
+enum { E = 128, USED = 8, D = 2048, FF = 768, TOKENS = 2048, PAIRS = TOKENS * USED };
 
 template <class T> static T *device(size_t n)
 {

@@ -118,12 +118,20 @@ static void close_reference(reference *r)
     free(r->got);
 }
 
-/* Of numbers that other kernels made. They may choose another of two experts that are nearly level,
- * which changes a few tokens' rows; what is wrong changes all, by about 1. */
-static double limit_of(const ts_engine *e)
+/* Numbers that other kernels made: each row of logits is near. Of two experts that are nearly level
+ * they may choose the other, which makes one row of these ten another one. */
+static void near(const reference *r, const ts_engine *e, const char *what)
 {
-    const double near = e->m->hp.moe.n_expert ? 1e-2 : 1e-6;
-    return e->plan.isa == TS_ISA_AMX && near < 1e-3 ? 1e-3 : near;
+    const size_t v = (size_t)e->m->hp.n_vocab;
+    const double limit = e->plan.isa == TS_ISA_AMX ? 1e-3 : 1e-6;
+    int others = 0;
+    for (size_t at = 0; at < r->n; at += v) {
+        const double x = nmse(r->want + at, r->got + at, v);
+        others += x > limit;
+        CHECK_MSG(x <= limit || (e->m->hp.moe.n_expert && x < 0.1), "%s, %s: row %zu: NMSE %g",
+                  r->arch, what, at / v, x);
+    }
+    CHECK_MSG(others <= 1, "%s, %s: %d rows are others", r->arch, what, others);
 }
 
 /* The same bits with this split; on other kernels of the CPU, nearly the same numbers. */
@@ -141,8 +149,7 @@ static void compare(reference *r, ts_isa isa, const ts_engine_split *split, cons
         CHECK_MSG(memcmp(r->want, r->got, r->n * sizeof(float)) == 0, "%s, %s: NMSE %g", r->arch,
                   what, nmse(r->want, r->got, r->n));
     } else {
-        CHECK_MSG(nmse(r->want, r->got, r->n) <= limit_of(e), "%s, %s: NMSE %g", r->arch, what,
-                  nmse(r->want, r->got, r->n));
+        near(r, e, what);
     }
     ts_engine_close(e);
 }
@@ -449,8 +456,7 @@ static void streamed(reference *r, ts_isa isa, int64_t layers, size_t memory, in
         CHECK_MSG(memcmp(r->want, r->got, r->n * sizeof(float)) == 0, "%s, %s: NMSE %g", r->arch,
                   what, nmse(r->want, r->got, r->n));
     else
-        CHECK_MSG(nmse(r->want, r->got, r->n) <= limit_of(e), "%s, %s: NMSE %g", r->arch, what,
-                  nmse(r->want, r->got, r->n));
+        near(r, e, what);
     ts_engine_close(e);
 }
 
