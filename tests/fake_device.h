@@ -264,12 +264,17 @@ static bool fake_can_stream(const ts_kset *cpu)
     return true;
 }
 
+static bool fake_experts(const ts_moe *e, const ts_weight *w)
+{
+    return e->n_expert > 0 && w->experts;
+}
+
 static const ts_accel_kind fake_kind = {.name = "fake",
                                         .isa = TS_ISA_REF,
                                         .kset = fake_kset,
                                         .kv_bytes = ts_plan_cpu_kv,
                                         .work_bytes = ts_plan_cpu_work,
-                                        .experts = true,
+                                        .experts = fake_experts,
                                         .latent = true,
                                         .streams = fake_can_stream};
 

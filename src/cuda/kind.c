@@ -1,6 +1,7 @@
 /* kind.c - what a plan has to know of NVIDIA GPUs: formats and sizes. No GPU is needed for it. */
 #include "cuda/attend.h"
 #include "cuda/impl.h"
+#include "cuda/moe.h"
 #include "cuda/quant.h"
 #include "plan/plan.h"
 
@@ -89,15 +90,30 @@ size_t ts_cuda_attend_work(const ts_plan *p, const ts_model *m)
     return ts_cuda_attend_bytes(&kv, m->hp.n_head, TS_CUDA_DECODE);
 }
 
+static bool attends(const ts_plan *p, int device)
+{
+    for (size_t i = 0; i < p->steps.n; i++)
+        if (p->steps.v[i].op == TS_OP_ATTEND && p->steps.v[i].device == device)
+            return true;
+    return false;
+}
+
 static size_t work_bytes(ts_plan *p, int device, const ts_model *m)
 {
     size_t buffers = 0; /* what alignment adds to them */
     for (size_t i = 0; i < p->steps.n_bufs; i++)
         buffers += p->steps.bufs[i].devices >> device & 1 ? TS_CUDA_ALIGN : 0;
-    p->dev[device].scratch = ts_cuda_attend_work(p, m);
+    p->dev[device].scratch = attends(p, device) ? ts_cuda_attend_work(p, m) : 0;
     return buffers + ts_cuda_aligned(p->dev[device].scratch) +
            ts_cuda_aligned(sizeof(ts_cuda_batch)) + ts_cuda_vector_bytes(p, device) +
            ts_cuda_strip_bytes(p, device) + TS_CUDA_BLAS;
+}
+
+/* What the kernels of moe.h take. */
+static bool experts(const ts_moe *e, const ts_weight *w)
+{
+    return e->n_expert <= TS_CUDA_EXPERTS && e->n_used <= TS_CUDA_USED &&
+           e->n_group <= TS_CUDA_EXPERT_GROUPS && w->k % 32 == 0 && w->n * w->k <= 1 << 30;
 }
 
 /* As it lies, where it isn't packed. */
@@ -111,5 +127,5 @@ const ts_accel_kind ts_cuda_kind = {.name = "cuda",
                                     .kset = kset,
                                     .kv_bytes = kv_bytes,
                                     .work_bytes = work_bytes,
-                                    .experts = true,
+                                    .experts = experts,
                                     .streams = streams};

@@ -6,7 +6,7 @@
  *     ts_cuda_route          which experts, and their weights
  *     few tokens   ts_cuda_expert_mul    gate and up joined, then (after ts_cuda_prep) down
  *     many tokens  ts_cuda_group         which tokens each expert has
- *                  ts_cuda_expert_gemm   gate and up joined, rows of BF16; then down
+ *                  ts_cuda_expert_gemm   gate and up joined, then down
  *     ts_cuda_expert_sum     the weighted sum
  *
  * Choice j of token t is pair t * used + j. Sorted by expert, pairs stand at places:

@@ -48,6 +48,26 @@ struct ts_state {
     int64_t *matrices;  /* [n_steps] of experts whose products were made              */
 };
 
+/* Row r of a buffer of floats. */
+static inline float *ts_cpu_row(const ts_state *s, ts_buf b, int64_t r)
+{
+    return (float *)s->bufs[b] + r * s->d->plan->steps.bufs[b].width;
+}
+
+/* Up to so many tokens, memory is what a product waits for. */
+enum { TS_CPU_FEW = 4 };
+
+/* Asks for the first page of the rows from n0 on; kernels ask for what follows. That is a twentieth
+ * of a chunk. */
+static inline void ts_cpu_fetch(const ts_mul *p, const ts_kset *s, int64_t n0)
+{
+    if (p->m > TS_CPU_FEW || !s->packed_bytes)
+        return;
+    const char *w = (const char *)p->w + s->packed_bytes(n0, p->k);
+    for (int i = 0; i < 4096; i += 64)
+        __builtin_prefetch(w + i);
+}
+
 /* Packs every weight the plan wants packed, and writes where each is. As ts_backend.load. */
 ts_status ts_cpu_load(ts_device *d, ts_model *m, const ts_load_options *opt, ts_error *err);
 

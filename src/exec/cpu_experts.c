@@ -8,9 +8,6 @@
 /* Tokens that are prepared together, and elements of a row that a thread prepares at least. */
 enum { TOKENS = 16, PART = 256 };
 
-/* Up to so many tokens, memory is what a product waits for. */
-enum { FEW = 4 };
-
 static const ts_moe *moe(const ts_state *s)
 {
     return &s->d->m->hp.moe;
@@ -19,11 +16,6 @@ static const ts_moe *moe(const ts_state *s)
 static int64_t width(const ts_state *s, ts_buf b)
 {
     return s->d->plan->steps.bufs[b].width;
-}
-
-static float *row(const ts_state *s, ts_buf b, int64_t r)
-{
-    return (float *)s->bufs[b] + r * width(s, b);
 }
 
 /* Every thread has its own. */
@@ -52,7 +44,7 @@ void ts_cpu_route(ts_state *s, const ts_step *st, int64_t m, int64_t r0, int64_t
     int32_t *id = (int32_t *)s->bufs[st->dst];
     float *weight = (float *)s->bufs[st->dst] + m * used;
     for (int64_t i = r0; i < r1; i++)
-        ts_route(moe(s), row(s, st->a, i), st->vec, id + i * used, weight + i * used);
+        ts_route(moe(s), ts_cpu_row(s, st->a, i), st->vec, id + i * used, weight + i * used);
 }
 
 void ts_cpu_group(ts_state *s, const ts_step *st, int64_t m, int tid)
@@ -72,7 +64,7 @@ static void gather_part(ts_state *s, const ts_step *st, const ts_prep *p, uint8_
     for (int64_t k = k0; k < k1; k += TS_GATHER_K) {
         const int64_t end = k + TS_GATHER_K < k1 ? k + TS_GATHER_K : k1;
         for (int64_t t = t0; t < t1; t++)
-            memcpy(room + (t - t0) * TS_GATHER_K, row(s, st->a, pair[t] / used) + k,
+            memcpy(room + (t - t0) * TS_GATHER_K, ts_cpu_row(s, st->a, pair[t] / used) + k,
                    (size_t)(end - k) * sizeof *room);
         /* as if these were the rows of a whole matrix */
         const uintptr_t x =
@@ -113,8 +105,8 @@ static void gather_unit(ts_state *s, const ts_step *st, const units *u, int64_t 
     uint8_t *dst = s->bufs[st->dst];
     if (i < singles) {
         const int64_t t = u->g.single[i];
-        u->p->run(dst + (size_t)t * ts_pairs_single(u->p, st->d), row(s, st->a, t), 0, 1, st->d, 0,
-                  1, k0, k1);
+        u->p->run(dst + (size_t)t * ts_pairs_single(u->p, st->d), ts_cpu_row(s, st->a, t), 0, 1,
+                  st->d, 0, 1, k0, k1);
         return;
     }
     i -= singles;
@@ -135,7 +127,7 @@ static void gather_unit(ts_state *s, const ts_step *st, const units *u, int64_t 
     }
     /* rows of pairs, `used` to a row of the buffer */
     const int64_t ldx = width(s, st->a) / used;
-    u->p->run(dst, row(s, st->a, 0) + a->first * ldx, ldx, a->n, st->d, t0, t1, k0, k1);
+    u->p->run(dst, ts_cpu_row(s, st->a, 0) + a->first * ldx, ldx, a->n, st->d, t0, t1, k0, k1);
 }
 
 void ts_cpu_gather(ts_state *s, size_t step, int64_t m, int tid, int n)
@@ -201,7 +193,7 @@ static bool begin_chunk(const ts_state *s, product *u, int64_t c, int tid)
         u->mul.x = x + ts_pairs_at(u->p, k, u->m, a);
     u->place = a->first;
     u->mul.w = matrix(st->kset, st->w, a->expert);
-    u->mul.y = row(s, st->dst, 0) + a->first * ld;
+    u->mul.y = ts_cpu_row(s, st->dst, 0) + a->first * ld;
     u->mul.m = a->n;
     u->mul.n0 = c % u->chunks * u->rows;
     u->mul.n1 = u->mul.n0 + u->rows < n ? u->mul.n0 + u->rows : n;
@@ -211,18 +203,8 @@ static bool begin_chunk(const ts_state *s, product *u, int64_t c, int tid)
         return true;
     u->second = u->mul;
     u->second.w = matrix(st->kset, st->w2, a->expert);
-    u->second.y = row(s, st->b, 0) + a->first * ld;
+    u->second.y = ts_cpu_row(s, st->b, 0) + a->first * ld;
     return true;
-}
-
-/* Asks for the first page of what a product reads; its kernel asks for what follows. */
-static void fetch(const ts_mul *p, const ts_kset *k)
-{
-    if (p->m > FEW || !k->packed_bytes)
-        return;
-    const char *w = (const char *)p->w + k->packed_bytes(p->n0, p->k);
-    for (int i = 0; i < 4096; i += 64)
-        __builtin_prefetch(w + i);
 }
 
 /* The expert's bias to what its product made; vec may be NULL. */
@@ -272,7 +254,7 @@ static product product_of(const ts_state *s, const ts_step *st, int64_t m, int t
  * fixed, so that a thread that waits can ask for it. */
 static bool has_first(const ts_state *s, const ts_step *st, int64_t m)
 {
-    return m <= FEW && s->d->plan->steps.bufs[st->a].of_pairs;
+    return m <= TS_CPU_FEW && s->d->plan->steps.bufs[st->a].of_pairs;
 }
 
 void ts_cpu_first_expert(const ts_state *s, size_t i, int64_t m, int tid, int n, ts_ahead ahead[2])
@@ -301,18 +283,18 @@ void ts_cpu_experts(ts_state *s, size_t step, int64_t m, int tid, int n)
         more = begin_chunk(s, &next, fixed + ts_claim(&s->next[step]), tid);
         const int64_t x = u.of_pairs ? u.place : 0;
         if (gather && x != prepared)
-            u.p->run((void *)(uintptr_t)u.mul.x, row(s, gather->a, 0) + x * ldx, 0, 1, u.mul.k, 0,
-                     1, 0, u.mul.k);
+            u.p->run((void *)(uintptr_t)u.mul.x, ts_cpu_row(s, gather->a, 0) + x * ldx, 0, 1,
+                     u.mul.k, 0, 1, 0, u.mul.k);
         prepared = x;
         if (st->w2)
-            fetch(&u.second, st->kset);
+            ts_cpu_fetch(&u.second, st->kset, u.second.n0);
         else if (more)
-            fetch(&next.mul, st->kset);
+            ts_cpu_fetch(&next.mul, st->kset, next.mul.n0);
         st->kset->mul(&u.mul);
         add_bias(s, &u.mul, u.bias);
         if (st->w2) {
             if (more)
-                fetch(&next.mul, st->kset);
+                ts_cpu_fetch(&next.mul, st->kset, next.mul.n0);
             st->kset->mul(&u.second);
             add_bias(s, &u.second, u.bias2);
             join(s, &u);
@@ -328,12 +310,12 @@ void ts_cpu_combine(ts_state *s, const ts_step *st, int64_t m, int tid, int64_t 
     const ts_ops *ops = s->d->ops;
     const ts_groups g = groups_of(s, st->c, m, tid);
     const int64_t used = moe(s)->n_used;
-    const float *y = row(s, st->a, 0);
+    const float *y = ts_cpu_row(s, st->a, 0);
     float sum[PIECE];
     for (int64_t t = r0; t < r1; t++)
         for (int64_t k = 0; k < st->d; k += PIECE) {
             const int64_t n = st->d - k < PIECE ? st->d - k : PIECE;
-            float *to = row(s, st->dst, t) + k;
+            float *to = ts_cpu_row(s, st->dst, t) + k;
             for (int64_t j = t * used; j < (t + 1) * used; j++) {
                 const float *from = y + g.place[j] * st->d + k;
                 if (j == t * used)
@@ -344,7 +326,7 @@ void ts_cpu_combine(ts_state *s, const ts_step *st, int64_t m, int tid, int64_t 
             if (st->b == TS_NO_BUF)
                 memcpy(to, sum, (size_t)n * sizeof *to);
             else
-                ops->add(to, row(s, st->b, t) + k, sum, n);
+                ops->add(to, ts_cpu_row(s, st->b, t) + k, sum, n);
         }
 }
 

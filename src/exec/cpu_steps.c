@@ -31,19 +31,13 @@ static rows share(const ts_state *s, int64_t m, int tid, int n)
     return (rows){units * tid / n * g, r1 < m ? r1 : m};
 }
 
-/* Row r of a buffer of floats. */
-static float *row(const ts_state *s, ts_buf b, int64_t r)
-{
-    return (float *)s->bufs[b] + r * s->d->plan->steps.bufs[b].width;
-}
-
 static void embed(ts_state *s, const ts_step *st, rows r)
 {
     const ts_type_info *t = ts_type_get(st->w->source->type);
     size_t bytes = ts_row_bytes(t, st->w->k);
     for (int64_t i = r.r0; i < r.r1; i++) {
         const uint8_t *src = st->w->source->data;
-        float *dst = row(s, st->dst, i);
+        float *dst = ts_cpu_row(s, st->dst, i);
         t->to_f32(dst, src + (size_t)s->batch->tokens[i] * bytes, st->w->k);
         if (st->f != 1)
             s->d->ops->scale(dst, dst, st->f, st->w->k);
@@ -55,7 +49,7 @@ static void angles(ts_state *s, const ts_step *st, rows r)
 {
     const ts_rope *rope = st->rope;
     for (int64_t i = r.r0; i < r.r1; i++) {
-        float *cs = row(s, st->dst, i), pos = (float)(s->batch->pos0 + i);
+        float *cs = ts_cpu_row(s, st->dst, i), pos = (float)(s->batch->pos0 + i);
         for (int64_t j = 0; j < rope->n_rot / 2; j++) {
             float theta = pos * rope->freq[j];
             cs[2 * j] = cosf(theta) * rope->mscale;
@@ -69,8 +63,9 @@ static void norm(ts_state *s, const ts_step *st, rows r)
     int64_t hd = st->d / st->n_heads;
     for (int64_t i = r.r0; i < r.r1; i++)
         for (int64_t h = 0; h < st->n_heads; h++)
-            s->d->ops->rms_norm(row(s, st->dst, i) + h * hd, row(s, st->a, i) + h * hd,
-                                st->vec + (st->each ? h * hd : 0), hd, s->d->m->hp.norm_eps);
+            s->d->ops->rms_norm(ts_cpu_row(s, st->dst, i) + h * hd,
+                                ts_cpu_row(s, st->a, i) + h * hd, st->vec + (st->each ? h * hd : 0),
+                                hd, s->d->m->hp.norm_eps);
 }
 
 static void center(ts_state *s, const ts_step *st, rows r)
@@ -78,7 +73,8 @@ static void center(ts_state *s, const ts_step *st, rows r)
     int64_t hd = st->d / st->n_heads;
     for (int64_t i = r.r0; i < r.r1; i++)
         for (int64_t h = 0; h < st->n_heads; h++)
-            s->d->ops->center(row(s, st->dst, i) + h * hd, row(s, st->a, i) + h * hd, hd);
+            s->d->ops->center(ts_cpu_row(s, st->dst, i) + h * hd, ts_cpu_row(s, st->a, i) + h * hd,
+                              hd);
 }
 
 static void rope(ts_state *s, const ts_step *st, rows r)
@@ -86,7 +82,7 @@ static void rope(ts_state *s, const ts_step *st, rows r)
     int64_t hd = st->d / st->n_heads;
     for (int64_t i = r.r0; i < r.r1; i++)
         for (int64_t h = 0; h < st->n_heads; h++)
-            s->d->ops->rope(row(s, st->dst, i) + h * hd + st->skip, row(s, st->a, i),
+            s->d->ops->rope(ts_cpu_row(s, st->dst, i) + h * hd + st->skip, ts_cpu_row(s, st->a, i),
                             st->rope->n_rot, st->rope->neox);
 }
 
@@ -107,8 +103,9 @@ static void store(ts_state *s, const ts_step *st, rows r)
         uint8_t *k = ts_cpu_kv_head(s, false, st->layer, h),
                 *v = ts_cpu_kv_head(s, true, st->layer, h);
         for (int64_t i = r.r0; i < r.r1; i++)
-            s->d->ops->kv->store(k, v, s->batch->pos0 + i, row(s, st->a, i) + h * hp->head_dim,
-                                 row(s, st->b, i) + h * hp->v_dim, hp->head_dim, hp->v_dim);
+            s->d->ops->kv->store(k, v, s->batch->pos0 + i,
+                                 ts_cpu_row(s, st->a, i) + h * hp->head_dim,
+                                 ts_cpu_row(s, st->b, i) + h * hp->v_dim, hp->head_dim, hp->v_dim);
     }
 }
 
@@ -144,7 +141,7 @@ bool ts_cpu_meet(const ts_state *s, size_t i, int64_t m)
 static void prep(ts_state *s, const ts_step *st, int64_t m, rows r)
 {
     if (r.r0 < r.r1)
-        prep_of(s, st, m)->run(s->bufs[st->dst], row(s, st->a, 0),
+        prep_of(s, st, m)->run(s->bufs[st->dst], ts_cpu_row(s, st->a, 0),
                                s->d->plan->steps.bufs[st->a].width, m, st->d, r.r0, r.r1, 0, st->d);
 }
 
@@ -171,23 +168,9 @@ static void prep_freely(ts_state *s, const ts_step *st, int64_t m, int tid, int 
         const int64_t i1 = next - o * inner;
         const int64_t m0 = group * (by_part ? i0 : o), m1 = group * (by_part ? i1 : o + 1);
         const int64_t k0 = part * (by_part ? o : i0), k1 = part * (by_part ? o + 1 : i1);
-        p->run(s->bufs[st->dst], row(s, st->a, 0), s->d->plan->steps.bufs[st->a].width, m, k, m0,
-               m1 < m ? m1 : m, k0, k1 < k ? k1 : k);
+        p->run(s->bufs[st->dst], ts_cpu_row(s, st->a, 0), s->d->plan->steps.bufs[st->a].width, m, k,
+               m0, m1 < m ? m1 : m, k0, k1 < k ? k1 : k);
     }
-}
-
-/* Up to so many tokens, memory is what a product waits for. */
-enum { FEW = 4 };
-
-/* Asks for the first page of the rows from n0 on; kernels ask for what follows. That is a twentieth
- * of a chunk. */
-static void fetch(const ts_mul *p, const ts_kset *s, int64_t n0)
-{
-    if (p->m > FEW || !s->packed_bytes)
-        return;
-    const char *w = (const char *)p->w + s->packed_bytes(n0, p->k);
-    for (int i = 0; i < 4096; i += 64)
-        __builtin_prefetch(w + i);
 }
 
 static int64_t product_rows(const ts_state *s, const ts_step *st)
@@ -204,7 +187,7 @@ static ts_chunks chunks_of(const ts_state *s, const ts_step *st, int64_t m, int 
  * fixed: a thread that waits there can ask for it. */
 static bool has_first(const ts_step *st, int64_t m)
 {
-    return st->barrier && m <= FEW;
+    return st->barrier && m <= TS_CPU_FEW;
 }
 
 static int64_t claim(ts_state *s, size_t i, int64_t m, int n)
@@ -267,7 +250,7 @@ static void matmul(ts_state *s, size_t i, int tid, int n)
     bool logits = st->dst == s->d->plan->steps.logits;
     ts_mul mul = {.w = st->w->data,
                   .x = s->bufs[shared(s, st, m) ? st->like : st->a],
-                  .y = row(s, st->dst, logits ? s->batch->logits_row : 0),
+                  .y = ts_cpu_row(s, st->dst, logits ? s->batch->logits_row : 0),
                   .m = m,
                   .n = st->w->n,
                   .k = st->w->k,
@@ -277,10 +260,10 @@ static void matmul(ts_state *s, size_t i, int tid, int n)
     ts_mul second = mul;
     if (st->op == TS_OP_GLU) {
         second.w = st->w2->data;
-        second.y = row(s, st->b, 0);
+        second.y = ts_cpu_row(s, st->b, 0);
         second.ldy = s->d->plan->steps.bufs[st->b].width;
     } else if (st->b != TS_NO_BUF) {
-        mul.add = row(s, st->b, 0);
+        mul.add = ts_cpu_row(s, st->b, 0);
         mul.ldadd = s->d->plan->steps.bufs[st->b].width;
     }
     ts_chunks c = chunks_of(s, st, mul.m, n);
@@ -298,14 +281,14 @@ static void matmul(ts_state *s, size_t i, int tid, int n)
          mul.n0 = n0, mul.n1 = n1) {
         more = ts_chunk_rows(c, claim(s, i, mul.m, n), mul.n, &n0, &n1);
         if (st->op == TS_OP_GLU)
-            fetch(&second, st->kset, mul.n0);
+            ts_cpu_fetch(&second, st->kset, mul.n0);
         else if (more)
-            fetch(&mul, st->kset, n0);
+            ts_cpu_fetch(&mul, st->kset, n0);
         st->kset->mul(&mul);
         if (st->op != TS_OP_GLU)
             continue;
         if (more)
-            fetch(&mul, st->kset, n0);
+            ts_cpu_fetch(&mul, st->kset, n0);
         second.n0 = mul.n0;
         second.n1 = mul.n1;
         st->kset->mul(&second);
@@ -338,8 +321,8 @@ static ts_attend attend_task(const ts_state *s, const ts_step *st, int64_t i, in
 {
     const ts_hparams *hp = &s->d->m->hp;
     const int64_t head = i * heads, kv = head / (hp->n_head / hp->n_head_kv);
-    return (ts_attend){.q = row(s, st->a, t0) + head * hp->head_dim,
-                       .o = row(s, st->dst, t0) + head * hp->v_dim,
+    return (ts_attend){.q = ts_cpu_row(s, st->a, t0) + head * hp->head_dim,
+                       .o = ts_cpu_row(s, st->dst, t0) + head * hp->v_dim,
                        .k = ts_cpu_kv_head(s, false, st->layer, kv),
                        .v = ts_cpu_kv_head(s, true, st->layer, kv),
                        .ldq = s->d->plan->steps.bufs[st->a].width,
@@ -426,13 +409,14 @@ static void select_rows(ts_state *s, const ts_step *st, int tid, int n)
 {
     int64_t m_out = s->batch->m_out, skip = s->batch->m - m_out;
     for (int64_t i = m_out * tid / n; i < m_out * (tid + 1) / n; i++)
-        memcpy(row(s, st->dst, i), row(s, st->a, skip + i), (size_t)st->d * sizeof(float));
+        memcpy(ts_cpu_row(s, st->dst, i), ts_cpu_row(s, st->a, skip + i),
+               (size_t)st->d * sizeof(float));
 }
 
 static void softcap(ts_state *s, const ts_step *st, rows r)
 {
     for (int64_t i = r.r0; i < r.r1; i++) {
-        float *x = row(s, st->dst, s->batch->logits_row + i);
+        float *x = ts_cpu_row(s, st->dst, s->batch->logits_row + i);
         for (int64_t j = 0; j < st->d; j++)
             x[j] = st->f * tanhf(x[j] / st->f);
     }
@@ -457,15 +441,15 @@ static float dot(const float *a, const float *b, int64_t n)
 static void gate(ts_state *s, const ts_step *st, rows r)
 {
     for (int64_t i = r.r0; i < r.r1; i++)
-        s->d->ops->mad(row(s, st->dst, i), row(s, st->b, i),
-                       1 / (1 + expf(-dot(row(s, st->a, i), st->vec, st->d))), st->d);
+        s->d->ops->mad(ts_cpu_row(s, st->dst, i), ts_cpu_row(s, st->b, i),
+                       1 / (1 + expf(-dot(ts_cpu_row(s, st->a, i), st->vec, st->d))), st->d);
 }
 
 static void binary(ts_state *s, const ts_step *st, rows r,
                    void (*f)(float *, const float *, const float *, int64_t))
 {
     for (int64_t i = r.r0; i < r.r1; i++)
-        f(row(s, st->dst, i), row(s, st->a, i), row(s, st->b, i), st->d);
+        f(ts_cpu_row(s, st->dst, i), ts_cpu_row(s, st->a, i), ts_cpu_row(s, st->b, i), st->d);
 }
 
 void ts_cpu_step(ts_state *s, size_t i, int tid, int n)
@@ -501,7 +485,7 @@ void ts_cpu_step(ts_state *s, size_t i, int tid, int n)
         break;
     case TS_OP_BIAS:
         for (int64_t j = r.r0; j < r.r1; j++)
-            ops->add(row(s, st->dst, j), row(s, st->dst, j), st->vec, st->d);
+            ops->add(ts_cpu_row(s, st->dst, j), ts_cpu_row(s, st->dst, j), st->vec, st->d);
         break;
     case TS_OP_ROPE:
         rope(s, st, r);

@@ -51,9 +51,16 @@ static ts_status found(const ts_run *r, const ts_batch *b, size_t i, ts_buf x, i
                        "expert, column %lld",
                        i, p->steps.n_main, ts_op_name(st->op), with, layer, p->dev[st->device].name,
                        what, p->steps.bufs[x].name, (long long)(at / st->d),
-                       (long long)(b->m * p->moe.n_used), (long long)(at % st->d));
+                       (long long)((st->domain == TS_ALL_ROWS ? b->m : b->m_out) * p->moe.n_used),
+                       (long long)(at % st->d));
     }
     const int64_t first = st->domain == TS_ALL_ROWS ? 0 : b->m - b->m_out;
+    if (st->op == TS_OP_ROUTE) { /* ids of all tokens, then their weights */
+        const int64_t used = p->moe.n_used, m = b->m - first;
+        const int64_t at = row * 2 * used + column - m * used;
+        row = at / used;
+        column = used + at % used;
+    }
     return ts_fail(err, TS_NOT_FINITE,
                    "step %zu of %zu (%s%s), %s, on %s: %s in '%s', row %lld (position %lld), "
                    "column %lld",

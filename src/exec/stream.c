@@ -51,6 +51,21 @@ static ts_status fetch_kv(ts_run *r, const ts_batch *b, int64_t l, ts_error *err
     return s ? s : r->d->be[0]->kv_put(r->state[0], (int)l, b->pos0, b->m, kv, err);
 }
 
+/* Has the stream device the rows when the first list has run up to step `end`? They are what the
+ * second list, before step `from`, copies to it first. */
+static bool rows_at(const ts_steps *st, size_t end, size_t from, int sd)
+{
+    size_t copy = st->n_main;
+    while (copy < from && (st->v[copy].op != TS_OP_COPY || st->v[copy].device != sd))
+        copy++;
+    for (size_t i = end; i-- > 0 && copy < from;) {
+        const ts_step *x = &st->v[i];
+        if (x->dst == st->v[copy].dst && (x->op != TS_OP_COPY || x->device == sd))
+            return x->device == sd; /* a copy leaves them where they were, too */
+    }
+    return false;
+}
+
 /* The CPU's layers before `keep` by the first list; then what the second list has before that layer
  * and later ones need: angles, and the rows. Returns where the second list goes on. */
 static ts_status lead(ts_run *r, const ts_batch *b, int64_t keep, size_t *from, ts_error *err)
@@ -62,7 +77,7 @@ static ts_status lead(ts_run *r, const ts_batch *b, int64_t keep, size_t *from, 
         return TS_OK;
     ts_status s = ts_run_steps(r, b, 0, first_of(st, 0, st->n_main, keep), err);
     *from = first_of(st, st->n_main, st->n, keep);
-    bool brought = r->d->m->layers[keep - 1].device == sd; /* the rows are there */
+    bool brought = rows_at(st, first_of(st, 0, st->n_main, keep), *from, sd);
     for (size_t i = st->n_main; i < *from && !s; i++) {
         const ts_step *x = &st->v[i];
         const bool rows = x->op == TS_OP_COPY && x->device == sd && !brought;

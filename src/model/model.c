@@ -418,7 +418,8 @@ static ts_weight *stack(ts_loader *ld, const ts_tensor *t, int64_t n, int64_t k)
 {
     ts_weight *w = &ld->m->weights[ld->m->n_weights++];
     const ts_moe *e = &ld->m->hp.moe;
-    *w = (ts_weight){.source = t, .n = n, .k = k, .e = e->n_expert, .used = e->n_used};
+    *w = (ts_weight){
+        .source = t, .n = n, .k = k, .e = e->n_expert, .used = e->n_used, .experts = true};
     return w;
 }
 

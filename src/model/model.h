@@ -23,6 +23,7 @@ typedef struct ts_weight {
     int64_t n, k;
     int64_t e;    /* matrices; 1 unless it is a stack                        */
     int64_t used; /* of them by one token                                    */
+    bool experts; /* they are a layer's experts, of which tokens choose      */
     /* written by the plan and the load */
     int device;          /* of the plan's devices; 0 is the CPU               */
     const ts_kset *kset; /* NULL: only rows are looked up, in the source      */

@@ -246,6 +246,10 @@ static void say_changes(const ts_plan *p, const ts_model *m, const ts_plan_optio
         ts_logf(log, TS_LOG_WARN,
                 "a context of %lld is more than the %lld the model was trained for",
                 (long long)p->n_ctx, (long long)m->hp.n_ctx_train);
+    if (o->stream == TS_STREAM_ON && o->split.n_accels && !p->stream.device)
+        ts_logf(
+            log, TS_LOG_WARN,
+            "streaming was asked for, but no layer has weights on the CPU that can be streamed");
 }
 
 /* Does any step run elsewhere than on the CPU? */
@@ -295,6 +299,8 @@ static ts_status split_at(ts_plan *p, ts_placing what, ts_model *m, const ts_spl
         ts_plan_free(p);
         return s;
     }
+    if (!any_accel(&p->steps))
+        p->n_devices = 1;
     for (int i = 0; i < p->n_devices; i++)
         size_session(p, i, m);
     if (p->stream.device)

@@ -55,11 +55,11 @@ typedef struct ts_stream {
     ts_stream_mode mode;
     int device;        /* 0: nothing is streamed                                          */
     int64_t n_layers;  /* streamed ones                                                   */
-    int64_t n_leading; /* layers from 0 on that are the CPU's: of these it can keep the first */
+    int64_t n_leading; /* streamed layers from 0 on: of these the CPU can keep the first  */
     bool all_kv;       /* K and V of all of them are there                                */
     size_t bytes;      /* of a layer's weights, packed, on average                        */
     size_t piece;      /* bytes of a place in the ring: rows of one weight, packed        */
-    size_t source;     /* the most that a piece is when unpacked                          */
+    size_t source;     /* the most that is unpacked at once: a piece, or stacks of experts */
     int64_t pieces;    /* places                                                          */
 } ts_stream;
 

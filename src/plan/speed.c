@@ -44,7 +44,7 @@ double ts_speed_flops(const ts_plan_device *d)
 /* Operations a second of a micro-batch's products with this weight on the CPU. */
 static double cpu_rate(const ts_plan *p, const ts_weight *w, const ts_probe *r)
 {
-    if (ts_kset_on_int8_tiles(w->kset, p->int8_prefill, TS_SPEED_TOKENS))
+    if (!w->experts && ts_kset_on_int8_tiles(w->kset, p->int8_prefill, TS_SPEED_TOKENS))
         return r->tile_int8 * TILE_INT8_SHARE;
     if (ts_kset_on_tiles(w->kset, p->int8_prefill, TS_SPEED_TOKENS))
         return r->tile_bf16 * TILE_SHARE;

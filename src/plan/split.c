@@ -149,7 +149,10 @@ ts_status ts_split_place(const ts_split *s, ts_placing what, ts_model *m, ts_err
         return st;
     for (size_t i = 0; i < m->n_weights; i++) {
         ts_weight *w = &m->weights[i];
-        if (w->e > 1 && w->device && !s->accels[w->device - 1].kind->experts)
+        if (!w->experts || !w->device)
+            continue;
+        const ts_accel_kind *kind = s->accels[w->device - 1].kind;
+        if (!kind->experts || !kind->experts(&m->hp.moe, w))
             w->device = 0;
     }
     if (m->token_embd != m->output) /* its rows are looked up in the file */

@@ -23,8 +23,9 @@ typedef struct ts_accel_kind {
     size_t (*kv_bytes)(const struct ts_plan *p, int device, const ts_model *m);
     /* Bytes of what a session needs beside KV cache and buffers, and the engine beside weights. */
     size_t (*work_bytes)(struct ts_plan *p, int device, const ts_model *m);
-    bool experts; /* it computes with stacks of experts */
-    bool latent;  /* it attends where K and V have different widths, and has HEADS */
+    /* Can it compute with this stack of experts? NULL: with none. */
+    bool (*experts)(const ts_moe *e, const ts_weight *w);
+    bool latent; /* it attends where K and V have different widths, and has HEADS */
     /* Can weights of this kernel set of the CPU be unpacked there? NULL: it streams nothing. */
     bool (*streams)(const ts_kset *cpu);
 } ts_accel_kind;

@@ -8,7 +8,7 @@
 #include "base/mem.h"
 #include "cpu/route.h"
 
-#define MAX_BUFS 64
+#define MAX_BUFS 128
 
 struct ts_builder {
     const ts_model *m;
@@ -70,10 +70,9 @@ ts_buf ts_build_buf(ts_builder *b, const char *name, int64_t width)
 static bool reads(const ts_step *s, ts_buf x)
 {
     const bool second = s->op == TS_OP_GLU || s->op == TS_OP_EXPERTS; /* b is written */
+    /* c is each thread's own, and made anew on every device */
     return s->a == x || (s->b == x && !second) || (s->like == x && s->op != TS_OP_PREP) ||
-           (x == MAX_BUFS && s->op == TS_OP_ATTEND) || (s->op == TS_OP_ROPE && s->dst == x);
-    return s->a == x || s->c == x || (s->b == x && !second) ||
-           (s->like == x && s->op != TS_OP_PREP) || (x == MAX_BUFS && s->op == TS_OP_ATTEND) ||
+           (x == MAX_BUFS && s->op == TS_OP_ATTEND) ||
            ((s->op == TS_OP_ROPE || s->op == TS_OP_GATE) && s->dst == x);
 }
 

@@ -101,7 +101,7 @@ typedef struct ts_step {
     ts_op act;                 /* GLU: SILU or GELU; EXPERTS: CLAMPED too */
     const float *vec;          /* ATTEND: sinks, [n_heads], or NULL */
     const float *bias, *bias2; /* EXPERTS: [e][n] each, added to what w and w2 make, or NULL */
-    const ts_kset *kset;       /* PREP, MATMUL, GLU, HEADS: whose activations */
+    const ts_kset *kset;       /* PREP, GATHER and products: whose activations */
     const ts_rope *rope;
     float f;        /* EMBED: scale, SOFTCAP: cap */
     int64_t window; /* ATTEND */

@@ -24,8 +24,8 @@ size_t ts_stream_bytes(const ts_weight *w, int64_t n)
 /* Do the packed rows of its matrices lie like those of one? */
 static bool one_piece(const ts_weight *w)
 {
-    if (w->e == 1)
-        return true;
+    if (!w->experts)
+        return w->e == 1;
     if (!w->kset->packed_bytes)
         return !w->parts;
     return w->n % w->kset->group == 0 &&
@@ -39,6 +39,17 @@ int64_t ts_stream_rows(const ts_stream *t, const ts_weight *w)
     if (rows >= ts_stream_all_rows(w))
         return ts_stream_all_rows(w);
     return rows < group ? group : rows > ROUND ? rows - rows % ROUND : rows;
+}
+
+/* Do the rows end at the CPU or the stream device behind this layer? */
+static bool near(const ts_plan *p, const ts_layer *l)
+{
+    ts_weight *w[TS_LAYER_WEIGHTS];
+    const int n = ts_layer_weights(l, w);
+    for (int i = 0; i < n; i++)
+        if (w[i]->device != 0 && w[i]->device != p->stream.device)
+            return false;
+    return true;
 }
 
 /* Layers of other accelerators stay as they are. */
@@ -83,8 +94,9 @@ static kept take(ts_plan *p, ts_layer *l, size_t *most)
         const int64_t rows = ts_stream_rows(&p->stream, w[i]);
         const size_t piece = ts_stream_bytes(w[i], rows);
         /* a product of experts wants all of them, and gate's and up's at once */
-        const size_t source = w[i]->e > 1 ? 2 * ts_stream_stack(w[i])
-                                          : w[i]->source->size / (size_t)w[i]->n * (size_t)rows;
+        size_t source = w[i]->source->size / (size_t)w[i]->n * (size_t)rows;
+        if (w[i]->experts)
+            source = (w[i] == l->down_exps ? 1 : 2) * ts_stream_stack(w[i]);
         p->stream.bytes += w[i]->bytes;
         *most = piece > *most ? piece : *most;
         p->stream.source = source > p->stream.source ? source : p->stream.source;
@@ -125,7 +137,7 @@ ts_status ts_plan_stream(ts_plan *p, ts_model *m, const ts_split *split, ts_erro
     for (int64_t i = 0; i < n; i++) {
         ts_layer *l = &m->layers[i];
         const bool takes = may_stream(p, l, p->dev[1].kind);
-        leading = leading && takes;
+        leading = leading && takes && near(p, l);
         p->stream.n_leading += leading;
         if (takes)
             k[taken++] = take(p, l, &most);
