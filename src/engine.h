@@ -39,4 +39,8 @@ ts_status ts_engine_open_split(ts_engine **out, const char *path, const ts_engin
 ts_status ts_engine_take_gpus(ts_engine *e, const ts_engine_options *o, ts_isa isa,
                               ts_engine_split *out, ts_error *err);
 
+/* What the routers of the CPU choose from now on is kept in r, or r is followed; NULL: neither. r
+ * outlives its use here. */
+void ts_session_set_routing(ts_session *s, struct ts_routing *r);
+
 #endif

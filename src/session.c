@@ -13,6 +13,7 @@ struct ts_session {
     int64_t pos;      /* tokens in the timeline           */
     int64_t n_logits; /* rows of logits of the last eval  */
     atomic_bool cancel;
+    struct ts_routing *routing; /* the caller's, or NULL */
 };
 
 ts_status ts_session_open(ts_session **out, ts_engine *e, ts_error *err)
@@ -81,7 +82,10 @@ ts_status ts_session_eval(ts_session *s, const ts_token *tokens, size_t n, size_
         if (atomic_exchange(&s->cancel, false))
             return ts_fail(err, TS_CANCELLED, "evaluation was cancelled after %lld of %zu tokens",
                            (long long)((int64_t)n - left), n);
-        ts_batch b = {.tokens = tokens + ((int64_t)n - left), .pos0 = s->pos, .logits_row = row};
+        ts_batch b = {.tokens = tokens + ((int64_t)n - left),
+                      .pos0 = s->pos,
+                      .logits_row = row,
+                      .routing = s->routing};
         b.m = left < ubatch ? left : ubatch;
         left -= b.m;
         b.m_out = want - left < 0 ? 0 : want - left < b.m ? want - left : b.m;
@@ -116,6 +120,11 @@ ts_status ts_session_rewind(ts_session *s, int64_t pos, ts_error *err)
     s->pos = pos;
     s->n_logits = 0;
     return TS_OK;
+}
+
+void ts_session_set_routing(ts_session *s, struct ts_routing *r)
+{
+    s->routing = r;
 }
 
 void ts_session_cancel(ts_session *s)

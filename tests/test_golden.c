@@ -20,12 +20,13 @@ static uint64_t fnv1a(const char *path)
 }
 
 /* Row i of a [PAIR][n_vocab] evaluation, fed `step` tokens at a time; every row is kept. */
-static float *eval_rows(const golden *g, ts_engine *e, size_t step)
+static float *eval_rows(const golden *g, ts_engine *e, size_t step, ts_routing *routing)
 {
     size_t nv = (size_t)g->n_vocab;
     float *out = malloc(PAIR * nv * sizeof *out);
     ts_session *s = golden_session(e);
     MUST(out);
+    ts_session_set_routing(s, routing);
     for (size_t at = 0; at < PAIR; at += step) {
         size_t m = PAIR - at < step ? PAIR - at : step;
         MUST(golden_eval(s, g->text + at, m, m));
@@ -37,7 +38,8 @@ static float *eval_rows(const golden *g, ts_engine *e, size_t step)
 }
 
 /* A prompt in one piece, cut by micro-batches of any size, or token by token gives the same logits;
- * any number of threads gives the same bits. */
+ * any number of threads gives the same bits. On tiles all ways choose the experts of the first,
+ * which the same threads would without. */
 static void check_ways(const golden *g, const char *path, ts_isa isa, const char *label)
 {
     static const struct {
@@ -48,12 +50,20 @@ static void check_ways(const golden *g, const char *path, ts_isa isa, const char
                 {2, 7, PAIR},   {2, 33, PAIR},  {2, 64, 13}};
     size_t n = PAIR * (size_t)g->n_vocab;
     float *first = NULL;
+    ts_routing routing = {0};
     for (size_t w = 0; w < sizeof ways / sizeof *ways; w++) {
         ts_engine *e = golden_open(path, isa, ways[w].threads, 1024, ways[w].ubatch, PAIR);
         if (!e)
             break;
-        float *got = eval_rows(g, e, ways[w].step);
-        bool tiles = golden_tiles(e);
+        bool tiles = golden_tiles(e), led = tiles && golden_experts(e);
+        if (led && !first)
+            routing = golden_routing(e);
+        routing.follow = first && ways[w].threads == 2;
+        routing.differ = 0;
+        float *got =
+            eval_rows(g, e, ways[w].step, led && (!first || routing.follow) ? &routing : NULL);
+        if (led && routing.follow)
+            golden_check_followed(g, e, &routing, PAIR, label);
         ts_engine_close(e);
         if (!first) {
             first = got;
@@ -79,6 +89,7 @@ static void check_ways(const golden *g, const char *path, ts_isa isa, const char
         free(got);
     }
     free(first);
+    free(routing.id);
 }
 
 /* How long each check runs: ref is slow on a real model. */
@@ -92,16 +103,16 @@ static void check_sets(const golden *g, const char *path, extent x)
     ts_engine *ref = golden_open(path, TS_ISA_REF, 2, 1024, 0, PAIR);
     if (!ref)
         return;
-    golden_check_rows(g, ref, x.ref_max_pos, GOLDEN_NMSE, "ref");
-    golden_check_greedy(g, ref, x.ref_steps, "ref");
+    golden_check_rows(g, ref, NULL, x.ref_max_pos, GOLDEN_NMSE, "ref");
+    golden_check_greedy(g, ref, NULL, x.ref_steps, "ref");
     for (size_t i = 0; i < sizeof isas / sizeof *isas; i++) {
         ts_engine *e = golden_open(path, isas[i], 2, 1024, 0, PAIR);
         if (!e)
             continue;
         char label[40];
         snprintf(label, sizeof label, "%s against ref", ts_isa_name(isas[i]));
-        golden_check_rows(g, e, SIZE_MAX, GOLDEN_NMSE, ts_isa_name(isas[i]));
-        golden_check_greedy(g, e, x.steps, ts_isa_name(isas[i]));
+        golden_check_rows(g, e, ref, SIZE_MAX, GOLDEN_NMSE, ts_isa_name(isas[i]));
+        golden_check_greedy(g, e, ref, x.steps, ts_isa_name(isas[i]));
         golden_check_pair(g, ref, e, x.pair, GOLDEN_SETS, label);
         ts_engine_close(e);
     }

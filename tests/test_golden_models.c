@@ -12,7 +12,7 @@ static void check_sets(const golden *g, const char *path)
     ts_engine *ref = golden_open(path, TS_ISA_REF, 0, 128, 0, PAIR);
     if (!ref)
         return;
-    golden_check_rows(g, ref, 63, GOLDEN_NMSE, "ref");
+    golden_check_rows(g, ref, NULL, 63, GOLDEN_NMSE, "ref");
     for (size_t i = 0; i < sizeof isas / sizeof *isas; i++) {
         ts_engine *e = golden_open(path, isas[i], 0, 128, 0, PAIR);
         char label[40];
@@ -37,8 +37,8 @@ static bool test_model(const char *name)
         ts_engine *e = golden_open(path, TS_ISA_AUTO, 0, 1024, 0, 256);
         if (e) {
             golden_check_ids(&g, e);
-            golden_check_rows(&g, e, SANITIZED ? 63 : SIZE_MAX, GOLDEN_NMSE, "auto");
-            golden_check_greedy(&g, e, SANITIZED ? 4 : SIZE_MAX, "auto");
+            golden_check_rows(&g, e, NULL, SANITIZED ? 63 : SIZE_MAX, GOLDEN_NMSE, "auto");
+            golden_check_greedy(&g, e, NULL, SANITIZED ? 4 : SIZE_MAX, "auto");
             golden_check_perplexity(&g, e, SANITIZED ? 1 : SIZE_MAX, GOLDEN_PPL);
         }
         ts_engine_close(e);

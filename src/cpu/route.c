@@ -60,30 +60,20 @@ static void limit_groups(const ts_moe *e, float *score)
         score[i] = stays[i / n] ? score[i] : -INFINITY;
 }
 
-void ts_route(const ts_moe *e, const float *logits, const float *bias, int32_t *id, float *weight)
+/* What experts are chosen by, and weighed by later: p[E]. */
+static void probabilities(const ts_moe *e, const float *logits, float *p)
 {
-    float p[TS_MAX_EXPERTS], score[TS_MAX_EXPERTS];
-    const int64_t n = e->n_expert;
     if (e->gating == TS_GATING_SOFTMAX)
-        softmax(p, logits, n);
-    for (int64_t i = 0; i < n && e->gating != TS_GATING_SOFTMAX; i++)
+        softmax(p, logits, e->n_expert);
+    for (int64_t i = 0; i < e->n_expert && e->gating != TS_GATING_SOFTMAX; i++)
         p[i] = e->gating == TS_GATING_SIGMOID ? 1 / (1 + expf(-logits[i])) : logits[i];
-    for (int64_t i = 0; i < n; i++)
-        score[i] = bias ? p[i] + bias[i] : p[i];
-    if (e->n_group_used < e->n_group)
-        limit_groups(e, score);
-    bool taken[TS_MAX_EXPERTS] = {false};
+}
+
+static void weigh(const ts_moe *e, const float *p, const int32_t *id, float *weight)
+{
     float sum = 0;
-    for (int64_t j = 0; j < e->n_used; j++) {
-        int64_t best = -1;
-        for (int64_t i = 0; i < n; i++)
-            if (!taken[i] && (best < 0 || score[i] > score[best]))
-                best = i;
-        taken[best] = true;
-        id[j] = (int32_t)best;
-        weight[j] = p[best];
-        sum += p[best];
-    }
+    for (int64_t j = 0; j < e->n_used; j++)
+        sum += weight[j] = p[id[j]];
     if (e->gating == TS_GATING_CHOSEN)
         softmax(weight, weight, e->n_used);
     else if (e->renorm)
@@ -91,6 +81,55 @@ void ts_route(const ts_moe *e, const float *logits, const float *bias, int32_t *
             weight[j] /= sum > LEAST_SUM ? sum : LEAST_SUM;
     for (int64_t j = 0; j < e->n_used; j++)
         weight[j] *= e->scale;
+}
+
+void ts_route(const ts_moe *e, const float *logits, const float *bias, int32_t *id, float *weight)
+{
+    float p[TS_MAX_EXPERTS], score[TS_MAX_EXPERTS];
+    const int64_t n = e->n_expert;
+    probabilities(e, logits, p);
+    for (int64_t i = 0; i < n; i++)
+        score[i] = bias ? p[i] + bias[i] : p[i];
+    if (e->n_group_used < e->n_group)
+        limit_groups(e, score);
+    bool taken[TS_MAX_EXPERTS] = {false};
+    for (int64_t j = 0; j < e->n_used; j++) {
+        int64_t best = -1;
+        for (int64_t i = 0; i < n; i++)
+            if (!taken[i] && (best < 0 || score[i] > score[best]))
+                best = i;
+        taken[best] = true;
+        id[j] = (int32_t)best;
+    }
+    weigh(e, p, id, weight);
+}
+
+static bool among(const int32_t *id, int64_t n, int32_t x)
+{
+    for (int64_t j = 0; j < n; j++)
+        if (id[j] == x)
+            return true;
+    return false;
+}
+
+void ts_route_kept(const ts_moe *e, ts_routing *kept, int layer, int64_t pos, const float *logits,
+                   int32_t *id, float *weight)
+{
+    const int64_t used = e->n_used;
+    int32_t *there = kept->id + ((int64_t)layer * kept->n_ctx + pos) * used;
+    if (!kept->follow) {
+        memcpy(there, id, (size_t)used * sizeof *id);
+        return;
+    }
+    for (int64_t j = 0; j < used; j++)
+        if (!among(there, used, id[j])) {
+            atomic_fetch_add_explicit(&kept->differ, 1, memory_order_relaxed);
+            break;
+        }
+    float p[TS_MAX_EXPERTS];
+    probabilities(e, logits, p);
+    memcpy(id, there, (size_t)used * sizeof *id);
+    weigh(e, p, id, weight);
 }
 
 /* Experts with more than their share come first: what is left at the end is small. */

@@ -16,6 +16,7 @@
 #ifndef TS_ROUTE_H
 #define TS_ROUTE_H
 
+#include <stdatomic.h>
 #include <string.h>
 
 #include "cpu/kset.h"
@@ -60,6 +61,21 @@ static inline ts_groups ts_groups_at(void *mem, const ts_moe *e, int64_t m)
 /* One token: id[used] and weight[used] from logits[E]. bias[E], or NULL, is added for choosing. Of
  * equals the first is chosen. */
 void ts_route(const ts_moe *e, const float *logits, const float *bias, int32_t *id, float *weight);
+
+/* Choices kept, of a timeline: written, or followed in place of what would be chosen. Two runs
+ * whose numbers differ by rounding choose differently where two experts are nearly level, and
+ * can be compared only if one follows the other. */
+typedef struct ts_routing {
+    int64_t n_ctx; /* positions                                                 */
+    int32_t *id;   /* [n_layer][n_ctx][used], in the order in which they were chosen */
+    bool follow;
+    atomic_int_fast64_t differ; /* following: tokens, in a layer, whose own choice was another */
+} ts_routing;
+
+/* After ts_route of the token at pos: keeps what it chose, or puts what is to be followed in its
+ * place. Threads may do this for different tokens at once. */
+void ts_route_kept(const ts_moe *e, ts_routing *kept, int layer, int64_t pos, const float *logits,
+                   int32_t *id, float *weight);
 
 /* groups from what m tokens have chosen. */
 void ts_group(const ts_moe *e, void *groups, const void *chosen, int64_t m);

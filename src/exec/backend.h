@@ -15,7 +15,8 @@ typedef struct ts_state ts_state;   /* one a session  */
 typedef struct ts_batch {
     const ts_token *tokens; /* [m] */
     int64_t m, m_out, pos0;
-    int64_t logits_row; /* where in the state's logits the m_out rows go */
+    int64_t logits_row;         /* where in the state's logits the m_out rows go */
+    struct ts_routing *routing; /* NULL, or what the CPU's routers keep or follow (cpu/route.h) */
 } ts_batch;
 
 /* What one kind of work has done in a session. */

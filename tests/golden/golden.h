@@ -2,7 +2,8 @@
  * it.
  *
  * Shared by test_golden.c, test_golden_models.c and test_gpu_models.c. Everything here goes through
- * tessera.h only. */
+ * tessera.h, but for routing: of a mixture of experts, tiles are compared with what chose the same
+ * experts, because their rounding turns over a choice between two that are nearly level. */
 #ifndef TS_GOLDEN_H
 #define TS_GOLDEN_H
 
@@ -15,7 +16,8 @@
 
 #include "base/cpu.h"
 #include "check.h"
-#include "tessera.h"
+#include "cpu/route.h"
+#include "engine.h"
 
 /* Stops only if this condition fails, so that one failed comparison doesn't hide the next. */
 #define MUST(cond)                                                                                 \
@@ -267,6 +269,72 @@ static inline bool golden_eval(ts_session *s, const int32_t *ids, size_t n, size
 /* --- comparing ---------------------------------------------------------- */
 
 /* Ids of every prompt, special tokens parsed. */
+/* One token in so many, in a layer, may have another choice of its own than what it follows. */
+#define GOLDEN_DIFFER 40
+
+/* A session that another one leads: experts are chosen by the leader. */
+typedef struct golden_led {
+    ts_session *lead, *s; /* lead: NULL: s chooses */
+    ts_routing kept, followed;
+} golden_led;
+
+static inline bool golden_experts(const ts_engine *e)
+{
+    return e->m->hp.moe.n_used > 0;
+}
+
+/* The room that a timeline's choices need; freed with free. */
+static inline ts_routing golden_routing(const ts_engine *e)
+{
+    const ts_hparams *hp = &e->m->hp;
+    ts_routing r = {.n_ctx = e->plan.n_ctx};
+    r.id = calloc((size_t)(hp->n_layer * r.n_ctx * hp->moe.n_used), sizeof *r.id);
+    MUST(r.id);
+    return r;
+}
+
+/* e is led by `lead` (NULL: by nobody) if it has experts and multiplies on tiles. */
+static inline golden_led golden_open_led(ts_engine *e, ts_engine *lead)
+{
+    golden_led l = {.s = golden_session(e)};
+    if (lead && golden_experts(e) && golden_tiles(e)) {
+        l.lead = golden_session(lead);
+        l.kept = l.followed = golden_routing(lead);
+    }
+    return l;
+}
+
+/* As golden_eval, of both. */
+static inline bool golden_eval_led(golden_led *l, const int32_t *ids, size_t n, size_t n_logits)
+{
+    if (l->lead) {
+        ts_session_set_routing(l->lead, &l->kept);
+        l->followed.follow = true;
+        ts_session_set_routing(l->s, &l->followed);
+        if (!golden_eval(l->lead, ids, n, n_logits))
+            return false;
+    }
+    return golden_eval(l->s, ids, n, n_logits);
+}
+
+/* r was followed for so many tokens. */
+static inline void golden_check_followed(const golden *g, const ts_engine *e, const ts_routing *r,
+                                         size_t tokens, const char *label)
+{
+    const size_t of = tokens * (size_t)e->m->hp.n_layer, differ = (size_t)r->differ;
+    CHECK_MSG(differ * GOLDEN_DIFFER <= of, "%s %s: %zu of %zu choices of experts are others",
+              g->file, label, differ, of);
+    printf("%s %s: %zu of %zu choices of experts would have been others\n", g->file, label, differ,
+           of);
+}
+
+static inline void golden_close_led(golden_led *l)
+{
+    ts_session_close(l->lead);
+    ts_session_close(l->s);
+    free(l->kept.id);
+}
+
 static inline void golden_check_ids(const golden *g, const ts_engine *e)
 {
     for (size_t i = 0; i < g->n_prompts; i++) {
@@ -297,48 +365,49 @@ static inline size_t argmax(const float *v, size_t n)
 /* The best token after each prefix of the golden continuation. Where llama.cpp's two best were
  * closer than GOLDEN_TIE (GOLDEN_TILES_TIE) either may win; the golden token goes on, so that every
  * step counts. */
-static inline void golden_check_greedy(const golden *g, ts_engine *e, size_t n_steps,
-                                       const char *label)
+static inline void golden_check_greedy(const golden *g, ts_engine *e, ts_engine *lead,
+                                       size_t n_steps, const char *label)
 {
-    ts_session *s = golden_session(e);
+    golden_led l = golden_open_led(e, lead);
     const float near = golden_tiles(e) ? GOLDEN_TILES_TIE : GOLDEN_TIE;
     size_t same = 0, close = 0, steps = 0;
     for (size_t i = 0; i < g->n_prompts; i++) {
         const golden_prompt *p = &g->prompts[i];
-        CHECK(ts_session_rewind(s, 0, NULL) == TS_OK);
-        if (!golden_eval(s, p->ids, p->n_ids, 1))
+        CHECK(ts_session_rewind(l.s, 0, NULL) == TS_OK);
+        CHECK(!l.lead || ts_session_rewind(l.lead, 0, NULL) == TS_OK);
+        if (!golden_eval_led(&l, p->ids, p->n_ids, 1))
             break;
         for (size_t k = 0; k < p->n_greedy && k < n_steps; k++, steps++) {
-            int32_t got = (int32_t)argmax(ts_session_logits(s, 0), (size_t)g->n_vocab);
+            int32_t got = (int32_t)argmax(ts_session_logits(l.s, 0), (size_t)g->n_vocab);
             bool tie = p->gap[k] < near;
             CHECK_MSG(got == p->greedy[k] || tie,
                       "%s %s: prompt %zu step %zu: %d, not %d (gap %.3f)", g->file, label, i, k,
                       got, p->greedy[k], (double)p->gap[k]);
             same += got == p->greedy[k];
             close += got != p->greedy[k] && tie;
-            if (!golden_eval(s, &p->greedy[k], 1, 1))
+            if (!golden_eval_led(&l, &p->greedy[k], 1, 1))
                 break;
         }
     }
     printf("%s %s: %zu of %zu greedy tokens equal, %zu differ at a near tie\n", g->file, label,
            same, steps, close);
-    ts_session_close(s);
+    golden_close_led(&l);
 }
 
 /* Logits at the golden positions up to max_pos, reached in pieces that end there. */
-static inline void golden_check_rows(const golden *g, ts_engine *e, size_t max_pos, double limit,
-                                     const char *label)
+static inline void golden_check_rows(const golden *g, ts_engine *e, ts_engine *lead, size_t max_pos,
+                                     double limit, const char *label)
 {
-    ts_session *s = golden_session(e);
+    golden_led l = golden_open_led(e, lead);
     size_t at = 0;
     float *got = malloc(sizeof(float) * (size_t)g->n_vocab);
     MUST(got);
     for (size_t i = 0; i < g->n_rows; i++) {
         const golden_row *r = &g->rows[i];
-        if (r->pos > max_pos || !golden_eval(s, g->text + at, r->pos + 1 - at, 1))
+        if (r->pos > max_pos || !golden_eval_led(&l, g->text + at, r->pos + 1 - at, 1))
             break;
         at = r->pos + 1;
-        const float *row = ts_session_logits(s, 0);
+        const float *row = ts_session_logits(l.s, 0);
         for (size_t k = 0; k < r->n; k++)
             got[k] = row[k * r->stride];
         double d = nmse(r->logits, got, r->n);
@@ -354,18 +423,21 @@ static inline void golden_check_rows(const golden *g, ts_engine *e, size_t max_p
                r->n_top, dt);
     }
     free(got);
-    ts_session_close(s);
+    golden_close_led(&l);
 }
 
-/* Logits of text[0 .. n) in one eval each: b against a, NMSE averaged over positions. */
+/* Logits of text[0 .. n) in one eval each: b against a, which leads it, NMSE averaged over
+ * positions. */
 static inline void golden_check_pair(const golden *g, ts_engine *a, ts_engine *b, size_t n,
                                      double limit, const char *label)
 {
-    ts_session *sa = golden_session(a), *sb = golden_session(b);
+    golden_led l = golden_open_led(b, a);
+    ts_session *sa = l.lead ? l.lead : golden_session(a);
     double worst = 0, sum = 0;
-    if (golden_eval(sa, g->text, n, n) && golden_eval(sb, g->text, n, n)) {
+    if ((l.lead || golden_eval(sa, g->text, n, n)) && golden_eval_led(&l, g->text, n, n)) {
         for (size_t i = 0; i < n; i++) {
-            double d = nmse(ts_session_logits(sa, i), ts_session_logits(sb, i), (size_t)g->n_vocab);
+            double d =
+                nmse(ts_session_logits(sa, i), ts_session_logits(l.s, i), (size_t)g->n_vocab);
             worst = d > worst ? d : worst;
             sum += d;
         }
@@ -375,9 +447,12 @@ static inline void golden_check_pair(const golden *g, ts_engine *a, ts_engine *b
         CHECK_MSG(sum <= limit, "%s %s: NMSE %.3g", g->file, label, sum);
         printf("%s %s: NMSE over %zu positions: mean %.2e, worst %.2e\n", g->file, label, n, sum,
                worst);
+        if (l.lead)
+            golden_check_followed(g, b, &l.followed, n, label);
     }
-    ts_session_close(sa);
-    ts_session_close(sb);
+    if (!l.lead)
+        ts_session_close(sa);
+    golden_close_led(&l);
 }
 
 static inline double log_likelihood(const float *row, size_t n, int32_t id)
