@@ -159,6 +159,10 @@ static const ts_kset *fake_kset(ts_type type)
 
 static int64_t fake_streams; /* layers that came */
 static int64_t fake_layer = -1;
+static int fake_listed = -1;                     /* the layer whose shared experts are known: */
+static bool fake_has[TS_MAX_EXPERTS];            /* what they are                             */
+static int64_t fake_ahead, fake_sent, fake_left; /* ... ahead; of all layers: sent, not sent  */
+static const int32_t *fake_order;
 
 static ts_status fake_stream_open(ts_device *d, ts_error *err)
 {
@@ -166,12 +170,33 @@ static ts_status fake_stream_open(ts_device *d, ts_error *err)
     return fake_call("allocate a ring", err);
 }
 
-static ts_status fake_stream_begin(ts_state *s, int64_t first, bool wait, ts_error *err)
+static ts_status fake_stream_begin(ts_state *s, int64_t first, const int32_t *order, int64_t ahead,
+                                   bool wait, ts_error *err)
 {
     (void)s;
     (void)wait;
     fake_layer = first - 1;
+    fake_listed = -1;
+    fake_ahead = ahead;
+    fake_order = order;
     return fake_call("stream", err);
+}
+
+/* Each expert once, those that come ahead first, as they stood in the order when it was used. */
+static ts_status fake_stream_experts(ts_state *s, int layer, const int32_t *list, int64_t n,
+                                     ts_error *err)
+{
+    const int64_t all = s->d->m->hp.moe.n_expert;
+    CHECK(layer > fake_listed && n >= fake_ahead && n <= all && fake_order);
+    memset(fake_has, 0, sizeof fake_has);
+    for (int64_t i = 0; i < n; i++) {
+        CHECK(list[i] >= 0 && list[i] < all && !fake_has[list[i]]);
+        fake_has[list[i]] = true;
+    }
+    fake_listed = layer;
+    fake_sent += n;
+    fake_left += all - n;
+    return fake_call("send experts", err);
 }
 
 static void fake_stream_end(ts_state *s)
@@ -200,6 +225,9 @@ static void *fake_unpacked(const ts_weight *w)
             w->kset->unpack(p, w->data, w->n, w->k, 0, w->n);
         else
             memcpy((uint8_t *)p + (size_t)x * bytes, ts_weight_matrix(w, x), bytes);
+    for (int64_t x = 0; w->experts && x < w->e; x++)
+        if (!fake_has[x]) /* it hasn't come */
+            memset((uint8_t *)p + (size_t)x * bytes, 0xff, bytes);
     return p;
 }
 
@@ -220,7 +248,7 @@ static ts_status fake_run_streamed(ts_state *s, const ts_batch *b, size_t first,
         fake_layer = comes ? x->layer : fake_layer;
         for (int j = 0; j < 2; j++)
             if (w[j] && w[j]->device == 0) {
-                CHECK(x->layer == fake_layer);
+                CHECK(x->layer == fake_layer && (!w[j]->experts || x->layer == fake_listed));
                 kept[j] = w[j]->data;
                 w[j]->data = fake_unpacked(w[j]);
             }
@@ -292,6 +320,7 @@ static const ts_backend fake_backend = {
     .kv_put = fake_kv_put,
     .stream_open = fake_stream_open,
     .stream_begin = fake_stream_begin,
+    .stream_experts = fake_stream_experts,
     .stream_end = fake_stream_end,
     .stream_time = fake_stream_time,
     .set_stats = fake_set_stats,

@@ -310,6 +310,7 @@ static void test_launches(ts_engine *e, ts_session *s, const ts_token *t)
 /* --- streaming ------------------------------------------------------------------ */
 
 static size_t piece = 2000; /* bytes: most weights are several */
+static int64_t n_cpu_moe;   /* layers whose experts are the CPU's */
 
 static ts_status open_streaming(ts_engine **e, const char *path, ts_isa isa, ts_stream_mode mode,
                                 int64_t n, size_t memory, ts_error *err)
@@ -326,6 +327,7 @@ static ts_status open_streaming(ts_engine **e, const char *path, ts_isa isa, ts_
     o.stream = mode;
     accel.memory = memory;
     split.split.stream_piece = piece;
+    split.split.n_cpu_moe = n_cpu_moe;
     split.split.accels = &accel;
     return ts_engine_open_split(e, path, &o, &split, err);
 }
@@ -333,6 +335,44 @@ static ts_status open_streaming(ts_engine **e, const char *path, ts_isa isa, ts_
 /* Two streamed prompts, between them tokens that the CPU's layers have computed themselves. */
 static const part prompts[] = {{37, 3}, {1, 1}, {3, 2}, {40, 3}, {1, 1}};
 enum { PROMPTS = sizeof prompts / sizeof *prompts };
+
+/* Experts are the GPU's, the CPU's, or shared with one that comes ahead. */
+static void set_sharing(ts_engine *e, int how)
+{
+    ts_stream_rates *q = &e->devices.rates;
+    q->come = how == 0 ? 0 : how == 1 ? 1e9 : 1;
+    q->expert = how == 1 ? 0 : 1;
+    q->pair = how == 1 ? 0 : 0.1;
+    for (int i = 0; i < TS_STREAM_RATES; i++)
+        q->lead[i] = how == 2;
+}
+
+/* Of layers of the GPU the experts alone are streamed; three ways to share them. */
+static void test_shared(const char *arch, const char *type, const char *path, int64_t n_layer,
+                        const ts_token *t)
+{
+    static float want[10 * 600], got[10 * 600];
+    ts_error err = {0};
+    ts_engine *e = NULL;
+    REQUIRE(open_streaming(&e, path, TS_ISA_AUTO, TS_STREAM_OFF, -1, gpu.memory, &err) == TS_OK);
+    const size_t count = timeline(e, prompts, PROMPTS, t, want);
+    ts_engine_close(e);
+    n_cpu_moe = n_layer;
+    for (int how = 0; how < 3; how++) {
+        const ts_status st =
+            open_streaming(&e, path, TS_ISA_AUTO, TS_STREAM_ON, n_layer + 1, gpu.memory, &err);
+        CHECK_MSG(st == TS_OK, "%s %s: %s", arch, type, err.msg);
+        if (st)
+            break;
+        CHECK(e->plan.stream.shares);
+        set_sharing(e, how);
+        CHECK(timeline(e, prompts, PROMPTS, t, got) == count);
+        CHECK_MSG(nmse(want, got, count) <= MANY, "%s %s, sharing %d: NMSE %g", arch, type, how,
+                  nmse(want, got, count));
+        ts_engine_close(e);
+    }
+    n_cpu_moe = 0;
+}
 
 /* The layers that stay on the CPU, streamed: packed by its kernel sets, and as the file has them;
  * with K and V of all of them on the GPU, and of one at a time. */
@@ -556,6 +596,14 @@ int main(void)
         test_same(moe[i][0], path, n_layer, t);
         if (i == 0)
             test_streams(moe[i][0], moe[i][1], path, false, t);
+        test_shared(moe[i][0], moe[i][1], path, n_layer, t);
+        if (i == 0) { /* every call fails once where experts are sent, too */
+            piece = 20000;
+            n_cpu_moe = n_layer;
+            test_stream_failures(path, t);
+            n_cpu_moe = 0;
+            piece = 2000;
+        }
     }
     /* its attention is the CPU's */
     for (int i = 0; i < (SANITIZED ? 1 : 2); i++) {

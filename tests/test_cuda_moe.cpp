@@ -247,20 +247,22 @@ static void put_ids(memory<int32_t> &id, const std::vector<int32_t> &ids, int us
     id.up();
 }
 
-/* What ts_cuda_group should make of ids. */
+/* What ts_cuda_group should make of ids; below 0: elsewhere. */
 struct sorted {
     std::vector<int32_t> offset, order, place;
 
-    sorted(const std::vector<int32_t> &id, int E)
-        : offset((size_t)E + 1), order(id.size()), place(id.size())
+    sorted(const std::vector<int32_t> &id, int E) : offset((size_t)E + 1), place(id.size(), -1)
     {
-        std::iota(order.begin(), order.end(), 0);
+        for (size_t i = 0; i < id.size(); i++)
+            if (id[i] >= 0)
+                order.push_back((int32_t)i);
         std::stable_sort(order.begin(), order.end(),
                          [&](int a, int b) { return id[(size_t)a] < id[(size_t)b]; });
         for (size_t i = 0; i < order.size(); i++)
             place[(size_t)order[i]] = (int32_t)i;
         for (int32_t e : id)
-            offset[(size_t)e + 1]++;
+            if (e >= 0)
+                offset[(size_t)e + 1]++;
         std::partial_sum(offset.begin(), offset.end(), offset.begin());
     }
 };
@@ -273,9 +275,12 @@ static bool begins(const std::vector<int32_t> &got, const std::vector<int32_t> &
     return true;
 }
 
-static void test_group(int64_t m, int E, int used, int all_on, int without)
+/* Every `away`-th expert is another device's. */
+static void test_group(int64_t m, int E, int used, int all_on, int without, int away = 0)
 {
-    const std::vector<int32_t> ids = choose(m, E, used, all_on, without);
+    std::vector<int32_t> ids = choose(m, E, used, all_on, without);
+    for (int32_t &e : ids)
+        e = away && e % away == 0 ? -1 : e;
     const size_t n = ids.size();
     launch l(m);
     const int pad = m % 2 ? 0 : 3;
@@ -302,6 +307,7 @@ static void test_groups(void)
                 if (used <= E) {
                     test_group(m, E, used, -1, -1);
                     test_group(m, E, used, E - 1, 0);
+                    test_group(m, E, used, -1, -1, 1 + (int)(m % 3));
                 }
     test_group(2048, 64, 64, -1, -1);
     test_group(2048, 5, 1, 3, -1);
@@ -316,7 +322,10 @@ static void test_sum(int64_t m, int used, int64_t d, int64_t pad, bool by_place,
     const int64_t ldw = used + pad;
     memory<float> y((size_t)(pairs * ld)), weight((size_t)(m * ldw)), out((size_t)(m * ld + 5));
     memory<float> before((size_t)(m * (ld + 4)));
-    memory<int32_t> place((size_t)pairs);
+    memory<int32_t> place((size_t)pairs), id((size_t)(m * ldw));
+    for (int32_t &x : id.host) /* by place, some pairs are elsewhere */
+        x = by_place && rnd(0, 3) == 0 ? -1 : 7;
+    id.up();
     std::iota(place.host.begin(), place.host.end(), 0);
     for (size_t i = place.host.size() - 1; i > 0; i--)
         std::swap(place.host[i], place.host[(size_t)rnd(0, (int64_t)i)]);
@@ -335,7 +344,7 @@ static void test_sum(int64_t m, int used, int64_t d, int64_t pad, bool by_place,
     const std::vector<float> was = out.host;
     ts_cuda_rows a = {add == 1 ? before.dev : add == 2 ? out.dev : NULL, add == 1 ? ld + 4 : ld};
     must(ts_cuda_expert_sum(&l.on, ts_cuda_rows{out.dev, ld}, a, ts_cuda_rows{y.dev, ld},
-                            ts_cuda_chosen{NULL, weight.dev, ldw}, by_place ? place.dev : NULL,
+                            ts_cuda_chosen{id.dev, weight.dev, ldw}, by_place ? place.dev : NULL,
                             used, d),
          "sum");
     out.down();
@@ -349,8 +358,10 @@ static void test_sum(int64_t m, int used, int64_t d, int64_t pad, bool by_place,
         }
         double sum = add == 1 ? before.host[(size_t)(t * (ld + 4) + c)] : add ? was[(size_t)i] : 0;
         for (int64_t p = t * used; p < (t + 1) * used; p++)
-            sum += (double)weight.host[(size_t)(t * ldw + p % used)] *
-                   y.host[(size_t)((by_place ? place.host[(size_t)p] : p) * ld + c)];
+            sum += id.host[(size_t)(t * ldw + p % used)] < 0
+                       ? 0
+                       : (double)weight.host[(size_t)(t * ldw + p % used)] *
+                             y.host[(size_t)((by_place ? place.host[(size_t)p] : p) * ld + c)];
         const double e = fabs(out.host[(size_t)i] - sum);
         worst = e <= worst ? worst : e;
     }

@@ -121,6 +121,34 @@ static void test_matrix(const ts_kset *s, int64_t n, int64_t k)
     }
 }
 
+/* Matrices of a stack, one after the other, to places of which some stay as they are. */
+static void test_matrices(const ts_kset *s, int64_t n, int64_t k)
+{
+    enum { AROUND = 256, POISON = 0x5a, PLACES = 7 };
+    static const int32_t at[] = {5, 0, 3, 2};
+    const size_t one = (size_t)n * ts_row_bytes(ts_type_get(s->type), k);
+    std::vector<uint8_t> src(4 * one), want(AROUND + PLACES * one + AROUND, POISON);
+    for (uint8_t &b : src)
+        b = (uint8_t)(rnd_u64(&seed) >> 56);
+    packed_matrix packed(s, src.data(), 4 * n, k);
+    memory w((packed.bytes + 15) / 16 * 16), dst(want.size());
+    w.up(packed.p, packed.bytes);
+    for (int64_t count = 0; count <= 4; count++) {
+        memset(want.data(), POISON, want.size());
+        dst.up(want.data(), want.size());
+        must(ts_cuda_unpack_matrices(dst.dev + AROUND, w.dev, s->packing, n, k, at, count, NULL),
+             "unpack matrices");
+        for (int64_t i = 0; i < count; i++)
+            memcpy(want.data() + AROUND + (size_t)at[i] * one, src.data() + (size_t)i * one, one);
+        CHECK_MSG(dst.down() == want, "%s/%s n=%lld k=%lld: %lld matrices", s->layout,
+                  ts_isa_name(s->isa), (long long)n, (long long)k, (long long)count);
+    }
+    CHECK(ts_cuda_unpack_matrices(dst.dev, w.dev, s->packing, n - 1, k, at, 1, NULL) ==
+          cudaErrorInvalidValue);
+    CHECK(ts_cuda_unpack_matrices(dst.dev, w.dev, s->packing, n, k, at, 33, NULL) ==
+          cudaErrorInvalidValue);
+}
+
 static void test_set(const ts_kset *s)
 {
     const ts_type_info *info = ts_type_get(s->type);
@@ -138,6 +166,8 @@ static void test_set(const ts_kset *s)
         test_matrix(s, ns[rnd_u64(&seed) % 9], ks[i] * info->block);
     for (int64_t n : ns)
         test_matrix(s, n, ks[rnd_u64(&seed) % 7] * info->block);
+    for (int64_t n : {16, 48}) /* whole groups of all kernel sets */
+        test_matrices(s, n, ks[rnd_u64(&seed) % 7] * info->block);
 }
 
 /* What is refused. */

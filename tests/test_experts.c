@@ -285,6 +285,8 @@ static void plain_token(const rig *r, const ts_kset *k, const float *xn, const i
     float *y = room((size_t)d->w->n * sizeof *y);
     memset(sum, 0, (size_t)d->w->n * sizeof *sum);
     for (int64_t j = 0; j < r->e->m->hp.moe.n_used; j++) {
+        if (id[j] < 0) /* another device's */
+            continue;
         product(r, g->w, k, id[j], xn, a);
         product(r, g->w2, k, id[j], xn, b);
         r->s->d->ops->silu_mul(a, a, b, g->w->n);
@@ -386,6 +388,16 @@ static void test_set(rig *r, const ts_kset *k)
             for (int64_t t = 0; t < m; t++)
                 choose(id[t], used, n, 2);
             run(r, k, m, id, int8, "the same experts");
+        }
+        /* another device has some of the pairs, or all of them */
+        for (int64_t i = 0; i < 8; i++) {
+            const int64_t m = ms[i % 4 < 3 ? i % 4 : 4], some = i < 4 ? 1 : 99;
+            for (int64_t t = 0; t < m; t++) {
+                choose(id[t], used, n, rnd(0, n - 1));
+                for (int64_t j = 0; j < used; j++)
+                    id[t][j] = rnd(0, 2) < some ? -1 : id[t][j];
+            }
+            run(r, k, m, id, int8, "some elsewhere");
         }
         /* one expert has all tokens but one, which has it not */
         for (int64_t t = 0; t < 50 && used < n; t++)

@@ -86,6 +86,7 @@ typedef struct reference {
     size_t max, n;
     int64_t n_layer;
     bool dense; /* blocks have a feed-forward that all tokens share */
+    bool experts;
 } reference;
 
 static void open_reference(reference *r, const char *arch, const char *path, ts_isa isa)
@@ -97,7 +98,8 @@ static void open_reference(reference *r, const char *arch, const char *path, ts_
     *r = (reference){.arch = arch,
                      .path = path,
                      .n_layer = e->m->hp.n_layer,
-                     .dense = e->m->layers[0].gate != NULL};
+                     .dense = e->m->layers[0].gate != NULL,
+                     .experts = e->m->hp.moe.n_expert > 0};
     for (size_t i = 0; i < CTX; i++)
         r->t[i] = (ts_token)(rnd_u64(&seed) % (uint64_t)e->m->hp.n_vocab);
     r->max = 10 * (size_t)e->m->hp.n_vocab;
@@ -416,10 +418,21 @@ static void test_bad_patterns(const reference *r)
 
 static const int64_t all = -1;
 
+/* How shared experts are shared. Where one side has all, its sums are the bits of the CPU alone. */
+typedef enum sharing { DEVICE, CPU, BOTH } sharing;
+
+static void set_sharing(ts_stream_rates *q, sharing how)
+{
+    q->come = how == DEVICE ? 0 : how == CPU ? 1e9 : 1;
+    q->expert = how == CPU ? 0 : 1;
+    q->pair = how == CPU ? 0 : 0.1;
+    q->lead[0] = q->lead[1] = how == BOTH ? 1 : 0; /* one comes ahead */
+}
+
 /* A timeline whose prompts of 40 and 17 tokens are streamed or not, by what streaming costs: `keep`
  * leading layers are the CPU's (all: nothing is streamed). */
 static void streamed(reference *r, ts_isa isa, int64_t layers, size_t memory, int64_t keep,
-                     bool all_kv)
+                     bool all_kv, sharing how)
 {
     ts_error err = {0};
     ts_engine *e = NULL;
@@ -438,8 +451,10 @@ static void streamed(reference *r, ts_isa isa, int64_t layers, size_t memory, in
     CHECK_MSG(t->all_kv == all_kv, "%s: K and V of all layers: %d", r->arch, t->all_kv);
     /* a layer of the CPU costs its length, the others as much as makes `keep` the best */
     ts_stream_rates *q = &e->devices.rates;
-    CHECK(q->known == (o.stream == TS_STREAM_AUTO));
+    CHECK(q->known == (t->shares || o.stream == TS_STREAM_AUTO));
     *q = (ts_stream_rates){.known = true, .m = {16, 32}, .cpu = {1, 2}, .gpu = {1e-3, 1e-3}};
+    if (keep == all)
+        q->gpu[0] = q->gpu[1] = 100;
     q->unit = keep == all ? 100
               : keep == 0 ? 1e-3
                           : 2.5 * (double)keep / (double)(t->n_layers - keep);
@@ -447,14 +462,22 @@ static void streamed(reference *r, ts_isa isa, int64_t layers, size_t memory, in
     if (keep != 1) /* 1: whatever it is, but some */
         CHECK_MSG(got == keep, "%s: %d layers kept, not %d", r->arch, (int)got, (int)keep);
     CHECK(ts_stream_keep(t, q, 1) == all);
-    fake_streams = 0;
-    snprintf(what, sizeof what, "%d layers, %d kept of %d", (int)layers, (int)got,
-             (int)t->n_layers);
+    set_sharing(q, how);
+    fake_streams = fake_sent = fake_left = 0;
+    snprintf(what, sizeof what, "%d layers, %d kept of %d, sharing %d", (int)layers, (int)got,
+             (int)t->n_layers, (int)how);
     memset(r->got, 0xff, r->max * sizeof(float));
     CHECK(timeline(e, r->t, r->got, r->max) == r->n);
     CHECK_MSG((fake_streams > 0) == (got != all), "%s, %s: %d layers came", r->arch, what,
               (int)fake_streams);
-    if (isa == TS_ISA_REF)
+    if (t->shares && got != all) /* experts without tokens never come */
+        CHECK_MSG((fake_sent > 0) == (how != CPU) && (fake_left > 0 || how == DEVICE),
+                  "%s, %s: %d experts came, %d didn't", r->arch, what, (int)fake_sent,
+                  (int)fake_left);
+    if (isa == TS_ISA_REF && t->shares && how == BOTH)
+        CHECK_MSG(nmse(r->want, r->got, r->n) <= 1e-10, "%s, %s: NMSE %g", r->arch, what,
+                  nmse(r->want, r->got, r->n));
+    else if (isa == TS_ISA_REF)
         CHECK_MSG(memcmp(r->want, r->got, r->n * sizeof(float)) == 0, "%s, %s: NMSE %g", r->arch,
                   what, nmse(r->want, r->got, r->n));
     else
@@ -499,7 +522,7 @@ static void test_turns(reference *r)
     e->plan.stream.mode = TS_STREAM_AUTO;
     const size_t v = (size_t)e->m->hp.n_vocab;
     last_logits(e, r->t, false, r->got);
-    if (r->n_layer > 1)
+    if (r->n_layer > 1 && !e->plan.stream.shares)
         last_logits(e, r->t, true, r->got + v);
     else
         memcpy(r->got + v, r->got, v * sizeof(float));
@@ -518,6 +541,7 @@ static void test_stream_failures(reference *r)
     o.stream = TS_STREAM_ON;
     REQUIRE(ts_engine_open_split(&e, r->path, &o, &split, &err) == TS_OK);
     REQUIRE(ts_session_open(&s, e, &err) == TS_OK);
+    set_sharing(&e->devices.rates, DEVICE);
     const size_t v = (size_t)e->m->hp.n_vocab;
     int64_t at = 0;
     for (;; at++) {
@@ -564,7 +588,8 @@ static void test_rows_kept(reference *r)
         opt.stream = TS_STREAM_AUTO;
         REQUIRE(ts_engine_open_split(&e, r->path, &opt, &split, &err) == TS_OK);
         const ts_stream *t = &e->plan.stream;
-        for (int64_t keep = 1; keep < t->n_layers && keep <= t->n_leading && t->device; keep++) {
+        for (int64_t keep = 1;
+             keep < t->n_layers && keep <= t->n_leading && t->device && !t->shares; keep++) {
             e->devices.rates =
                 (ts_stream_rates){.known = true,
                                   .m = {16, 32},
@@ -582,15 +607,79 @@ static void test_rows_kept(reference *r)
     }
 }
 
+/* Layers whose experts alone are the CPU's. */
+static void test_shared(reference *r, ts_isa isa)
+{
+    for (int how = DEVICE; how <= BOTH && r->experts; how++) {
+        ts_error err = {0};
+        ts_engine *e = NULL;
+        ts_engine_options o = options(isa);
+        ts_engine_split split = accels(1, r->n_layer + 1);
+        char what[64];
+        split.split.n_cpu_moe = r->n_layer;
+        o.stream = TS_STREAM_ON;
+        REQUIRE(ts_engine_open_split(&e, r->path, &o, &split, &err) == TS_OK);
+        const ts_stream *t = &e->plan.stream;
+        if (!t->device) { /* of latent attention, which isn't streamed */
+            ts_engine_close(e);
+            return;
+        }
+        CHECK(t->shares && e->devices.rates.come > 0 && e->devices.rates.lead[0] > 0);
+        CHECK(e->devices.rates.expert + e->devices.rates.pair > 0);
+        set_sharing(&e->devices.rates, (sharing)how);
+        fake_streams = fake_sent = fake_left = 0;
+        snprintf(what, sizeof what, "experts on the CPU, sharing %d", how);
+        memset(r->got, 0xff, r->max * sizeof(float));
+        CHECK(timeline(e, r->t, r->got, r->max) == r->n);
+        CHECK_MSG((fake_sent > 0) == (how != CPU) && (fake_left > 0 || how == DEVICE),
+                  "%s, %s: %d experts came, %d didn't", r->arch, what, (int)fake_sent,
+                  (int)fake_left);
+        if (isa == TS_ISA_REF)
+            CHECK_MSG(nmse(r->want, r->got, r->n) <= (how == BOTH ? 1e-10 : 0), "%s, %s: NMSE %g",
+                      r->arch, what, nmse(r->want, r->got, r->n));
+        else
+            near(r, e, what);
+        ts_engine_close(e);
+    }
+}
+
+/* Which experts come: those with tokens, of these as many as make both sides end at once, those
+ * with most tokens first, behind those that come ahead. */
+static void test_choice(void)
+{
+    static const int32_t count[8] = {0, 4, 9, 0, 1, 2, 4, 30};
+    int32_t list[8] = {3, 7};
+    const ts_stream_rates q = {.come = 1, .expert = 0.5, .pair = 0.1};
+    /* nothing costs anything there: all */
+    CHECK(ts_stream_share(&(ts_stream_rates){.expert = 1}, count, 8, list, 0) == 6);
+    CHECK(list[0] == 7 && list[1] == 2 && list[2] == 1 && list[3] == 6 && list[4] == 5 &&
+          list[5] == 4);
+    CHECK(ts_stream_share(&(ts_stream_rates){.come = 1}, count, 8, list, 0) == 0);
+    /* 3 and 7 come in any case; then 2 comes in 1 while 1, 6, 5, 4 take 4 * 0.5 + 11 * 0.1 = 3.1,
+     * with 1: 2 and 2.2, with 6: 3 and 1.3 */
+    list[0] = 3;
+    list[1] = 7;
+    CHECK(ts_stream_share(&q, count, 8, list, 2) == 4);
+    CHECK(list[0] == 3 && list[1] == 7 && list[2] == 2 && list[3] == 1);
+    const ts_stream t = {.shares = true};
+    ts_stream_rates r = {.come = 0.5, .m = {16, 128, 512}, .lead = {1, 2, 6}};
+    CHECK(ts_stream_ahead(&t, &r, 16, 64) == 2 && ts_stream_ahead(&t, &r, 128, 64) == 4);
+    CHECK(ts_stream_ahead(&t, &r, 320, 64) == 8 && ts_stream_ahead(&t, &r, 4096, 64) == 64);
+    r.come = 0;
+    CHECK(ts_stream_ahead(&t, &r, 512, 64) == 0);
+}
+
 static void test_streams(reference *r, ts_isa isa)
 {
+    const bool shares = r->experts;
     for (int64_t layers = 0; layers < r->n_layer; layers++) {
-        streamed(r, isa, layers, ROOMY, 0, true);
+        for (int how = DEVICE; how <= (shares ? BOTH : DEVICE); how++)
+            streamed(r, isa, layers, ROOMY, 0, true, (sharing)how);
         if (layers == 0) /* no device without a layer there, unless streaming is asked for */
             continue;
-        streamed(r, isa, layers, ROOMY, all, true);
-        if (r->n_layer - layers > 1)
-            streamed(r, isa, layers, ROOMY, 1, true);
+        streamed(r, isa, layers, ROOMY, all, true, DEVICE);
+        if (r->n_layer - layers > 1 && !shares)
+            streamed(r, isa, layers, ROOMY, 1, true, DEVICE);
     }
     /* room for K and V of one layer of three */
     ts_error err = {0};
@@ -603,7 +692,7 @@ static void test_streams(reference *r, ts_isa isa)
     const size_t one = d->kv / (size_t)d->n_streamed;
     const size_t least = need(d) + 4 * e->plan.stream.piece + e->plan.stream.source - d->kv + one;
     ts_engine_close(e);
-    streamed(r, isa, 0, least, 0, r->n_layer == 1);
+    streamed(r, isa, 0, least, 0, r->n_layer == 1, DEVICE);
     two[0].memory = least - 1;
     e = NULL;
     CHECK(ts_engine_open_split(&e, r->path, &o, &split, &err) == TS_NO_MEMORY && !e);
@@ -941,6 +1030,7 @@ int main(void)
     REQUIRE(fd >= 0);
     close(fd);
     test_experts();
+    test_choice();
     for (size_t i = 0; i < sizeof archs / sizeof *archs; i++) {
         /* sanitizers look at what is the same for all once */
         if (SANITIZED && i >= 5 && strcmp(archs[i], "gpt-oss") && strcmp(archs[i], "deepseek2"))
@@ -970,6 +1060,7 @@ int main(void)
             test_latent(&r);
         else
             test_streams(&r, TS_ISA_REF);
+        test_shared(&r, TS_ISA_REF);
         test_rows_kept(&r);
         stream_mode = streams ? TS_STREAM_ON : TS_STREAM_OFF; /* prompts of 40 tokens are */
         if (!SANITIZED || i == 0)

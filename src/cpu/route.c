@@ -157,9 +157,13 @@ void ts_group(const ts_moe *e, void *groups, const void *chosen, int64_t m)
     const int64_t pairs = m * e->n_used;
     const int32_t *id = chosen;
     int32_t count[TS_MAX_EXPERTS] = {0}, next[TS_MAX_EXPERTS];
+    int64_t here = 0;
     for (int64_t i = 0; i < pairs; i++)
-        count[id[i]]++;
-    *g.n_active = list_active(e, count, pairs, g.active);
+        if (id[i] >= 0) {
+            count[id[i]]++;
+            here++;
+        }
+    *g.n_active = list_active(e, count, here, g.active);
     for (int32_t i = 0; i < *g.n_active; i++)
         next[g.active[i].expert] = g.active[i].first;
     memcpy(g.weight, id + pairs, (size_t)pairs * sizeof *g.weight);
@@ -167,6 +171,9 @@ void ts_group(const ts_moe *e, void *groups, const void *chosen, int64_t m)
     for (int64_t t = 0; t < m; t++) {
         bool alone = false;
         for (int64_t i = t * e->n_used; i < (t + 1) * e->n_used; i++) {
+            g.place[i] = -1;
+            if (id[i] < 0)
+                continue;
             g.place[i] = next[id[i]]++;
             g.pair[g.place[i]] = (int32_t)i;
             alone = alone || count[id[i]] == 1;

@@ -4,7 +4,8 @@
  * chose. Pairs stand at PLACES: in order of experts, and those of one in order of tokens. Experts
  * that have tokens are ACTIVE, and listed with the largest first.
  *
- *     chosen:                    id[m][used] (int32) weight[m][used]
+ *     chosen:                    id[m][used] (int32) weight[m][used]; id -1: a pair that another
+ *                                device has, which has no place here
  *     groups:                    n_active n_single 0 0
  *                                active[E] { expert, first place, tokens, rank by number }
  *                                pair[m * used]     of each place
@@ -77,7 +78,7 @@ typedef struct ts_routing {
 void ts_route_kept(const ts_moe *e, ts_routing *kept, int layer, int64_t pos, const float *logits,
                    int32_t *id, float *weight);
 
-/* groups from what m tokens have chosen. */
+/* groups from what m tokens have chosen; place -1: none. */
 void ts_group(const ts_moe *e, void *groups, const void *chosen, int64_t m);
 
 /* Prepared activations by expert: first a place for each token, for those that are alone, then what

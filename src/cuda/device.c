@@ -223,20 +223,33 @@ static ts_status cuda_stream_open(ts_device *d, ts_error *err)
 {
     int e = ts_rt_use(d->at->ordinal);
     if (!e)
-        e = ts_cuda_stream_open(&d->streamed, d->plan, d->stream, &d->log);
+        e = ts_cuda_stream_open(&d->streamed, d->plan, d->m, d->stream, &d->log);
     if (e == ts_rt_no_memory)
         return ts_cuda_no_memory(d, e, d->at->stream, "streamed weights", err);
     return stream_failed(d, e, err);
 }
 
-static ts_status cuda_stream_begin(ts_state *s, int64_t first, bool wait, ts_error *err)
+static ts_status cuda_stream_begin(ts_state *s, int64_t first, const int32_t *order, int64_t ahead,
+                                   bool wait, ts_error *err)
 {
     ts_device *d = s->d;
     pthread_mutex_lock(&d->streaming);
     pthread_mutex_lock(&d->lock);
     int e = ts_rt_use(d->at->ordinal);
     if (!e)
-        e = ts_cuda_stream_begin(d->streamed, first, wait);
+        e = ts_cuda_stream_begin(d->streamed, first, order, ahead, wait);
+    pthread_mutex_unlock(&d->lock);
+    return stream_failed(d, e, err);
+}
+
+static ts_status cuda_stream_experts(ts_state *s, int layer, const int32_t *list, int64_t n,
+                                     ts_error *err)
+{
+    ts_device *d = s->d;
+    pthread_mutex_lock(&d->lock);
+    int e = ts_rt_use(d->at->ordinal);
+    if (!e)
+        e = ts_cuda_stream_experts(d->streamed, layer, list, n);
     pthread_mutex_unlock(&d->lock);
     return stream_failed(d, e, err);
 }
@@ -311,8 +324,8 @@ static size_t cuda_stats(const ts_state *s, ts_work out[TS_MAX_WORK])
         .state_open = cuda_state_open, .state_close = cuda_state_close, .run = ts_cuda_run,        \
         .put = cuda_put, .get = cuda_get, .kv_get = ts_cuda_kv_get, .kv_put = ts_cuda_kv_put,      \
         .stream_open = cuda_stream_open, .stream_begin = cuda_stream_begin,                        \
-        .stream_end = cuda_stream_end, .stream_time = cuda_stream_time,                            \
-        .set_stats = cuda_set_stats, .stats = cuda_stats,                                          \
+        .stream_experts = cuda_stream_experts, .stream_end = cuda_stream_end,                      \
+        .stream_time = cuda_stream_time, .set_stats = cuda_set_stats, .stats = cuda_stats,         \
     }
 
 const ts_backend ts_backend_cuda = BACKEND(cuda_open);

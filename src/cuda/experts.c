@@ -89,11 +89,13 @@ static int gather(ts_state *s, const ts_step *st, const ts_cuda_on *on)
     return e;
 }
 
-/* Where the stack is: here, or, if it is streamed, as soon as it has come. */
-static int stack_of(ts_state *s, const ts_weight *w, bool second, const void **stack)
+/* Where the stack is: here, or, if it is streamed, as soon as what is wanted of it has come. */
+static int stack_of(ts_state *s, const ts_step *st, const ts_weight *w, const void **stack)
 {
     *stack = w->data;
-    return w->device == s->d->index ? 0 : ts_cuda_stream_all(s->d->streamed, w, second, stack);
+    return w->device == s->d->index
+               ? 0
+               : ts_cuda_stream_stack(s->d->streamed, &s->d->m->layers[st->layer], w, stack);
 }
 
 static int experts(ts_state *s, const ts_step *st, const ts_cuda_on *on)
@@ -101,9 +103,9 @@ static int experts(ts_state *s, const ts_step *st, const ts_cuda_on *on)
     const ts_step *from = made_by(s, st, st->a);
     const view v = view_of(s, made_by(s, st, st->c), on->rows);
     const void *w, *w2 = NULL;
-    int e = stack_of(s, st->w, false, &w);
+    int e = stack_of(s, st, st->w, &w);
     if (!e && st->w2)
-        e = stack_of(s, st->w2, true, &w2);
+        e = stack_of(s, st, st->w2, &w2);
     if (e)
         return e;
     const float *biases = s->d->vec[st - s->d->plan->steps.v];

@@ -231,9 +231,11 @@ int ts_cuda_route(const ts_cuda_on *on, ts_cuda_chosen to, ts_cuda_rows logits,
 
 enum { GROUP_WARPS = 16, GROUP_AHEAD = 4 };
 
+/* What isn't here comes behind all experts. */
 TS_DEVICE int id_of(ts_cuda_chosen c, int pair, int n_used)
 {
-    return c.ld == n_used ? c.id[pair] : c.id[pair / n_used * c.ld + pair % n_used];
+    const int id = c.ld == n_used ? c.id[pair] : c.id[pair / n_used * c.ld + pair % n_used];
+    return id < 0 ? INT32_MAX : id;
 }
 
 static __global__ void __launch_bounds__(GROUP_WARPS *LANES)
@@ -326,6 +328,8 @@ static __global__ void __launch_bounds__(SUM_THREADS)
 #pragma unroll 4
     for (int k = 0; k < n_used; k++) {
         const int64_t pair = t * n_used + k;
+        if (place && chosen.id[t * chosen.ld + k] < 0)
+            continue;
         const float *row = y.x + (place ? place[pair] : pair) * y.ld;
         const float w = chosen.weight[t * chosen.ld + k];
         ts_load4(v, row, i, d, ts_wide(row));

@@ -51,7 +51,8 @@ typedef struct ts_cuda_router {
 } ts_cuda_router;
 
 /* What tokens have chosen: choice j of token t at id[t * ld + j], its weight at weight[t * ld + j].
- * A row may hold both, as cpu/route.h has them. */
+ * A row may hold both, as cpu/route.h has them. Sorted, a pair with a number below 0 is computed
+ * elsewhere: it has no place and no part in the sum. */
 typedef struct ts_cuda_chosen {
     int32_t *id;
     float *weight;

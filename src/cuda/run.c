@@ -310,6 +310,7 @@ static int one_step(ts_state *s, size_t i, const ts_batch *b, const ts_cuda_on *
     case TS_OP_EMBED: /* the CPU's */
     case TS_OP_HEADS: /* latent attention is, too */
     case TS_OP_COPY:  /* exec/run.c's */
+    case TS_OP_SHARE: /* ... too */
     case TS_OP_COUNT:
         break;
     }

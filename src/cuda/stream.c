@@ -1,36 +1,66 @@
-/* stream.c - see stream.h. */
+/* stream.c - see stream.h.
+ *
+ * What comes is a list of ITEMS in the order of steps: a weight, or the shared experts of a layer.
+ * A cursor walks it and makes PIECES: rows of a weight, or the matrices of some experts, of those
+ * that come ahead gate's, up's and down's, and then, as soon as it is known which, the same of the
+ * others. A piece is copied to its place in the ring as soon as what was there has been unpacked.
+ */
 #include "cuda/stream.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "base/mem.h"
 #include "cuda/rt.h"
 #include "cuda/unpack.h"
 
+typedef struct item {
+    const ts_weight *w[3]; /* a weight; or the stacks of gate, up and down */
+    int layer;
+} item;
+
+/* Rows n0..n1 of w; or matrices n0..n1 of those that have come or are to come of a stack. */
 typedef struct piece {
     const ts_weight *w;
     int64_t n0, n1;
-    int layer;
-    const uint8_t *from; /* the CPU's */
-    size_t bytes;
+    const int32_t *which; /* NULL, or the experts' numbers: which[n0] .. which[n1 - 1] */
 } piece;
 
 typedef struct place {
     uint8_t *mem;
     void *here, *used; /* events: the copy is done; its piece has been unpacked */
     bool taken;        /* `used` has been recorded                              */
+    piece has;
+    int32_t which[TS_STREAM_MATRICES];
 } place;
+
+/* Stacks of experts by turns: ahead, then the rest. */
+enum { STACKS = 3, TURNS = 2 * STACKS };
+
+typedef struct cursor {
+    int64_t item;
+    int turn;  /* of an item of experts                              */
+    int64_t n; /* rows, or in this turn experts, that have been passed */
+} cursor;
 
 struct ts_cuda_stream {
     void *copies, *stream;
+    const ts_stream *plan;
     uint8_t *ring, *source;
     place *places;
     int64_t n_places;
-    piece *pieces;
-    int64_t n_pieces;
-    int64_t asked, next; /* the next piece to be copied, and to be used */
-    int64_t n_layers;
+    item *items;
+    int64_t n_items;
+    cursor at;            /* what comes next */
+    int64_t asked, next;  /* pieces that have been asked for, and taken */
+    const int32_t *order; /* as ts_backend.stream_begin has it; NULL: by number */
+    int64_t n_expert, ahead;
+    int32_t *numbers; /* [n_expert] 0, 1, 2 ..                */
+    int32_t *list;    /* [n_expert] the experts of layer `listed` */
+    int64_t n_list;
+    int listed;
+    int turn; /* of that layer's experts, the one that is taken next */
     /* What is pinned. */
     const void *pinned[2];
     int n_pinned;
@@ -38,53 +68,58 @@ struct ts_cuda_stream {
 
 /* --- the list ------------------------------------------------------------------- */
 
-/* Calls f for each product of the second list whose weight is the CPU's, in order. */
-static void each(const ts_plan *p, void (*f)(void *arg, const ts_weight *w, int layer), void *arg)
+/* Adds the weights of the second list that are the CPU's. t->items NULL: they are counted. */
+static void list(ts_cuda_stream *t, const ts_plan *p, const ts_model *m)
 {
+    int shared = -1; /* the last layer whose experts have been listed */
+    t->n_items = 0;
     for (size_t i = p->steps.n_main; i < p->steps.n; i++) {
         const ts_step *st = &p->steps.v[i];
-        const bool product =
-            st->op == TS_OP_MATMUL || st->op == TS_OP_GLU || st->op == TS_OP_EXPERTS;
-        if (st->device != p->stream.device || !product)
+        const bool experts = st->op == TS_OP_EXPERTS;
+        if (st->device != p->stream.device || st->w == NULL || st->w->device != 0 ||
+            (st->op != TS_OP_MATMUL && st->op != TS_OP_GLU && !experts))
             continue;
-        if (st->w->device == 0)
-            f(arg, st->w, st->layer);
-        if (st->w2 && st->w2->device == 0)
-            f(arg, st->w2, st->layer);
+        if (experts && st->layer == shared)
+            continue;
+        const ts_layer *l = experts ? &m->layers[st->layer] : NULL;
+        item it = {.w = {st->w}, .layer = st->layer};
+        if (experts) {
+            it = (item){{l->gate_exps, l->up_exps, l->down_exps}, st->layer};
+            shared = st->layer;
+        }
+        if (t->items)
+            t->items[t->n_items] = it;
+        t->n_items++;
+        if (!experts && st->w2 && st->w2->device == 0) {
+            if (t->items)
+                t->items[t->n_items] = (item){.w = {st->w2}, .layer = st->layer};
+            t->n_items++;
+        }
     }
 }
 
-typedef struct listing {
-    ts_cuda_stream *t; /* pieces NULL: they are counted */
-    const ts_stream *plan;
-    const uint8_t *lo, *hi; /* of what is packed */
-} listing;
-
-static void list(void *arg, const ts_weight *w, int layer)
+static bool is_shared(const item *i)
 {
-    listing *l = arg;
-    const int64_t rows = ts_stream_rows(l->plan, w), all = ts_stream_all_rows(w);
-    const uint8_t *data = w->data;
-    for (int64_t n0 = 0; n0 < all; n0 += rows, l->t->n_pieces++) {
-        if (!l->t->pieces)
-            continue;
-        const int64_t n1 = n0 + rows < all ? n0 + rows : all;
-        l->t->pieces[l->t->n_pieces] =
-            (piece){w, n0, n1, layer, data + ts_stream_bytes(w, n0), ts_stream_bytes(w, n1 - n0)};
-    }
-    if (!w->kset->packed_bytes)
-        return;
-    l->lo = !l->lo || data < l->lo ? data : l->lo;
-    l->hi = data + w->bytes > l->hi ? data + w->bytes : l->hi;
+    return i->w[1] != NULL;
 }
 
 /* The packed arena is pinned: whole pages, so that its neighbours may be, too. */
-static void pin(ts_cuda_stream *t, const listing *l, const ts_log *log)
+static void pin(ts_cuda_stream *t, const ts_log *log)
 {
-    if (!l->lo)
+    const uint8_t *first = NULL, *last = NULL;
+    for (int64_t i = 0; i < t->n_items; i++)
+        for (int j = 0; j < STACKS; j++) {
+            const ts_weight *w = t->items[i].w[j];
+            if (!w || !w->kset->packed_bytes)
+                continue;
+            const uint8_t *data = w->data;
+            first = !first || data < first ? data : first;
+            last = data + w->bytes > last ? data + w->bytes : last;
+        }
+    if (!first)
         return;
-    const uintptr_t page = 4096, lo = (uintptr_t)l->lo / page * page;
-    const size_t bytes = (((uintptr_t)l->hi + page - 1) / page * page) - lo;
+    const uintptr_t page = 4096, lo = (uintptr_t)first / page * page;
+    const size_t bytes = (((uintptr_t)last + page - 1) / page * page) - lo;
     const int e = ts_rt_pin((const void *)lo, bytes);
     if (e)
         ts_logf(log, TS_LOG_DEBUG, "streamed weights can't be pinned (%s): they come slower",
@@ -110,22 +145,26 @@ void ts_cuda_stream_close(ts_cuda_stream *t)
     ts_rt_free(t->ring);
     ts_rt_free(t->source);
     free(t->places);
-    free(t->pieces);
+    free(t->items);
+    free(t->numbers);
+    free(t->list);
     free(t);
 }
 
-static int allocate(ts_cuda_stream *t, const ts_plan *plan, const ts_log *log)
+static int allocate(ts_cuda_stream *t, const ts_plan *plan, const ts_model *m, const ts_log *log)
 {
     const ts_stream *s = &plan->stream;
-    listing l = {.t = t, .plan = s};
     int e;
-    each(plan, list, &l);
+    list(t, plan, m);
     t->places = ts_calloc((size_t)s->pieces, sizeof *t->places);
-    t->pieces = ts_calloc((size_t)t->n_pieces, sizeof *t->pieces);
-    if (!t->places || !t->pieces)
+    t->items = ts_calloc((size_t)t->n_items, sizeof *t->items);
+    t->numbers = ts_calloc((size_t)t->n_expert + 1, sizeof *t->numbers);
+    t->list = ts_calloc((size_t)t->n_expert + 1, sizeof *t->list);
+    if (!t->places || !t->items || !t->numbers || !t->list)
         return ts_rt_no_memory;
-    t->n_pieces = 0;
-    each(plan, list, &l);
+    for (int32_t i = 0; i < t->n_expert; i++)
+        t->numbers[i] = i;
+    list(t, plan, m);
     if ((e = ts_rt_stream_open(&t->copies)) ||
         (e = ts_rt_alloc((void **)&t->ring, (size_t)s->pieces * s->piece)) ||
         (e = ts_rt_alloc((void **)&t->source, s->source)))
@@ -136,19 +175,21 @@ static int allocate(ts_cuda_stream *t, const ts_plan *plan, const ts_log *log)
         if ((e = ts_rt_event_open(&p->here)) || (e = ts_rt_event_open(&p->used)))
             return e;
     }
-    pin(t, &l, log);
+    pin(t, log);
     return 0;
 }
 
-int ts_cuda_stream_open(ts_cuda_stream **out, const ts_plan *plan, void *stream, const ts_log *log)
+int ts_cuda_stream_open(ts_cuda_stream **out, const ts_plan *plan, const ts_model *m, void *stream,
+                        const ts_log *log)
 {
     *out = NULL;
     ts_cuda_stream *t = ts_calloc(1, sizeof *t);
     if (!t)
         return ts_rt_no_memory;
     t->stream = stream;
-    t->n_layers = plan->stream.n_layers;
-    const int e = allocate(t, plan, log);
+    t->plan = &plan->stream;
+    t->n_expert = plan->moe.n_expert;
+    const int e = allocate(t, plan, m, log);
     if (e)
         ts_cuda_stream_close(t);
     else
@@ -158,54 +199,145 @@ int ts_cuda_stream_open(ts_cuda_stream **out, const ts_plan *plan, void *stream,
 
 /* --- pieces ----------------------------------------------------------------------- */
 
-/* Asks for the next piece, as soon as what was last in its place has been unpacked: of this batch
- * or of the one before, which may still be computed. */
-static int ask(ts_cuda_stream *t)
+/* The experts of a turn: which[lo..hi-1]. */
+static const int32_t *experts_of(const ts_cuda_stream *t, int layer, int turn, int64_t *lo,
+                                 int64_t *hi)
 {
-    const piece *p = &t->pieces[t->asked];
-    const place *to = &t->places[t->asked % t->n_places];
-    int e = to->taken ? ts_rt_stream_wait(t->copies, to->used) : 0;
-    if (!e)
-        e = ts_rt_copy(to->mem, p->from, p->bytes, t->copies);
-    if (!e)
-        e = ts_rt_event_record(to->here, t->copies);
-    t->asked++;
+    *lo = turn < STACKS ? 0 : t->ahead;
+    *hi = turn < STACKS ? t->ahead : t->n_list;
+    return turn >= STACKS ? t->list : t->order ? t->order + layer * t->n_expert : t->numbers;
+}
+
+/* The next piece; false: there is none, or it isn't known yet which experts are wanted. */
+static bool next_piece(ts_cuda_stream *t, piece *out)
+{
+    cursor *c = &t->at;
+    for (; c->item < t->n_items; *c = (cursor){.item = c->item + 1}) {
+        const item *i = &t->items[c->item];
+        if (!is_shared(i)) {
+            const ts_weight *w = i->w[0];
+            const int64_t rows = ts_stream_rows(t->plan, w), all = ts_stream_all_rows(w);
+            if (c->n == all)
+                continue;
+            *out = (piece){w, c->n, c->n + rows < all ? c->n + rows : all, NULL};
+            c->n = out->n1;
+            return true;
+        }
+        for (; c->turn < TURNS; c->turn++, c->n = 0) {
+            int64_t lo, hi;
+            if (c->turn >= STACKS && t->listed != i->layer)
+                return false;
+            const int32_t *which = experts_of(t, i->layer, c->turn, &lo, &hi);
+            const ts_weight *w = i->w[c->turn % STACKS];
+            const int64_t most = ts_stream_matrices(t->plan, w), n0 = lo + c->n;
+            if (n0 >= hi)
+                continue;
+            *out = (piece){w, n0, n0 + most < hi ? n0 + most : hi, which};
+            c->n += out->n1 - n0;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Matrix x of a stack as it comes: packed, or the source's. */
+static const uint8_t *matrix_of(const ts_weight *w, int64_t x)
+{
+    return (const uint8_t *)w->data + ts_stream_bytes(w, x * w->n);
+}
+
+/* Queues the piece's copies; experts that lie together are one. */
+static int copy(ts_cuda_stream *t, place *to)
+{
+    const piece *p = &to->has;
+    if (!p->which)
+        return ts_rt_copy(to->mem, (const uint8_t *)p->w->data + ts_stream_bytes(p->w, p->n0),
+                          ts_stream_bytes(p->w, p->n1 - p->n0), t->copies);
+    const size_t bytes = ts_stream_bytes(p->w, p->w->n);
+    const int64_t n = p->n1 - p->n0;
+    int e = 0;
+    for (int64_t i = 0, run; i < n && !e; i += run) {
+        run = 1;
+        while (i + run < n && to->which[i + run] == to->which[i] + run)
+            run++;
+        e = ts_rt_copy(to->mem + (size_t)i * bytes, matrix_of(p->w, to->which[i]),
+                       (size_t)run * bytes, t->copies);
+    }
     return e;
 }
 
-int ts_cuda_stream_begin(ts_cuda_stream *t, int64_t first, bool wait)
+/* Asks for what there is room for, as soon as what was last in its place has been unpacked: of this
+ * batch or of the one before, which may still be computed. */
+static int ask(ts_cuda_stream *t)
 {
-    int64_t i = 0;
-    while (i < t->n_pieces && t->pieces[i].layer < first)
-        i++;
-    t->asked = t->next = i;
     int e = 0;
-    while (!e && t->asked < t->n_pieces && t->asked < i + t->n_places)
-        e = ask(t);
+    piece p;
+    while (!e && t->asked < t->next + t->n_places && next_piece(t, &p)) {
+        place *to = &t->places[t->asked++ % t->n_places];
+        to->has = p;
+        if (p.which)
+            memcpy(to->which, p.which + p.n0, (size_t)(p.n1 - p.n0) * sizeof *to->which);
+        e = to->taken ? ts_rt_stream_wait(t->copies, to->used) : 0;
+        if (!e)
+            e = copy(t, to);
+        if (!e)
+            e = ts_rt_event_record(to->here, t->copies);
+    }
+    return e;
+}
+
+int ts_cuda_stream_begin(ts_cuda_stream *t, int64_t first, const int32_t *order, int64_t ahead,
+                         bool wait)
+{
+    t->at = (cursor){0};
+    while (t->at.item < t->n_items && t->items[t->at.item].layer < first)
+        t->at.item++;
+    t->asked = t->next = 0;
+    t->order = order;
+    t->ahead = ahead;
+    t->listed = -1;
+    const int e = ask(t);
     return e || !wait ? e : ts_rt_wait(t->copies);
 }
 
-/* The next piece, which is rows n0..*n1 of w, unpacked to `to`. */
+int ts_cuda_stream_experts(ts_cuda_stream *t, int layer, const int32_t *which, int64_t n)
+{
+    if (n < t->ahead || n > t->n_expert)
+        return ts_rt_bad_value;
+    memcpy(t->list, which, (size_t)n * sizeof *which);
+    t->n_list = n;
+    t->listed = layer;
+    t->turn = 0;
+    return ask(t);
+}
+
+/* The next piece, whose turn it is. */
 static int take(ts_cuda_stream *t, const ts_weight *w, int64_t n0, int64_t *n1, uint8_t *to)
 {
-    if (t->next >= t->asked || t->pieces[t->next].w != w || t->pieces[t->next].n0 != n0)
-        return ts_rt_bad_value;
-    const piece *p = &t->pieces[t->next];
     place *at = &t->places[t->next % t->n_places];
+    const piece *p = &at->has;
+    if (t->next >= t->asked || p->w != w || p->n0 != n0)
+        return ts_rt_bad_value;
+    const int64_t rows = (p->n1 - p->n0) * (p->which ? w->n : 1);
+    const size_t stride = p->which ? ts_weight_source(w) / (size_t)w->e : 0;
     int e = ts_rt_stream_wait(t->stream, at->here);
-    if (!e && w->kset->packed_bytes)
-        e = ts_cuda_unpack(to, at->mem, w->kset->packing, p->n1 - p->n0, w->k, 0, p->n1 - p->n0,
+    if (!e && w->kset->packed_bytes && p->which)
+        e = ts_cuda_unpack_matrices(to, at->mem, w->kset->packing, w->n, w->k, at->which,
+                                    p->n1 - p->n0, t->stream);
+    else if (!e && w->kset->packed_bytes)
+        e = ts_cuda_unpack(to, at->mem, w->kset->packing, rows, w->k, 0, rows, t->stream);
+    else if (!p->which)
+        e = e ? e : ts_rt_copy(to, at->mem, ts_stream_bytes(w, rows), t->stream);
+    else
+        for (int64_t i = 0; i < p->n1 - p->n0 && !e; i++)
+            e = ts_rt_copy(to + (size_t)at->which[i] * stride, at->mem + (size_t)i * stride, stride,
                            t->stream);
-    else if (!e)
-        e = ts_rt_copy(to, at->mem, p->bytes, t->stream);
     if (!e)
         e = ts_rt_event_record(at->used, t->stream);
     at->taken = at->taken || !e;
-    t->next++;
-    if (!e && t->asked < t->n_pieces)
-        e = ask(t);
     *n1 = p->n1;
-    return e;
+    t->next++;
+    return e ? e : ask(t);
 }
 
 int ts_cuda_stream_next(ts_cuda_stream *t, const ts_weight *w, int64_t n0, int64_t *n1,
@@ -215,38 +347,43 @@ int ts_cuda_stream_next(ts_cuda_stream *t, const ts_weight *w, int64_t n0, int64
     return take(t, w, n0, n1, t->source);
 }
 
-int ts_cuda_stream_all(ts_cuda_stream *t, const ts_weight *w, bool second, const void **stack)
+int ts_cuda_stream_stack(ts_cuda_stream *t, const ts_layer *l, const ts_weight *w,
+                         const void **stack)
 {
-    const int64_t all = ts_stream_all_rows(w);
-    const size_t row = ts_weight_source(w) / (size_t)all;
-    uint8_t *to = t->source + (second ? ts_stream_stack(w) : 0);
-    int e = 0;
-    *stack = to;
-    for (int64_t n0 = 0, n1 = 0; n0 < all && !e; n0 = n1)
-        e = take(t, w, n0, &n1, to + (size_t)n0 * row);
+    const ts_weight *all[STACKS] = {l->gate_exps, l->up_exps, l->down_exps};
+    uint8_t *to[STACKS] = {t->source};
+    int e = 0, last = 0;
+    for (int j = 1; j < STACKS; j++)
+        to[j] = to[j - 1] + ts_stream_stack(all[j - 1]);
+    while (all[last] != w)
+        last++;
+    *stack = to[last];
+    for (; t->turn <= STACKS + last && !e; t->turn++) {
+        int64_t lo, hi, n1 = 0;
+        (void)experts_of(t, t->listed, t->turn, &lo, &hi);
+        for (int64_t n0 = lo; n0 < hi && !e; n0 = n1)
+            e = take(t, all[t->turn % STACKS], n0, &n1, to[t->turn % STACKS]);
+    }
     return e;
 }
 
+/* As much as there is room for, as if all experts came ahead. */
 int ts_cuda_stream_time(ts_cuda_stream *t, double *seconds)
 {
-    const int64_t n = t->n_pieces < t->n_places ? t->n_pieces : t->n_places;
-    size_t bytes = 0, all = 0;
     double least = 0;
+    size_t bytes = 0;
     int e = ts_rt_wait(t->stream);
     for (int i = 0; i < 3 && !e; i++) {
         const double t0 = ts_now();
-        bytes = 0;
-        for (int64_t j = 0; j < n && !e; j++) {
-            bytes += t->pieces[j].bytes;
-            e = ts_rt_copy(t->places[j].mem, t->pieces[j].from, t->pieces[j].bytes, t->copies);
-        }
-        if (!e)
-            e = ts_rt_wait(t->copies);
+        e = ts_cuda_stream_begin(t, 0, NULL, t->n_expert, true);
         const double s = ts_now() - t0;
         least = i == 0 || s < least ? s : least;
+        bytes = 0;
+        for (int64_t j = 0; j < t->asked; j++) {
+            const piece *p = &t->places[j].has;
+            bytes += ts_stream_bytes(p->w, (p->n1 - p->n0) * (p->which ? p->w->n : 1));
+        }
     }
-    for (int64_t j = 0; j < t->n_pieces; j++)
-        all += t->pieces[j].bytes;
-    *seconds = bytes ? least * (double)all / (double)bytes / (double)t->n_layers : 0;
+    *seconds = bytes ? least * (double)t->plan->bytes / (double)bytes : 0;
     return e;
 }

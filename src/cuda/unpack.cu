@@ -17,6 +17,7 @@ enum {
     RAW =
         16 << 10, /* bytes of a run, at most; so small that some 8 blocks share a multiprocessor */
     VECTOR = 16,
+    MATRICES = 32, /* of a launch, at most */
 };
 
 typedef struct unpack_field {
@@ -35,6 +36,8 @@ typedef struct unpack_job {
     int raw_bytes, stride;     /* in shared memory: of a run, from row to row */
     int rows2;                 /* log2 of the rows of a group               */
     int bytes;                 /* of a source block                         */
+    int64_t groups;            /* 0, or of rows of a matrix: matrix i goes to place to[i] */
+    int to[MATRICES];
     unpack_field field[TS_PACK_FIELDS];
 } unpack_job;
 
@@ -241,7 +244,9 @@ static __global__ void __launch_bounds__(THREADS)
         ts_copy16(shared + i, from - off + i);
     ts_copy_commit();
 
-    const int64_t begin = b0 * j.bytes, row0 = group << j.rows2;
+    const int64_t begin = b0 * j.bytes;
+    const int64_t row0 = (j.groups ? j.to[group / j.groups] * j.groups + group % j.groups : group)
+                         << j.rows2;
     unpack_run c;
     c.raw = shared + off;
     c.rows = shared + j.raw_bytes;
@@ -320,30 +325,30 @@ static int grain_of(const ts_packing *p, int64_t row_bytes)
     return all % 4 == 0 ? 4 : all % 2 == 0 ? 2 : 1;
 }
 
-extern "C" int ts_cuda_unpack(void *dst, const void *packed, const ts_packing *p, int64_t n,
-                              int64_t k, int64_t n0, int64_t n1, void *stream)
+/* False: no kernel can. */
+static bool set_job(unpack_job *j, const ts_packing *p, int64_t k)
 {
-    unpack_job j = {};
     const bool filled = p->field[0].kind == TS_PACK_FLOATS; /* up to a block */
     if ((p->rows != 8 && p->rows != 16) || p->bytes <= 0 || p->block <= 0 || k <= 0 ||
-        (k % p->block && !filled) || n0 < 0 || n0 % p->rows || n1 > n)
-        return cudaErrorInvalidValue;
-    if (n0 >= n1)
-        return 0;
-    j.rows2 = p->rows == 16 ? 4 : 3;
-    j.bytes = p->bytes;
-    j.row_bytes = k * p->bytes / p->block;
-    j.blocks = (k + p->block - 1) / p->block;
-    j.rows = n1 - n0;
-    if (!set_fields(&j, p) || p->rows * p->bytes > RAW)
-        return cudaErrorInvalidValue;
-    set_runs(&j, p);
-    const int64_t groups = (j.rows + p->rows - 1) / p->rows;
+        (k % p->block && !filled))
+        return false;
+    j->rows2 = p->rows == 16 ? 4 : 3;
+    j->bytes = p->bytes;
+    j->row_bytes = k * p->bytes / p->block;
+    j->blocks = (k + p->block - 1) / p->block;
+    if (!set_fields(j, p) || p->rows * p->bytes > RAW)
+        return false;
+    set_runs(j, p);
+    return true;
+}
+
+static int run_job(const unpack_job &j, const ts_packing *p, void *dst, const uint8_t *from,
+                   int64_t groups, void *stream)
+{
     if (groups > INT32_MAX / j.runs)
         return cudaErrorInvalidValue;
     const dim3 grid((unsigned)(groups * j.runs));
     const size_t shared = (size_t)(j.raw_bytes + j.stride * p->rows);
-    const uint8_t *from = (const uint8_t *)packed + n0 * j.blocks * p->bytes;
     switch (grain_of(p, j.row_bytes)) {
     case 4:
         TS_LAUNCH(unpack<4>, grid, dim3(THREADS), shared, stream, (uint8_t *)dst, from, j);
@@ -355,4 +360,34 @@ extern "C" int ts_cuda_unpack(void *dst, const void *packed, const ts_packing *p
         TS_LAUNCH(unpack<1>, grid, dim3(THREADS), shared, stream, (uint8_t *)dst, from, j);
     }
     return ts_launch_error();
+}
+
+extern "C" int ts_cuda_unpack(void *dst, const void *packed, const ts_packing *p, int64_t n,
+                              int64_t k, int64_t n0, int64_t n1, void *stream)
+{
+    unpack_job j = {};
+    if (!set_job(&j, p, k) || n0 < 0 || n0 % p->rows || n1 > n)
+        return cudaErrorInvalidValue;
+    if (n0 >= n1)
+        return 0;
+    j.rows = n1 - n0;
+    return run_job(j, p, dst, (const uint8_t *)packed + n0 * j.blocks * p->bytes,
+                   (j.rows + p->rows - 1) / p->rows, stream);
+}
+
+extern "C" int ts_cuda_unpack_matrices(void *dst, const void *packed, const ts_packing *p,
+                                       int64_t n, int64_t k, const int32_t *at, int64_t count,
+                                       void *stream)
+{
+    unpack_job j = {};
+    if (!set_job(&j, p, k) || n < 1 || n % p->rows || count > MATRICES)
+        return cudaErrorInvalidValue;
+    j.rows = INT64_MAX; /* every group is whole */
+    j.groups = n / p->rows;
+    for (int64_t i = 0; i < count; i++) {
+        if (at[i] < 0)
+            return cudaErrorInvalidValue;
+        j.to[i] = at[i];
+    }
+    return count < 1 ? 0 : run_job(j, p, dst, (const uint8_t *)packed, count * j.groups, stream);
 }

@@ -72,8 +72,14 @@ typedef struct ts_backend {
     /* Weights of the streamed layers from `first` on begin to come, in
      * their order, and until stream_end run takes those layers' steps of the second list, in order.
      * Other sessions' streams wait. stream_end follows in any case, when all are queued. `wait`:
-     * until as much as there is room for has come. */
-    ts_status (*stream_begin)(ts_state *s, int64_t first, bool wait, ts_error *err);
+     * until as much as there is room for has come. Of a layer's shared experts, `ahead` of those in
+     * order[layer][n_expert], the first; it stays as it is until the layer's list is given. */
+    ts_status (*stream_begin)(ts_state *s, int64_t first, const int32_t *order, int64_t ahead,
+                              bool wait, ts_error *err);
+    /* Which experts of the layer it computes: list[n], of which those that come ahead are the
+     * first; before its steps that use them are run. */
+    ts_status (*stream_experts)(ts_state *s, int layer, const int32_t *list, int64_t n,
+                                ts_error *err);
     void (*stream_end)(ts_state *s);
     /* Measures how long a layer's weights take to come, in seconds. */
     ts_status (*stream_time)(ts_state *s, double *seconds, ts_error *err);

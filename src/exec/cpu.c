@@ -245,7 +245,7 @@ static size_t cpu_stats(const ts_state *s, ts_work out[TS_MAX_WORK])
             const ts_step *st = &steps->v[i];
             const bool experts = st->op == TS_OP_EXPERTS, heads = st->op == TS_OP_HEADS;
             if ((is_product(st) || experts || heads) != matrix || st->device != s->d->index ||
-                st->op == TS_OP_COPY)
+                st->op == TS_OP_COPY || st->op == TS_OP_SHARE)
                 continue;
             ts_work *w =
                 find_work(out, &n, matrix ? ts_isa_name(st->w->kset->isa) : ts_op_name(st->op));

@@ -98,6 +98,9 @@ static units units_of(const ts_state *s, const ts_step *st, int64_t m, int tid, 
         const int32_t have = u.g.active[i].n;
         u.n_units += u.singles && have == 1 ? 0 : (have + TOKENS - 1) / TOKENS;
     }
+    u.part = st->d;
+    if (u.n_units == 0) /* no expert is this device's */
+        return u;
     const int64_t most = (st->d + PART - 1) / PART, each = (2 * n + u.n_units - 1) / u.n_units;
     const int64_t parts = each < most ? each : most, of = u.p->k_group > PART ? u.p->k_group : PART;
     u.part = ((st->d + parts - 1) / parts + of - 1) / of * of;
@@ -323,13 +326,19 @@ void ts_cpu_combine(ts_state *s, const ts_step *st, int64_t m, int tid, int64_t 
         for (int64_t k = 0; k < st->d; k += PIECE) {
             const int64_t n = st->d - k < PIECE ? st->d - k : PIECE;
             float *to = ts_cpu_row(s, st->dst, t) + k;
+            bool any = false;
             for (int64_t j = t * used; j < (t + 1) * used; j++) {
+                if (g.place[j] < 0)
+                    continue;
                 const float *from = y + g.place[j] * st->d + k;
-                if (j == t * used)
-                    ops->scale(sum, from, g.weight[j], n);
-                else
+                if (any)
                     ops->mad(sum, from, g.weight[j], n);
+                else
+                    ops->scale(sum, from, g.weight[j], n);
+                any = true;
             }
+            if (!any)
+                memset(sum, 0, (size_t)n * sizeof *sum);
             if (st->b == TS_NO_BUF)
                 memcpy(to, sum, (size_t)n * sizeof *to);
             else
@@ -343,8 +352,10 @@ ts_expert_work ts_cpu_expert_work(const ts_state *s, const ts_step *st, int64_t 
 {
     const ts_groups g = groups_of(s, st->c, m, 0);
     const bool int8 = prep_of(s, st, m) != st->kset->prep;
-    ts_expert_work w = {.matrices = *g.n_active, .rows = m * moe(s)->n_used};
-    for (int32_t i = 0; i < *g.n_active; i++)
+    ts_expert_work w = {.matrices = *g.n_active};
+    for (int32_t i = 0; i < *g.n_active; i++) {
+        w.rows += g.active[i].n;
         w.tile_rows += ts_kset_on_tiles(st->kset, int8, g.active[i].n) ? g.active[i].n : 0;
+    }
     return w;
 }

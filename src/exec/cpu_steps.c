@@ -535,7 +535,8 @@ void ts_cpu_step(ts_state *s, size_t i, int tid, int n)
     case TS_OP_HEADS:
         ts_cpu_heads(s, i, m, tid, n);
         break;
-    case TS_OP_COPY: /* exec/run.c makes copies */
+    case TS_OP_COPY: /* these are exec/run.c's */
+    case TS_OP_SHARE:
     case TS_OP_COUNT:
         break;
     }

@@ -80,6 +80,9 @@ static ts_status look(const ts_run *r, const ts_batch *b, size_t i, ts_buf x, fl
     const int64_t d = st->op == TS_OP_EXPERTS ? ld : st->d;
     const int64_t rows = st->domain == TS_ALL_ROWS ? b->m : b->m_out;
     const int64_t r0 = x == steps->logits ? b->logits_row : 0;
+    /* of shared experts a device has rows of its pairs alone */
+    const bool shared = st->op == TS_OP_EXPERTS && i >= steps->n_main && st->w->device == 0;
+    const int64_t all = shared ? r->pairs[st->device != 0] * st->d : rows * ld;
     for (int64_t done = 0, some; done < rows; done += some) {
         some = rows - done < most ? rows - done : most;
         const float *v = seen;
@@ -91,7 +94,7 @@ static ts_status look(const ts_run *r, const ts_batch *b, size_t i, ts_buf x, fl
                 return s;
         }
         for (int64_t m = 0; m < some; m++)
-            for (int64_t j = 0; j < d; j++)
+            for (int64_t j = 0; j < d && (done + m) * ld + j < all; j++)
                 if (!(fabsf(v[m * ld + j]) < end))
                     return found(r, b, i, x, done + m, j, v[m * ld + j], err);
     }
@@ -110,7 +113,8 @@ ts_status ts_finite_step(const ts_run *r, const ts_batch *b, size_t i, float *se
         ts_status s = look(r, b, i, st->a, end, seen, n, err);
         return s ? s : look(r, b, i, st->b, end, seen, n, err);
     }
-    if (st->op == TS_OP_PREP || st->op == TS_OP_GATHER || st->op == TS_OP_GROUP) /* no floats */
+    if (st->op == TS_OP_PREP || st->op == TS_OP_GATHER || st->op == TS_OP_GROUP ||
+        p->steps.bufs[st->dst].choice) /* no floats */
         return TS_OK;
     return look(r, b, i, st->dst, INFINITY, seen, n, err);
 }

@@ -79,6 +79,9 @@ void ts_run_close(ts_run *r)
         r->d->be[i]->state_close(r->state[i]);
     free(r->on_stream);
     free(r->kv);
+    free(r->order);
+    free(r->count);
+    free(r->list);
     free(r->seen);
     *r = (ts_run){0};
 }
@@ -93,7 +96,17 @@ static ts_status open_stream(ts_run *r, ts_error *err)
     const size_t n = (size_t)p->n_ubatch * (size_t)(hp->n_head_kv * (hp->head_dim + hp->v_dim));
     r->on_stream = ts_calloc((size_t)hp->n_layer, sizeof *r->on_stream);
     r->kv = ts_calloc(n, sizeof *r->kv);
-    return r->on_stream && r->kv ? TS_OK : ts_fail(err, TS_NO_MEMORY, "no memory for a session");
+    bool there = r->on_stream && r->kv;
+    if (p->stream.shares) {
+        const size_t experts = (size_t)hp->moe.n_expert;
+        r->order = ts_calloc((size_t)hp->n_layer * experts, sizeof *r->order);
+        r->count = ts_calloc(experts, sizeof *r->count);
+        r->list = ts_calloc(experts, sizeof *r->list);
+        there = there && r->order && r->count && r->list;
+        for (size_t i = 0; there && i < (size_t)hp->n_layer * experts; i++)
+            r->order[i] = (int32_t)(i % experts);
+    }
+    return there ? TS_OK : ts_fail(err, TS_NO_MEMORY, "no memory for a session");
 }
 
 /* Rows are looked at a megabyte at a time, and one at least. */
@@ -151,8 +164,9 @@ ts_status ts_run_steps(ts_run *r, const ts_batch *b, size_t first, size_t stop, 
             return TS_OK;
         end = r->seen ? i + 1 : ts_steps_segment(steps, i);
         end = end < stop ? end : stop;
-        ts_status s = st->op == TS_OP_COPY
-                          ? copy(r, st, b, rows, err)
+        ts_status s = st->op == TS_OP_COPY ? copy(r, st, b, rows, err)
+                      : st->op == TS_OP_SHARE
+                          ? ts_stream_share_step(r, st, rows, err)
                           : d->be[st->device]->run(r->state[st->device], b, i, end, err);
         if (!s && r->seen)
             s = ts_finite_step(r, b, i, r->seen, r->n_seen, err);

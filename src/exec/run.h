@@ -33,7 +33,12 @@ typedef struct ts_run {
      * and rows of K and V on their way. */
     int64_t *on_stream;
     uint16_t *kv;
-    float *seen; /* [n_seen] room for what is looked at; NULL: nothing is */
+    /* Of shared experts: each layer's, those with most tokens of the last batch first; a layer's
+     * counts, and those the stream device has; how many come ahead in this batch. */
+    int32_t *order, *count, *list; /* [n_layer][n_expert], [n_expert], [n_expert] */
+    int64_t ahead;
+    int64_t pairs[2]; /* of the last layer that was shared: the CPU's, the stream device's */
+    float *seen;      /* [n_seen] room for what is looked at; NULL: nothing is */
     size_t n_seen;
 } ts_run;
 

@@ -1,9 +1,12 @@
 /* stream.c - see stream.h. */
 #include "exec/stream.h"
 
+#include <stdlib.h>
+#include <string.h>
+
 #include "base/clock.h"
 
-/* --- a batch ---------------------------------------------------------------- */
+/* --- layers ----------------------------------------------------------------- */
 
 /* Has the CPU K and V of this streamed layer? */
 static bool cpu_kv(const ts_run *r, int64_t layer)
@@ -125,6 +128,59 @@ static ts_status streamed_layers(ts_run *r, const ts_batch *b, int64_t keep, siz
     return s;
 }
 
+/* --- shared experts ----------------------------------------------------------- */
+
+/* For the next batch: those with most tokens first, of equals as they were. */
+static void reorder(int32_t *order, const int32_t *count, int64_t n)
+{
+    for (int64_t i = 1; i < n; i++) {
+        const int32_t x = order[i];
+        int64_t j = i;
+        for (; j > 0 && count[order[j - 1]] < count[x]; j--)
+            order[j] = order[j - 1];
+        order[j] = x;
+    }
+}
+
+ts_status ts_stream_share_step(ts_run *r, const ts_step *st, int64_t m, ts_error *err)
+{
+    const ts_moe *e = &r->d->m->hp.moe;
+    const ts_backend *cpu = r->d->be[0], *be = r->d->be[r->d->plan->stream.device];
+    const size_t pairs = (size_t)(m * e->n_used);
+    const int32_t *id = (const int32_t *)cpu->row(r->state[0], st->a, 0);
+    int32_t *here = (int32_t *)cpu->row(r->state[0], st->dst, 0);
+    int32_t *there = (int32_t *)cpu->row(r->state[0], st->b, 0);
+    int32_t *order = r->order + st->layer * e->n_expert;
+    bool goes[TS_MAX_EXPERTS] = {false};
+    memset(r->count, 0, (size_t)e->n_expert * sizeof *r->count);
+    for (size_t i = 0; i < pairs; i++)
+        r->count[id[i]]++;
+    memcpy(r->list, order, (size_t)r->ahead * sizeof *order);
+    const int64_t n = ts_stream_share(&r->d->rates, r->count, e->n_expert, r->list, r->ahead);
+    for (int64_t i = 0; i < n; i++)
+        goes[r->list[i]] = true;
+    r->pairs[0] = r->pairs[1] = 0;
+    for (size_t i = 0; i < pairs; i++) {
+        r->pairs[goes[id[i]]]++;
+        here[i] = goes[id[i]] ? -1 : id[i];
+        there[i] = goes[id[i]] ? id[i] : -1;
+    }
+    memcpy(here + pairs, id + pairs, pairs * sizeof *id);
+    memcpy(there + pairs, id + pairs, pairs * sizeof *id);
+    reorder(order, r->count, e->n_expert);
+    return be->stream_experts(r->state[r->d->plan->stream.device], st->layer, r->list, n, err);
+}
+
+/* --- a batch ---------------------------------------------------------------- */
+
+static ts_status begin(ts_run *r, int64_t m, int64_t first, bool wait, ts_error *err)
+{
+    const ts_stream *t = &r->d->plan->stream;
+    r->ahead = ts_stream_ahead(t, &r->d->rates, m, r->d->m->hp.moe.n_expert);
+    return r->d->be[t->device]->stream_begin(r->state[t->device], first, r->order, r->ahead, wait,
+                                             err);
+}
+
 ts_status ts_stream_batch(ts_run *r, const ts_batch *b, int64_t keep, ts_error *err)
 {
     const ts_plan *p = r->d->plan;
@@ -137,7 +193,7 @@ ts_status ts_stream_batch(ts_run *r, const ts_batch *b, int64_t keep, ts_error *
         s = bring_kv(r, b, l, err);
     if (s)
         return s;
-    s = be->stream_begin(state, keep, false, err);
+    s = begin(r, b->m, keep, false, err);
     if (!s)
         s = lead(r, b, keep, &from, err);
     if (!s)
@@ -175,9 +231,7 @@ static ts_status timed(ts_run *r, const ts_batch *b, size_t first, size_t end, d
     const ts_step *last = &r->d->plan->steps.v[end - 1];
     const bool asks = last->device == sd && last->op != TS_OP_COPY && last->dst != TS_NO_BUF;
     for (int i = 0; i < 2; i++) {
-        ts_status s = second ? r->d->be[sd]->stream_begin(
-                                   r->state[sd], r->d->plan->steps.v[first].layer, true, err)
-                             : TS_OK;
+        ts_status s = second ? begin(r, b->m, r->d->plan->steps.v[first].layer, true, err) : TS_OK;
         const double t0 = ts_now();
         if (!s)
             s = ts_run_steps(r, b, first, end, err);
@@ -193,14 +247,92 @@ static ts_status timed(ts_run *r, const ts_batch *b, size_t first, size_t end, d
     return TS_OK;
 }
 
-/* A layer that can be streamed, on both sides, with what happens to be in the buffers. */
-static ts_status measure(ts_run *r, ts_stream_rates *out, ts_error *err)
+/* m rows of noise in a buffer of the CPU and wherever else it is: of nothing all tokens would
+ * choose the same experts. */
+static ts_status fill(ts_run *r, ts_buf x, int64_t m, ts_error *err)
 {
-    const ts_plan *p = r->d->plan;
+    const ts_buffer *b = &r->d->plan->steps.bufs[x];
+    uint64_t seed = 0x9e3779b97f4a7c15u;
+    ts_status s = TS_OK;
+    if (!(b->devices & 1))
+        return s;
+    float *v = r->d->be[0]->row(r->state[0], x, 0);
+    for (int64_t i = 0; i < m * b->width; i++) {
+        seed = seed * 6364136223846793005u + 1442695040888963407u;
+        v[i] = (float)(int32_t)(seed >> 32) * 0x1p-31f;
+    }
+    for (int i = 1; i < r->d->n && !s; i++)
+        if (b->devices >> i & 1)
+            s = r->d->be[i]->put(r->state[i], x, 0, m, v, err);
+    return s;
+}
+
+/* The first step from i to end that is `op`; end without. */
+static size_t first_op(const ts_steps *s, size_t i, size_t end, ts_op op)
+{
+    while (i < end && s->v[i].op != op)
+        i++;
+    return i;
+}
+
+/* So many tokens, of as many of which as can be logits are wanted: the last layer has no others. */
+static ts_batch batch_of(const ts_plan *p, int64_t m)
+{
+    return (ts_batch){.m = m, .m_out = m < p->n_logits ? m : p->n_logits};
+}
+
+/* What an expert and a token of it take the CPU, of two batches: by steps c0..c1-1 of the first
+ * list. */
+static ts_status measure_experts(ts_run *r, size_t c0, size_t c1, ts_stream_rates *out,
+                                 ts_error *err)
+{
+    const ts_steps *st = &r->d->plan->steps;
+    const ts_moe *e = &r->d->m->hp.moe;
+    const size_t route = first_op(st, c0, c1, TS_OP_ROUTE);
+    size_t end = first_op(st, route, c1, TS_OP_COMBINE);
+    double seconds[2], active[2] = {0}, pairs[2];
+    if (end == c1)
+        return TS_OK;
+    for (int i = 0; i < 2; i++) {
+        const ts_batch b = batch_of(r->d->plan, out->m[i + 1]);
+        const int64_t rows = st->v[route].domain == TS_ALL_ROWS ? b.m : b.m_out;
+        const ts_buf chosen = st->v[route].dst;
+        ts_status s = fill(r, st->v[route].a, rows, err);
+        if (!s)
+            s = fill(r, st->v[first_op(st, route, end, TS_OP_GATHER)].a, rows, err);
+        if (!s)
+            s = timed(r, &b, route, end + 1, &seconds[i], err);
+        if (s)
+            return s;
+        pairs[i] = (double)(rows * e->n_used);
+        memset(r->count, 0, (size_t)e->n_expert * sizeof *r->count);
+        const int32_t *id = (const int32_t *)r->d->be[0]->row(r->state[0], chosen, 0);
+        for (int64_t j = 0; j < rows * e->n_used; j++)
+            active[i] += r->count[id[j]]++ == 0;
+    }
+    const double det = active[0] * pairs[1] - active[1] * pairs[0];
+    out->expert = det > 0 ? (seconds[0] * pairs[1] - seconds[1] * pairs[0]) / det : 0;
+    out->expert = out->expert > 0 ? out->expert : 0;
+    out->pair = (seconds[1] - active[1] * out->expert) / pairs[1];
+    if (out->pair <= 0) {
+        out->pair = 0;
+        out->expert = seconds[1] / active[1];
+    }
+    return TS_OK;
+}
+
+/* A layer that can be streamed, on both sides: one with shared experts, if there are any. What is
+ * known already is in d->rates, for what is measured by it. */
+static ts_status measure(ts_devices *d, ts_run *r, ts_error *err)
+{
+    enum { MOST = 512 };
+    const ts_plan *p = d->plan;
     const ts_steps *st = &p->steps;
     const int sd = p->stream.device;
+    ts_stream_rates *out = &d->rates;
+    double come = 0;
     int64_t l = 0;
-    while (!r->d->m->layers[l].streamed)
+    while (!r->d->m->layers[l].streamed || (p->stream.shares && !r->d->m->layers[l].router))
         l++;
     const size_t c0 = first_of(st, 0, st->n_main, l), g0 = first_of(st, st->n_main, st->n, l);
     size_t c1 = c0, g1 = g0;
@@ -208,42 +340,76 @@ static ts_status measure(ts_run *r, ts_stream_rates *out, ts_error *err)
         c1++;
     while (g1 < st->n && st->v[g1].layer == l)
         g1++;
+    const size_t share = first_op(st, g0, g1, TS_OP_SHARE);
     out->m[0] = p->n_ubatch < 16 ? p->n_ubatch : 16;
     out->m[1] = p->n_ubatch < 128 ? p->n_ubatch : 128;
-    for (int i = 0; i < 2; i++) {
-        const ts_batch b = {.m = out->m[i]};
-        ts_status s = timed(r, &b, c0, c1, &out->cpu[i], err);
+    out->m[2] = p->n_ubatch < MOST ? p->n_ubatch : MOST;
+    ts_status s = d->be[sd]->stream_time(r->state[sd], &out->unit, err);
+    if (!s && share < g1) {
+        come = out->unit * (double)p->stream.expert_bytes / (double)p->stream.bytes;
+        s = measure_experts(r, c0, c1, out, err);
+    }
+    for (int i = 0; i < TS_STREAM_RATES && !s && share < g1; i++) {
+        const ts_batch b = batch_of(p, out->m[i]);
+        if (i && out->m[i] == out->m[i - 1])
+            out->lead[i] = out->lead[i - 1];
+        else
+            s = timed(r, &b, g0, share - 1, &out->lead[i], err);
+    }
+    out->come = come; /* from here on some come ahead */
+    for (int i = 0; i < TS_STREAM_RATES && !s && p->stream.mode == TS_STREAM_AUTO; i++) {
+        const ts_batch b = batch_of(p, out->m[i]);
+        if (i && out->m[i] == out->m[i - 1]) {
+            out->cpu[i] = out->cpu[i - 1];
+            out->gpu[i] = out->gpu[i - 1];
+            continue;
+        }
+        s = fill(r, st->v[c0].a, b.m, err);
+        if (!s)
+            s = timed(r, &b, c0, c1, &out->cpu[i], err);
+        if (!s)
+            s = fill(r, st->v[c0].a, b.m, err);
         if (!s)
             s = timed(r, &b, g0, g1, &out->gpu[i], err);
-        if (s)
-            return s;
     }
-    return r->d->be[sd]->stream_time(r->state[sd], &out->unit, err);
+    return s;
 }
 
 ts_status ts_stream_measure(ts_devices *d, ts_run *r, const ts_log *log, ts_error *err)
 {
     const ts_stream *t = &d->plan->stream;
     d->rates = (ts_stream_rates){0};
-    if (!t->device || t->mode != TS_STREAM_AUTO)
+    if (!t->device || t->mode == TS_STREAM_OFF || (t->mode == TS_STREAM_ON && !t->shares))
         return TS_OK;
-    ts_stream_rates rates = {.known = true};
     float *seen = r->seen; /* nobody looks at what comes of nothing */
     r->seen = NULL;
-    ts_status s = measure(r, &rates, err);
+    ts_status s = measure(d, r, err);
     r->seen = seen;
-    if (s)
+    d->rates.known = s == TS_OK;
+    const ts_stream_rates rates = d->rates;
+    for (int64_t i = 0; r->order && i < d->m->hp.n_layer * d->m->hp.moe.n_expert; i++)
+        r->order[i] = (int32_t)(i % d->m->hp.moe.n_expert);
+    if (s || t->mode != TS_STREAM_AUTO)
         return s;
-    d->rates = rates;
     int64_t from = 0;
     for (int64_t m = 2; m <= d->plan->n_ubatch && !from; m++)
         if (ts_stream_keep(t, &rates, m) >= 0)
             from = m;
-    ts_logf(log, TS_LOG_DEBUG,
-            "a layer of %lld and %lld tokens: %.2f and %.2f ms on the CPU, %.2f and %.2f on %s, "
-            "which gets it in %.2f ms",
-            (long long)rates.m[0], (long long)rates.m[1], 1e3 * rates.cpu[0], 1e3 * rates.cpu[1],
-            1e3 * rates.gpu[0], 1e3 * rates.gpu[1], d->plan->dev[t->device].name, 1e3 * rates.unit);
+    ts_logf(
+        log, TS_LOG_DEBUG,
+        "a layer of %lld, %lld and %lld tokens: %.2f, %.2f and %.2f ms on the CPU, %.2f, %.2f and "
+        "%.2f on %s, which gets it in %.2f ms",
+        (long long)rates.m[0], (long long)rates.m[1], (long long)rates.m[2], 1e3 * rates.cpu[0],
+        1e3 * rates.cpu[1], 1e3 * rates.cpu[2], 1e3 * rates.gpu[0], 1e3 * rates.gpu[1],
+        1e3 * rates.gpu[2], d->plan->dev[t->device].name, 1e3 * rates.unit);
+    if (t->shares)
+        ts_logf(
+            log, TS_LOG_DEBUG,
+            "an expert comes in %.1f us, or takes the CPU %.1f and %.2f for each token; %lld of "
+            "%lld come ahead for %lld tokens",
+            1e6 * rates.come, 1e6 * rates.expert, 1e6 * rates.pair,
+            (long long)ts_stream_ahead(t, &rates, rates.m[2], d->m->hp.moe.n_expert),
+            (long long)d->m->hp.moe.n_expert, (long long)rates.m[2]);
     if (from)
         ts_logf(log, TS_LOG_INFO,
                 "micro-batches of %lld tokens or more stream layers of the CPU to %s (%.1f GB/s)",

@@ -27,6 +27,7 @@ typedef struct ts_weight {
     /* written by the plan and the load */
     int device;          /* of the plan's devices; 0 is the CPU               */
     const ts_kset *kset; /* NULL: only rows are looked up, in the source      */
+    const ts_kset *home; /* while it is placed on the stream device: the CPU's; else NULL */
     size_t bytes;        /* packed, or of the source when nothing is packed   */
     size_t offset;       /* in its device's arena                             */
     const void *data;    /* packed (or source); NULL until loaded             */

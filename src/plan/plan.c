@@ -330,7 +330,9 @@ static void use_rest(ts_plan *p, const ts_model *m)
         }
     }
     const size_t more = (d->memory - needs(d)) / t->piece;
-    const size_t most = ((size_t)t->n_layers * t->bytes + t->piece - 1) / t->piece + 1;
+    /* of experts no more than a layer's come before it is known which are wanted */
+    const size_t layers = t->shares ? 1 : (size_t)t->n_layers;
+    const size_t most = (layers * t->bytes + t->piece - 1) / t->piece + 1;
     if ((size_t)t->pieces < most)
         t->pieces = more < most - (size_t)t->pieces ? t->pieces + (int64_t)more : (int64_t)most;
     d->stream = stream_bytes(t);

@@ -50,18 +50,28 @@ typedef struct ts_plan_device {
  * are on their way, and a ring with room for whole layers fills while the CPU still computes those
  * before. The accelerator has K and V of these layers too: of all of them, if there is room, else
  * of one at a time, brought from the CPU's cache. What a micro-batch adds goes to the CPU's cache
- * behind it. */
+ * behind it.
+ *
+ * Experts that the CPU has are shared: as soon as a layer's routing is known the device is sent
+ * those with most tokens, and the CPU computes the others meanwhile, so that both are done at once
+ * by what was measured. While the layer's other steps run, some come ahead: those that had most
+ * tokens in the micro-batch before. Experts without tokens don't come. */
 typedef struct ts_stream {
     ts_stream_mode mode;
-    int device;        /* 0: nothing is streamed                                          */
-    int64_t n_layers;  /* streamed ones                                                   */
-    int64_t n_leading; /* streamed layers from 0 on: of these the CPU can keep the first  */
-    bool all_kv;       /* K and V of all of them are there                                */
-    size_t bytes;      /* of a layer's weights, packed, on average                        */
-    size_t piece;      /* bytes of a place in the ring: rows of one weight, packed        */
-    size_t source;     /* the most that is unpacked at once: a piece, or stacks of experts */
-    int64_t pieces;    /* places                                                          */
+    int device;          /* 0: nothing is streamed                                          */
+    int64_t n_layers;    /* streamed ones                                                   */
+    int64_t n_leading;   /* streamed layers from 0 on: of these the CPU can keep the first  */
+    bool all_kv;         /* K and V of all of them are there                                */
+    size_t bytes;        /* of a layer's weights, packed, on average                        */
+    size_t piece;        /* bytes of a place in the ring: rows of one weight, packed        */
+    size_t source;       /* the most that is unpacked at once: a piece, or a layer's experts */
+    int64_t pieces;      /* places                                                          */
+    bool shares;         /* there are experts among them                                    */
+    size_t expert_bytes; /* of one expert of the last of these layers, packed              */
 } ts_stream;
+
+/* Matrices of experts in a piece, at most. */
+#define TS_STREAM_MATRICES 32
 
 typedef struct ts_plan {
     ts_isa isa; /* of the CPU, as dev[0] has it */
@@ -129,13 +139,17 @@ int ts_layer_weights(const ts_layer *l, ts_weight *out[TS_LAYER_WEIGHTS]);
  * memory that will do. Where nothing can, p->stream.device stays 0. TS_NO_MEMORY. */
 ts_status ts_plan_stream(ts_plan *p, ts_model *m, const ts_split *split, ts_error *err);
 
-/* What streaming costs. */
+/* What streaming costs, in seconds. */
+#define TS_STREAM_RATES 3
 typedef struct ts_stream_rates {
     bool known;
-    int64_t m[2]; /* numbers of tokens */
-    double cpu[2],
-        gpu[2];  /* seconds of a layer of so many tokens: on the CPU, on the stream device */
-    double unit; /* seconds in which a layer's weights come                               */
+    int64_t m[TS_STREAM_RATES]; /* numbers of tokens, none smaller than the one before */
+    /* a layer of so many tokens: on the CPU, on the stream device when all that it can wait for has
+     * come, and of that what comes before the routing of shared experts is known */
+    double cpu[TS_STREAM_RATES], gpu[TS_STREAM_RATES], lead[TS_STREAM_RATES];
+    double unit; /* in which a layer's weights come       */
+    /* Shared experts: one comes; one with tokens takes the CPU, and each of its tokens besides. */
+    double come, expert, pair;
 } ts_stream_rates;
 
 /* Seconds of a batch of m tokens in the layers that can be streamed if the CPU keeps `keep` of
@@ -144,6 +158,15 @@ double ts_stream_seconds(const ts_stream *t, const ts_stream_rates *r, int64_t m
 
 /* How many layers the CPU keeps of a batch of m tokens; -1: nothing is streamed. */
 int64_t ts_stream_keep(const ts_stream *t, const ts_stream_rates *r, int64_t m);
+
+/* How many of a layer's experts come ahead of their routing in a batch of m tokens. */
+int64_t ts_stream_ahead(const ts_stream *t, const ts_stream_rates *r, int64_t m, int64_t n_expert);
+
+/* Which experts the stream device computes, count[x] being the tokens of expert x: list, which has
+ * room for n_expert and has the n_ahead that come in any case, gets the others, and how many they
+ * are together is returned. */
+int64_t ts_stream_share(const ts_stream_rates *r, const int32_t *count, int64_t n_expert,
+                        int32_t *list, int64_t n_ahead);
 
 /* Rows of w that are streamed: of a stack, those of all matrices one after the other, for which
  * their packed rows have to lie like those of one matrix. */
@@ -154,6 +177,8 @@ static inline int64_t ts_stream_all_rows(const ts_weight *w)
 
 /* Rows of w in a piece of the stream, a multiple of what its kernel set packs together. */
 int64_t ts_stream_rows(const ts_stream *t, const ts_weight *w);
+/* The same of experts: matrices. */
+int64_t ts_stream_matrices(const ts_stream *t, const ts_weight *w);
 /* Room for all that is unpacked of a stack. */
 static inline size_t ts_stream_stack(const ts_weight *w)
 {

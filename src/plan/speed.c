@@ -94,9 +94,10 @@ static ts_stream_rates stream_rates(const ts_plan *p, const ts_model *m, const t
                                     int64_t tokens)
 {
     const ts_plan_device *d = &p->dev[p->stream.device];
-    ts_stream_rates out = {.known = p->stream.device != 0, .m = {tokens, tokens}};
+    ts_stream_rates out = {.known = p->stream.device != 0, .m = {tokens, tokens, tokens}};
     if (!p->stream.device)
         return out;
+    double cpu = 0, gpu = 0, experts = 0, bytes = 0; /* of all layers; experts: the CPU's part */
     for (int64_t l = 0; l < m->hp.n_layer; l++) {
         ts_weight *w[TS_LAYER_WEIGHTS];
         const int n = m->layers[l].streamed ? ts_layer_weights(&m->layers[l], w) : 0;
@@ -105,15 +106,24 @@ static ts_stream_rates stream_rates(const ts_plan *p, const ts_model *m, const t
                 2.0 * (double)(tokens * w[i]->used) * (double)w[i]->n * (double)w[i]->k;
             if (w[i]->device != 0)
                 continue;
-            out.cpu[0] += flops / cpu_rate(p, w[i], r) / (double)p->stream.n_layers;
-            out.gpu[0] +=
-                flops / (ts_speed_flops(d) * GPU_PREFILL_SHARE) / (double)p->stream.n_layers;
+            cpu += flops / cpu_rate(p, w[i], r);
+            gpu += flops / (ts_speed_flops(d) * GPU_PREFILL_SHARE);
+            experts += w[i]->experts ? flops / cpu_rate(p, w[i], r) : 0;
+            bytes += w[i]->experts ? (double)w[i]->bytes : 0;
         }
     }
-    out.gpu[0] += 4 * (double)p->stream.bytes / (ts_speed_read(d) * UNPACK_SHARE);
+    const double layers = (double)p->stream.n_layers;
+    gpu += 4 * layers * (double)p->stream.bytes / (ts_speed_read(d) * UNPACK_SHARE);
+    if (p->stream.shares && experts > 0) { /* both sides are done at once */
+        const double come = bytes / ts_speed_link(d);
+        const double rest = layers * (double)p->stream.bytes / ts_speed_link(d) - come;
+        gpu = (gpu > rest ? gpu : rest) + come * experts / (come + experts);
+    }
+    for (int i = 0; i < TS_STREAM_RATES; i++) {
+        out.cpu[i] = cpu / layers;
+        out.gpu[i] = gpu / layers;
+    }
     out.unit = (double)p->stream.bytes / ts_speed_link(d);
-    out.cpu[1] = out.cpu[0];
-    out.gpu[1] = out.gpu[0];
     return out;
 }
 

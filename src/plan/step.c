@@ -16,6 +16,7 @@ struct ts_builder {
     ts_domain domain;
     int layer, device; /* of the steps that follow */
     int kv_device;     /* of the layer's K, V and attention */
+    bool home;         /* experts that follow are computed where they are kept */
     bool failed;
     /* For each buffer of prepared activations: which buffer it was made from, and that buffer's
      * version then. A version counts a buffer's writes. */
@@ -30,7 +31,7 @@ struct ts_builder {
 static const char *const op_names[TS_OP_COUNT] = {
     "embed", "angles", "norm",   "center",  "prep",    "matmul",  "glu",    "bias",    "rope",
     "store", "attend", "add",    "silu",    "gelu",    "clamped", "select", "softcap", "gate",
-    "route", "group",  "gather", "experts", "combine", "heads",   "copy",
+    "route", "group",  "gather", "experts", "combine", "share",   "heads",  "copy",
 };
 
 const char *ts_op_name(ts_op op)
@@ -69,7 +70,8 @@ ts_buf ts_build_buf(ts_builder *b, const char *name, int64_t width)
 /* What a step does to a buffer. The KV cache counts as buffer MAX_BUFS. */
 static bool reads(const ts_step *s, ts_buf x)
 {
-    const bool second = s->op == TS_OP_GLU || s->op == TS_OP_EXPERTS; /* b is written */
+    /* b is written */
+    const bool second = s->op == TS_OP_GLU || s->op == TS_OP_EXPERTS || s->op == TS_OP_SHARE;
     /* c is each thread's own, and made anew on every device */
     return s->a == x || (s->b == x && !second) || (s->like == x && s->op != TS_OP_PREP) ||
            (x == MAX_BUFS && s->op == TS_OP_ATTEND) ||
@@ -79,7 +81,7 @@ static bool reads(const ts_step *s, ts_buf x)
 static bool writes(const ts_step *s, ts_buf x)
 {
     return s->dst == x || (x == MAX_BUFS && s->op == TS_OP_STORE) ||
-           ((s->op == TS_OP_GLU || s->op == TS_OP_EXPERTS) && s->b == x);
+           ((s->op == TS_OP_GLU || s->op == TS_OP_EXPERTS || s->op == TS_OP_SHARE) && s->b == x);
 }
 
 static void append(ts_builder *b, ts_step step)
@@ -458,6 +460,25 @@ void ts_build_glu(ts_builder *b, ts_op act, ts_buf dst, ts_buf second, ts_buf a,
 
 /* --- experts -------------------------------------------------------------- */
 
+/* Where experts are computed, and by what. */
+static int device_of(const ts_builder *b, const ts_weight *w)
+{
+    return b->home && w->home ? 0 : w->device;
+}
+
+static const ts_kset *kset_of(const ts_builder *b, const ts_weight *w)
+{
+    return b->home && w->home ? w->home : w->kset;
+}
+
+/* What GROUP made of another choice is of no use. */
+static void forget_groups(ts_builder *b)
+{
+    for (size_t i = 0; i < b->s->n_bufs; i++)
+        if (strcmp(b->s->bufs[i].name, "groups") == 0)
+            b->valid[i] = 0;
+}
+
 /* What GROUP makes of this layer's choice, on a device. */
 static ts_buf grouped(ts_builder *b, ts_buf chosen, int device)
 {
@@ -477,17 +498,18 @@ static ts_buf grouped(ts_builder *b, ts_buf chosen, int device)
 /* Rows of a, each expert's together, as w's kernels read them. */
 static ts_buf gather(ts_builder *b, ts_buf a, ts_buf chosen, const ts_weight *w, bool of_pairs)
 {
-    const ts_prep *p = w->kset->prep;
-    ts_buf groups = grouped(b, chosen, w->device);
+    const ts_prep *p = kset_of(b, w)->prep;
+    const int device = device_of(b, w);
+    ts_buf groups = grouped(b, chosen, device);
     ts_buf dst = new_buf(b, (ts_buffer){.name = of_pairs ? "pairs" : "tokens",
                                         .domain = b->domain,
                                         .prep = p,
                                         .k = w->k,
                                         .pairs = true,
                                         .of_pairs = of_pairs});
-    if (b->failed || prepared(b, dst, a, w->device))
+    if (b->failed || prepared(b, dst, a, device))
         return dst;
-    push_on(b, w->device,
+    push_on(b, device,
             (ts_step){.op = TS_OP_GATHER,
                       .dst = dst,
                       .a = a,
@@ -495,7 +517,7 @@ static ts_buf gather(ts_builder *b, ts_buf a, ts_buf chosen, const ts_weight *w,
                       .c = groups,
                       .of_pairs = of_pairs,
                       .d = w->k,
-                      .kset = w->kset});
+                      .kset = kset_of(b, w)});
     b->prep_of[dst] = a;
     b->prep_version[dst] = b->version[a];
     return dst;
@@ -506,8 +528,8 @@ static void expert_products(ts_builder *b, ts_op act, ts_buf dst, ts_buf second,
                             ts_buf chosen, const ts_weight *w, const ts_weight *w2,
                             const float *bias, const float *bias2, bool of_pairs)
 {
-    ts_buf x = gather(b, a, chosen, w, of_pairs), groups = grouped(b, chosen, w->device);
-    push_on(b, w->device,
+    ts_buf x = gather(b, a, chosen, w, of_pairs), groups = grouped(b, chosen, device_of(b, w));
+    push_on(b, device_of(b, w),
             (ts_step){.op = TS_OP_EXPERTS,
                       .act = act,
                       .dst = dst,
@@ -519,7 +541,53 @@ static void expert_products(ts_builder *b, ts_op act, ts_buf dst, ts_buf second,
                       .w2 = w2,
                       .bias = bias,
                       .bias2 = bias2,
-                      .kset = w->kset});
+                      .kset = kset_of(b, w)});
+}
+
+/* What the chosen ones make of xn, for each pair: returns the buffer. */
+static ts_buf routed(ts_builder *b, ts_op act, ts_buf xn, ts_buf chosen, const ts_layer *l)
+{
+    const ts_moe *e = &b->m->hp.moe;
+    ts_buf g = ts_build_buf(b, "experts", e->n_used * e->n_ff);
+    ts_buf u = ts_build_buf(b, "experts' up", e->n_used * e->n_ff);
+    ts_buf y = ts_build_buf(b, "experts' down", e->n_used * b->m->hp.n_embd);
+    if (b->failed)
+        return y;
+    forget_groups(b);
+    if (kset_of(b, l->gate_exps) == kset_of(b, l->up_exps) &&
+        device_of(b, l->gate_exps) == device_of(b, l->up_exps)) {
+        expert_products(b, act, g, u, xn, chosen, l->gate_exps, l->up_exps, l->b_gate_exps,
+                        l->b_up_exps, false);
+    } else {
+        expert_products(b, act, g, TS_NO_BUF, xn, chosen, l->gate_exps, NULL, l->b_gate_exps, NULL,
+                        false);
+        expert_products(b, act, u, TS_NO_BUF, xn, chosen, l->up_exps, NULL, l->b_up_exps, NULL,
+                        false);
+        push_on(b, device_of(b, l->gate_exps),
+                (ts_step){.op = act, .by_row = true, .dst = g, .a = g, .b = u, .d = width(b, g)});
+    }
+    expert_products(b, act, y, TS_NO_BUF, g, chosen, l->down_exps, NULL, l->b_down_exps, NULL,
+                    true);
+    return y;
+}
+
+/* x = x + the weighted sums of y. */
+static void combine(ts_builder *b, ts_buf x, ts_buf y, ts_buf chosen, int device)
+{
+    const int64_t d = b->m->hp.n_embd;
+    ts_buf groups = grouped(b, chosen, device);
+    const bool here = b->valid[x] >> device & 1;
+    ts_buf sum = here ? x : ts_build_buf(b, "experts' sum", d);
+    push_on(b, device,
+            (ts_step){.op = TS_OP_COMBINE,
+                      .by_row = true,
+                      .dst = sum,
+                      .a = y,
+                      .b = here ? x : TS_NO_BUF,
+                      .c = groups,
+                      .d = d});
+    if (!here)
+        ts_build_add(b, x, x, sum);
 }
 
 /* x = x + the expert that every token has, of xn, times its gate where it has one. */
@@ -543,21 +611,36 @@ static void shared_expert(ts_builder *b, ts_op act, ts_buf x, ts_buf xn, const t
                       .vec = l->shared_gate});
 }
 
+/* The stream device and the CPU have some of the experts each, as SHARE decides. What the CPU wants
+ * is copied before the device is given its work, which it does while the CPU has the others. */
+static void share(ts_builder *b, ts_op act, ts_buf x, ts_buf xn, ts_buf chosen, const ts_layer *l)
+{
+    const int64_t row = 2 * b->m->hp.moe.n_used;
+    ts_buf here = ts_build_buf(b, "chosen here", row), there = ts_build_buf(b, "chosen there", row);
+    if (b->failed)
+        return;
+    b->s->bufs[here].choice = b->s->bufs[there].choice = true;
+    push_on(b, 0, (ts_step){.op = TS_OP_SHARE, .dst = here, .a = chosen, .b = there, .d = row});
+    bring(b, xn, 0);
+    if (l->gate)
+        shared_expert(b, act, x, xn, l);
+    combine(b, x, routed(b, act, xn, there, l), there, l->down_exps->device);
+    b->home = true;
+    combine(b, x, routed(b, act, xn, here, l), here, 0);
+    b->home = false;
+}
+
 void ts_build_experts(ts_builder *b, ts_buf x, ts_buf xn, const ts_layer *l, ts_op act)
 {
     const ts_moe *e = &b->m->hp.moe;
-    const int64_t d = b->m->hp.n_embd;
-    const int device = l->down_exps->device; /* where the sums are made */
+    const bool shares = l->gate_exps->home; /* and so have the others */
     ts_buf logits = ts_build_buf(b, "router", e->n_expert);
     ts_buf chosen = ts_build_buf(b, "chosen", 2 * e->n_used);
-    ts_buf g = ts_build_buf(b, "experts", e->n_used * e->n_ff);
-    ts_buf u = ts_build_buf(b, "experts' up", e->n_used * e->n_ff);
-    ts_buf y = ts_build_buf(b, "experts' down", e->n_used * d);
     if (b->failed)
         return;
     ts_build_matmul(b, logits, xn, l->router);
     ts_build_bias(b, logits, l->router_bias);
-    if (l->gate) {
+    if (l->gate && !shares) {
         bring(b, logits, l->gate_exps->device);
         bring(b, xn, l->gate_exps->device);
         bring(b, xn, l->up_exps->device);
@@ -572,35 +655,10 @@ void ts_build_experts(ts_builder *b, ts_buf x, ts_buf xn, const ts_layer *l, ts_
                       .d = 2 * e->n_used,
                       .w = l->router,
                       .vec = l->choice_bias});
-    for (size_t i = 0; i < b->s->n_bufs; i++) /* the last layer's are of no use */
-        if (strcmp(b->s->bufs[i].name, "groups") == 0)
-            b->valid[i] = 0;
-    if (l->gate_exps->kset == l->up_exps->kset && l->gate_exps->device == l->up_exps->device) {
-        expert_products(b, act, g, u, xn, chosen, l->gate_exps, l->up_exps, l->b_gate_exps,
-                        l->b_up_exps, false);
-    } else {
-        expert_products(b, act, g, TS_NO_BUF, xn, chosen, l->gate_exps, NULL, l->b_gate_exps, NULL,
-                        false);
-        expert_products(b, act, u, TS_NO_BUF, xn, chosen, l->up_exps, NULL, l->b_up_exps, NULL,
-                        false);
-        push_on(b, l->gate_exps->device,
-                (ts_step){.op = act, .by_row = true, .dst = g, .a = g, .b = u, .d = width(b, g)});
-    }
-    expert_products(b, act, y, TS_NO_BUF, g, chosen, l->down_exps, NULL, l->b_down_exps, NULL,
-                    true);
-    ts_buf groups = grouped(b, chosen, device);
-    const bool here = b->valid[x] >> device & 1;
-    ts_buf sum = here ? x : ts_build_buf(b, "experts' sum", d);
-    push_on(b, device,
-            (ts_step){.op = TS_OP_COMBINE,
-                      .by_row = true,
-                      .dst = sum,
-                      .a = y,
-                      .b = here ? x : TS_NO_BUF,
-                      .c = groups,
-                      .d = d});
-    if (!here)
-        ts_build_add(b, x, x, sum);
+    if (shares)
+        share(b, act, x, xn, chosen, l);
+    else
+        combine(b, x, routed(b, act, xn, chosen, l), chosen, l->down_exps->device);
 }
 
 ts_buf ts_build_select(ts_builder *b, ts_buf x)
@@ -648,11 +706,12 @@ static bool conflict(const ts_step *p, const ts_step *q)
 
 size_t ts_steps_segment(const ts_steps *s, size_t i)
 {
-    if (s->v[i].op == TS_OP_COPY)
+    if (s->v[i].op == TS_OP_COPY || s->v[i].op == TS_OP_SHARE)
         return i + 1;
     int device = s->v[i].device;
     const size_t end = i < s->n_main ? s->n_main : s->n;
-    while (i < end && s->v[i].op != TS_OP_COPY && s->v[i].device == device)
+    while (i < end && s->v[i].op != TS_OP_COPY && s->v[i].op != TS_OP_SHARE &&
+           s->v[i].device == device)
         i++;
     return i;
 }

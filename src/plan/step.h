@@ -52,6 +52,8 @@ typedef enum ts_op {
     TS_OP_GATHER,  /* dst = as PREP makes it, each expert's rows of a together, by c   */
     TS_OP_EXPERTS, /* dst[pairs][n] = a w[expert]^T, with w2 as GLU; by c              */
     TS_OP_COMBINE, /* dst[m][d] = weighted sums of a[pairs], + b where there is one; by c */
+    TS_OP_SHARE,   /* dst = those pairs of a that are the CPU's, b = the stream device's: id -1 of
+                      the others (exec/run.h does it, between devices) */
     /* Latent attention (arXiv:2405.04434): w has a matrix for each of n_heads heads. */
     TS_OP_HEADS, /* dst: a head's first n elements = w[head] times the first k of a's, then what a's
                     head has behind them */
@@ -77,6 +79,7 @@ typedef struct ts_buffer {
     bool each;           /* every thread has one of its own                          */
     bool pairs;          /* of prepared activations: by expert (cpu/route.h) ...     */
     bool of_pairs;       /* ... and of rows that pairs have, not tokens              */
+    bool choice;         /* SHARE's: what tokens have chosen, in part                */
 } ts_buffer;
 
 typedef struct ts_step {
@@ -125,8 +128,8 @@ ts_status ts_steps_make(ts_steps *out, const ts_model *m, ts_error *err);
 ts_status ts_steps_stream(ts_steps *s, const ts_model *m, ts_error *err);
 void ts_steps_free(ts_steps *s);
 
-/* The end of the segment that begins with step i: a copy is one by itself. No segment has steps of
- * both lists. */
+/* The end of the segment that begins with step i: a copy is one by itself, and so is SHARE. No
+ * segment has steps of both lists. */
 size_t ts_steps_segment(const ts_steps *s, size_t i);
 
 /* --- for the architectures ------------------------------------------------ */

@@ -41,6 +41,12 @@ int64_t ts_stream_rows(const ts_stream *t, const ts_weight *w)
     return rows < group ? group : rows > ROUND ? rows - rows % ROUND : rows;
 }
 
+int64_t ts_stream_matrices(const ts_stream *t, const ts_weight *w)
+{
+    const int64_t n = (int64_t)(t->piece / ts_stream_bytes(w, w->n));
+    return n < 1 ? 1 : n > TS_STREAM_MATRICES ? TS_STREAM_MATRICES : n;
+}
+
 /* Do the rows end at the CPU or the stream device behind this layer? */
 static bool near(const ts_plan *p, const ts_layer *l)
 {
@@ -52,13 +58,24 @@ static bool near(const ts_plan *p, const ts_layer *l)
     return true;
 }
 
+/* Of a layer's experts the stream device computes some and the CPU the others: all their stacks are
+ * the CPU's, or none is. */
+static bool may_share(const ts_plan *p, const ts_layer *l, const ts_accel_kind *kind)
+{
+    const ts_weight *w[] = {l->gate_exps, l->up_exps, l->down_exps};
+    int here = 0;
+    for (int i = 0; i < 3 && l->router; i++)
+        here += w[i]->device == 0 && kind->experts && kind->experts(&p->moe, w[i]);
+    return here == 3 || !l->router || (w[0]->device && w[1]->device && w[2]->device);
+}
+
 /* Layers of other accelerators stay as they are. */
 static bool may_stream(const ts_plan *p, const ts_layer *l, const ts_accel_kind *kind)
 {
     ts_weight *w[TS_LAYER_WEIGHTS];
     const int n = ts_layer_weights(l, w);
     bool any = false;
-    if (l->k_b || (l->device != 0 && l->device != p->stream.device))
+    if (l->k_b || (l->device != 0 && l->device != p->stream.device) || !may_share(p, l, kind))
         return false;
     for (int i = 0; i < n; i++) {
         if (w[i]->device != 0)
@@ -86,23 +103,31 @@ static kept take(ts_plan *p, ts_layer *l, size_t *most)
     ts_weight *w[TS_LAYER_WEIGHTS];
     const int n = ts_layer_weights(l, w);
     kept k = {.layer = l, .device = l->device, .kv_device = l->kv_device};
+    size_t stacks = 0;
     for (int i = 0; i < n; i++) {
         if (w[i]->device != 0)
             continue;
         k.w[k.n] = w[i];
         k.kset[k.n++] = w[i]->kset;
-        const int64_t rows = ts_stream_rows(&p->stream, w[i]);
+        const int64_t rows = w[i]->experts ? ts_stream_matrices(&p->stream, w[i]) * w[i]->n
+                                           : ts_stream_rows(&p->stream, w[i]);
         const size_t piece = ts_stream_bytes(w[i], rows);
-        /* a product of experts wants all of them, and gate's and up's at once */
-        size_t source = w[i]->source->size / (size_t)w[i]->n * (size_t)rows;
-        if (w[i]->experts)
-            source = (w[i] == l->down_exps ? 1 : 2) * ts_stream_stack(w[i]);
+        const size_t source = w[i]->source->size / (size_t)w[i]->n * (size_t)rows;
         p->stream.bytes += w[i]->bytes;
         *most = piece > *most ? piece : *most;
-        p->stream.source = source > p->stream.source ? source : p->stream.source;
+        if (w[i]->experts) { /* all three are there at once */
+            stacks += ts_stream_stack(w[i]);
+            p->stream.expert_bytes = ts_stream_bytes(w[i], w[i]->n) +
+                                     (w[i] == l->gate_exps ? 0 : p->stream.expert_bytes);
+        } else if (source > p->stream.source) {
+            p->stream.source = source;
+        }
         w[i]->device = p->stream.device;
+        w[i]->home = w[i]->kset;
         w[i]->kset = kind->kset(w[i]->source->type);
     }
+    p->stream.source = stacks > p->stream.source ? stacks : p->stream.source;
+    p->stream.shares = p->stream.shares || stacks;
     l->streamed = true;
     if (l->device == 0)
         l->stream_index = p->stream.n_layers;
@@ -118,6 +143,7 @@ static void give_back(const kept *k)
     for (int i = 0; i < k->n; i++) {
         k->w[i]->device = 0;
         k->w[i]->kset = k->kset[i];
+        k->w[i]->home = NULL;
     }
 }
 
@@ -168,20 +194,25 @@ enum { LEAST_ON = 32 };
 /* The CPU waits for the same memory that weights come from. */
 #define CONTENTION 1.15
 
-/* Between what was measured of two numbers of tokens, and beyond. */
-static double at(const double seconds[2], const int64_t m[2], int64_t x)
+/* Between what was measured of some numbers of tokens, and beyond. */
+static double at(const double seconds[TS_STREAM_RATES], const int64_t m[TS_STREAM_RATES], int64_t x)
 {
-    if (m[0] == m[1])
-        return seconds[0] * (double)x / (double)m[0];
-    const double slope = (seconds[1] - seconds[0]) / (double)(m[1] - m[0]);
-    const double t = seconds[0] + (slope > 0 ? slope : 0) * (double)(x - m[0]);
-    return t > 0 ? t : seconds[0];
+    int i = 0; /* the last two of different numbers, or those around x */
+    while (i + 2 < TS_STREAM_RATES && x > m[i + 1] && m[i + 2] > m[i + 1])
+        i++;
+    if (m[i] == m[i + 1])
+        return seconds[i] * (double)x / (double)m[i];
+    const double slope = (seconds[i + 1] - seconds[i]) / (double)(m[i + 1] - m[i]);
+    const double t = seconds[i] + (slope > 0 ? slope : 0) * (double)(x - m[i]);
+    return t > 0 ? t : seconds[i];
 }
 
 double ts_stream_seconds(const ts_stream *t, const ts_stream_rates *r, int64_t m, int64_t keep)
 {
     enum { RING = 256 };
     double begun[RING]; /* when a layer was used */
+    if (t->shares)
+        return (double)t->n_layers * at(r->gpu, r->m, m);
     /* layers on their way at once: the ring's, and the one that is used piece by piece */
     const size_t ring = (size_t)t->pieces * t->piece / (t->bytes ? t->bytes : 1);
     const int64_t slots = 1 + (int64_t)(ring < RING - 1 ? ring : RING - 1);
@@ -209,12 +240,55 @@ int64_t ts_stream_keep(const ts_stream *t, const ts_stream_rates *r, int64_t m)
         return -1;
     int64_t best = -1;
     double least = (double)t->n_layers * at(r->cpu, r->m, m);
-    for (int64_t keep = 0; keep <= t->n_leading && keep < t->n_layers; keep++) {
+    /* where layers are shared, what comes for one waits for its routing: nothing would be gained */
+    const int64_t leading = t->shares ? 0 : t->n_leading;
+    for (int64_t keep = 0; keep <= leading && keep < t->n_layers; keep++) {
         const double s = ts_stream_seconds(t, r, m, keep);
         if (s < least) {
             least = s;
             best = keep;
         }
+    }
+    return best;
+}
+
+/* --- which experts ----------------------------------------------------------- */
+
+int64_t ts_stream_ahead(const ts_stream *t, const ts_stream_rates *r, int64_t m, int64_t n_expert)
+{
+    if (!t->shares || r->come <= 0)
+        return 0;
+    const double n = at(r->lead, r->m, m) / r->come;
+    return n < (double)n_expert ? (int64_t)n : n_expert;
+}
+
+int64_t ts_stream_share(const ts_stream_rates *r, const int32_t *count, int64_t n_expert,
+                        int32_t *list, int64_t n_ahead)
+{
+    bool there[TS_MAX_EXPERTS] = {false};
+    int64_t n = n_ahead, pairs = 0;
+    for (int64_t i = 0; i < n_ahead; i++)
+        there[list[i]] = true;
+    for (int32_t x = 0; x < n_expert; x++) /* those with most tokens first */
+        if (count[x] > 0 && !there[x]) {
+            int64_t i = n++;
+            for (; i > n_ahead && count[list[i - 1]] < count[x]; i--)
+                list[i] = list[i - 1];
+            list[i] = x;
+            pairs += count[x];
+        }
+    /* the CPU has the last ones: few tokens cost it less than the bytes cost the link */
+    int64_t best = n;
+    double least = (double)(n - n_ahead) * r->come;
+    for (int64_t i = n_ahead; i < n; i++) {
+        const double come = (double)(i - n_ahead) * r->come;
+        const double cpu = (double)(n - i) * r->expert + (double)pairs * r->pair;
+        const double longer = come > cpu ? come : cpu;
+        if (longer < least) {
+            least = longer;
+            best = i;
+        }
+        pairs -= count[list[i]];
     }
     return best;
 }
