@@ -106,7 +106,7 @@ fuzz()
     return $rc
 }
 
-tests() { ctest --preset ci | tee "$logs/ctest.log"; }
+tests() { ctest --preset ci -j "$(nproc)" | tee "$logs/ctest.log"; }
 
 step "tools" tools
 step "model" fetch
@@ -115,7 +115,7 @@ step "build, gcc, warnings are errors" build ci
 step "tests" tests
 if ! $quick; then
     step "build with sanitizers" build asan
-    step "tests under AddressSanitizer and UndefinedBehaviorSanitizer" ctest --preset asan
+    step "tests under AddressSanitizer and UndefinedBehaviorSanitizer" ctest --preset asan -j "$(nproc)"
     step "build with ThreadSanitizer" build tsan
     step "pool and engine under ThreadSanitizer" ctest --preset tsan
     step "build with clang and the fuzzers" build_fuzz

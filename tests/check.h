@@ -41,7 +41,7 @@ static inline int check_done(const char *name)
 }
 
 /* Sanitizers make everything ten times slower: shorter runs of the same checks. */
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define SANITIZED 1
 #elif defined(__has_feature)
 #if __has_feature(address_sanitizer)

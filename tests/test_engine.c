@@ -18,6 +18,19 @@ static const char *const archs[] = {"llama",    "qwen2",    "qwen3",     "gemma3
                                     "olmo2",    "granite",  "gemma2",    "command-r",
                                     "phi3",     "glm4moe",  "gpt-oss"};
 
+/* Sanitizers look at each kind of step once: experts and a shared one; latent attention and groups
+ * of experts; caps, windows, norms behind; LayerNorm; fused QKV; sinks and biases. What the other
+ * architectures are made of is the same code; test_golden runs them all. */
+static bool has_own_steps(const char *arch)
+{
+    static const char *const own[] = {
+        "llama", "qwen2moe", "deepseek2:tiny-v3", "gemma2", "command-r", "phi3", "gpt-oss"};
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+        if (strcmp(arch, own[i]) == 0)
+            return true;
+    return false;
+}
+
 typedef struct rig {
     ts_engine *e;
     ts_session *s;
@@ -105,17 +118,13 @@ static void test_cuts(const char *arch, const char *path)
             CHECK_MSG(same(&a, want, got), "%s, %zu tokens by %zu: NMSE %g", arch, n, pieces[p],
                       nmse(want, got, v));
         }
-        static const int64_t batches[] = {5, 64, 16}; /* up to 16: attention split over positions */
+        /* up to 16: attention split over positions. test_threads has all numbers of threads */
+        static const int64_t batches[] = {5, 64, 16};
         for (int threads = 2; threads <= 4; threads++) {
             rig b = open_rig(path, TS_ISA_AUTO, threads, batches[threads - 2]);
             logits_by(&b, t, n, n, got);
             CHECK_MSG(same(&a, want, got), "%s, %zu tokens, %d threads, odd batches: NMSE %g", arch,
                       n, threads, nmse(want, got, v));
-            close_rig(&b);
-            b = open_rig(path, TS_ISA_AUTO, threads, 0);
-            logits_by(&b, t, n, n, got);
-            CHECK_MSG(memcmp(want, got, bytes) == 0, "%s, %zu tokens, %d threads: NMSE %g", arch, n,
-                      threads, nmse(want, got, v));
             close_rig(&b);
         }
     }
@@ -342,6 +351,8 @@ int main(void)
     REQUIRE(fd >= 0);
     close(fd);
     for (size_t i = 0; i < sizeof archs / sizeof archs[0]; i++) {
+        if (SANITIZED && !has_own_steps(archs[i]))
+            continue;
         ts_status s = ts_synth_tiny(path, archs[i], "Q4_K_M", false, &err);
         if (s)
             fprintf(stderr, "%s\n", err.msg);

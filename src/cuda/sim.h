@@ -57,6 +57,13 @@ enum { TS_SIM_THREADS = 1024, TS_SIM_STACK = 256 << 10, TS_SIM_ARRAYS = 32, TS_S
 
 enum ts_sim_wait { TS_SIM_READY, TS_SIM_BLOCK, TS_SIM_WARP, TS_SIM_ENDED };
 
+/* A copy to shared memory that was begun; poison is there until it is waited for. */
+struct ts_sim_copy {
+    void *to;
+    const void *from;
+    unsigned group;
+};
+
 struct ts_sim_thread {
     void *sp;    /* its stack while another runs                    */
     char *stack; /* [TS_SIM_STACK], the lowest page is a guard      */
@@ -66,16 +73,11 @@ struct ts_sim_thread {
     unsigned mask; /* the lanes it waits with                         */
     int line;      /* where it waits                                  */
     const char *file;
-    bool waited;     /* for the launches before                     */
-    int source;      /* shuffle: the lane it reads                      */
-    uint32_t in[8];  /* what it gives to its warp                       */
-    uint32_t out[8]; /* what it gets                                    */
-    /* Copies it has begun, in order; poison until they are waited for. */
-    struct {
-        void *to;
-        const void *from;
-        unsigned group;
-    } copy[TS_SIM_COPIES];
+    bool waited;            /* for the launches before                     */
+    int source;             /* shuffle: the lane it reads                      */
+    uint32_t in[8];         /* what it gives to its warp                       */
+    uint32_t out[8];        /* what it gets                                    */
+    ts_sim_copy *copy;      /* [TS_SIM_COPIES] in order; elsewhere, so that threads lie close */
     unsigned copies, group; /* the group that is open */
 };
 
@@ -183,12 +185,16 @@ inline void ts_sim_make_fiber(ts_sim_thread *t)
 {
     char *stack = (char *)mmap(NULL, TS_SIM_STACK, PROT_READ | PROT_WRITE,
                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (stack == MAP_FAILED || mprotect(stack, 4096, PROT_NONE) != 0) {
+    t->copy = (ts_sim_copy *)calloc(TS_SIM_COPIES, sizeof *t->copy);
+    if (!t->copy || stack == MAP_FAILED || mprotect(stack, 4096, PROT_NONE) != 0) {
         fprintf(stderr, "stand-in: no memory for a thread's stack\n");
         abort();
     }
+    /* Stacks lie 256 KiB apart: begun at the same place in each, all would share a few sets of the
+     * caches. */
+    const size_t skew = (size_t)(t - ts_sim.thread) % 61 * 832;
     /* At its entry a function's stack is 8 off a multiple of 16, as after a call. */
-    void **sp = (void **)(stack + TS_SIM_STACK) - 1; /* no return address */
+    void **sp = (void **)(stack + TS_SIM_STACK - skew) - 1; /* no return address */
     *--sp = (void *)ts_sim_fiber;
     sp -= 6; /* the saved registers */
     t->stack = stack;
@@ -343,6 +349,9 @@ inline void ts_sim_block(bool reverse)
             ts_sim_thread *t = &ts_sim.thread[reverse ? n - 1 - i : i];
             if (t->wait != TS_SIM_READY)
                 continue;
+            const char *next = (const char *)t[reverse ? -(i + 1 < n) : i + 1 < n].sp;
+            __builtin_prefetch(next); /* its registers, and where it goes on */
+            __builtin_prefetch(next + 64);
             ts_sim_to_thread(t);
             ran = true;
         }

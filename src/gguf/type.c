@@ -44,15 +44,22 @@ static inline uint32_t load_u32(const uint8_t *p)
     return u;
 }
 
+/* Both ways to read the exponent, and a choice between them by masks: compilers make vectors of
+ * that. */
+static inline float widen(uint16_t h)
+{
+    const uint32_t a = h & 0x7fff, rebias = 112u << 23;
+    /* an exponent of all ones, infinity or NaN, stays one: the payload moves along */
+    const uint32_t ones = -(uint32_t)(a >= 0x7c00), subnormal = -(uint32_t)(a < 0x400);
+    const uint32_t normal = (a << 13) + rebias + (ones & rebias);
+    /* a / 2^24, which float holds exactly as a normal number */
+    const uint32_t small = to_bits((float)(int32_t)a * 0x1p-24f);
+    return from_bits((uint32_t)(h & 0x8000) << 16 | (subnormal & small) | (~subnormal & normal));
+}
+
 float ts_f16_to_f32(uint16_t h)
 {
-    uint32_t sign = (uint32_t)(h & 0x8000) << 16, a = h & 0x7fff;
-    if (a >= 0x7c00) /* infinity, NaN: the payload moves along */
-        return from_bits(sign | 0x7f800000 | (a & 0x3ff) << 13);
-    if (a >= 0x0400)
-        return from_bits(sign | ((a << 13) + (112u << 23)));
-    /* Subnormal: a / 2^24, which float holds exactly as a normal number. */
-    return from_bits(sign | to_bits((float)a * 0x1p-24f));
+    return widen(h);
 }
 
 uint16_t ts_f32_to_f16(float f)
@@ -87,7 +94,7 @@ uint16_t ts_f32_to_bf16(float f)
 
 static inline float load_half(const uint8_t *p)
 {
-    return ts_f16_to_f32(load_u16(p));
+    return widen(load_u16(p));
 }
 
 /* --- plain types -------------------------------------------------------- */
