@@ -1,7 +1,7 @@
 /* arch_gemma2.c - Gemma 2 (arXiv:2408.00118).
  *
  * As Gemma 3, without norms over the heads of Q and K, which caps of attention's scores and of the
- * logits stand for; every second block sees a sliding window, and all turn alike. The files' norm
+ * logits stand for; every second block sees a sliding window. The files' norm
  * weights have the paper's "1 +" folded in. */
 #include "plan/step.h"
 
@@ -22,6 +22,7 @@ static void load(ts_loader *ld, ts_model *m)
     ts_hparams *hp = &m->hp;
     ts_load_common(ld);
     ts_load_rope(ld, &m->rope, true);
+    const ts_rope *swa = ts_load_rope_swa(ld, true);
     ts_load_ends(ld);
     ts_load_windows(ld, WINDOW, PATTERN);
     hp->attn_softcap = (float)ts_load_float(ld, "attn_logit_softcapping", 0, 1e9, &attn_cap);
@@ -35,6 +36,7 @@ static void load(ts_loader *ld, ts_model *m)
         ts_load_block(ld, i);
         L->attn_post_norm = ts_load_vec(ld, hp->n_embd, "blk.%d.post_attention_norm.weight", b);
         L->ffn_post_norm = ts_load_vec(ld, hp->n_embd, "blk.%d.post_ffw_norm.weight", b);
+        L->rope = L->window ? swa : &m->rope;
     }
 }
 

@@ -27,6 +27,7 @@ static void load(ts_loader *ld, ts_model *m)
     hp->moe.gating = TS_GATING_CHOSEN;
     hp->moe.clamped = true;
     ts_load_rope(ld, &m->rope, true);
+    const ts_rope *swa = ts_load_rope_swa(ld, true);
     ts_load_ends(ld);
     ts_load_windows(ld, 0, PATTERN);
     for (int64_t i = 0; i < hp->n_layer && !ld->status; i++) {
@@ -34,6 +35,7 @@ static void load(ts_loader *ld, ts_model *m)
         ts_load_attention(ld, i);
         ts_load_experts(ld, i);
         load_biases(ld, L, hp, (int)i);
+        L->rope = L->window ? swa : &m->rope;
     }
 }
 

@@ -10,11 +10,10 @@
 
 static void load(ts_loader *ld, ts_model *m)
 {
-    static const double ten_thousand = 10000;
     ts_hparams *hp = &m->hp;
     ts_load_common(ld);
     ts_load_rope(ld, &m->rope, true);
-    double base = ts_load_float(ld, "rope.freq_base", 1e-6, 1e30, &ten_thousand);
+    double base = ts_load_rope_base(ld);
     base = ts_load_float(ld, "rope.freq_base_swa", 1e-6, 1e30, &base);
     ts_load_rope_plain(ld, &m->rope_swa, true, base);
     ts_load_windows(ld, 0, PATTERN);

@@ -8,8 +8,8 @@ static void load(ts_loader *ld, ts_model *m)
 {
     ts_load_common(ld);
     ts_load_moe(ld);
-    const int64_t n =
-        ts_load_int(ld, "expert_shared_feed_forward_length", 1, INT32_MAX, &m->hp.n_ff);
+    const int64_t found = ts_load_width(ld, "ffn_up_shexp"), n_ff = found ? found : m->hp.n_ff;
+    const int64_t n = ts_load_int(ld, "expert_shared_feed_forward_length", 1, INT32_MAX, &n_ff);
     ts_load_rope(ld, &m->rope, true);
     ts_load_ends(ld);
     for (int64_t i = 0; i < m->hp.n_layer && !ld->status; i++) {

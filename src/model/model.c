@@ -354,14 +354,30 @@ void ts_load_common(ts_loader *ld)
 
 /* --- experts -------------------------------------------------------------- */
 
+int64_t ts_load_width(ts_loader *ld, const char *of)
+{
+    char suffix[64];
+    const size_t n = (size_t)snprintf(suffix, sizeof suffix, ".%s.weight", of);
+    for (size_t i = 0; i < ts_gguf_n_tensors(ld->m->g); i++) {
+        const ts_tensor *t = ts_gguf_tensor_at(ld->m->g, i);
+        const size_t len = strlen(t->name);
+        if (len > n && strcmp(t->name + len - n, suffix) == 0 && t->ne[1] <= MAX_DIM)
+            return t->ne[1];
+    }
+    return 0;
+}
+
 void ts_load_moe(ts_loader *ld)
 {
     const ts_hparams *hp = &ld->m->hp;
+    int64_t n = ts_load_width(ld, "ffn_up_exps");
+    n = n ? n : ts_load_width(ld, "ffn_up.0");
+    n = n ? n : hp->n_ff;
     ts_moe *e = &ld->m->hp.moe;
     *e = (ts_moe){.scale = 1, .n_group = 1, .n_group_used = 1};
     e->n_expert = ts_load_int(ld, "expert_count", 1, TS_MAX_EXPERTS, NULL);
     e->n_used = ts_load_int(ld, "expert_used_count", 1, TS_MAX_EXPERTS, NULL);
-    e->n_ff = ts_load_int(ld, "expert_feed_forward_length", 1, MAX_DIM, &hp->n_ff);
+    e->n_ff = ts_load_int(ld, "expert_feed_forward_length", 1, MAX_DIM, &n);
     if (!ld->status && e->n_used > e->n_expert)
         ts_load_fail(ld, TS_BAD_FILE, "a token uses %lld experts and there are %lld",
                      (long long)e->n_used, (long long)e->n_expert);
@@ -581,10 +597,9 @@ static void rope_long(ts_loader *ld, ts_rope *r, int64_t n_ctx)
     ts_rope_for(r, 0);
 }
 
-void ts_load_rope(ts_loader *ld, ts_rope *r, bool neox)
+static void rope_scaled(ts_loader *ld, ts_rope *r, bool neox, double base)
 {
-    static const double ten_thousand = 10000, none = 0, one = 1;
-    double base = ts_load_float(ld, "rope.freq_base", 1e-6, 1e30, &ten_thousand);
+    static const double none = 0, one = 1;
     if (!rope_base(ld, r, neox, base))
         return;
     double factor = ts_load_float(ld, "rope.scale_linear", 0, 1e6, &none); /* the key's old name */
@@ -626,6 +641,27 @@ void ts_load_rope(ts_loader *ld, ts_rope *r, bool neox)
         r->freq[i] /= div[i];
     if (ts_gguf_tensor(ld->m->g, "rope_factors_long.weight") || kind.n == 8)
         rope_long(ld, r, n_ctx);
+}
+
+double ts_load_rope_base(ts_loader *ld)
+{
+    static const double ten_thousand = 10000;
+    return ts_load_float(ld, "rope.freq_base", 1e-6, 1e30, &ten_thousand);
+}
+
+void ts_load_rope(ts_loader *ld, ts_rope *r, bool neox)
+{
+    rope_scaled(ld, r, neox, ts_load_rope_base(ld));
+}
+
+const ts_rope *ts_load_rope_swa(ts_loader *ld, bool neox)
+{
+    const double base = ts_load_rope_base(ld);
+    const double swa = ts_load_float(ld, "rope.freq_base_swa", 1e-6, 1e30, &base);
+    if (swa == base)
+        return &ld->m->rope;
+    rope_scaled(ld, &ld->m->rope_swa, neox, swa);
+    return &ld->m->rope_swa;
 }
 
 /* One flag a layer? Anything that ts_gguf_arr_int reads, for each. */

@@ -214,10 +214,22 @@ void ts_load_common(ts_loader *ld);
  * rope_factors_long.weight and rope_factors_short.weight. */
 void ts_load_rope(ts_loader *ld, ts_rope *r, bool neox);
 
+double ts_load_rope_base(ts_loader *ld); /* "<arch>.rope.freq_base", 10000 without it */
+
+/* What sliding layers turn by that are scaled as the others: m->rope_swa where the file has a base
+ * for them, "<arch>.rope.freq_base_swa", else m->rope. */
+const ts_rope *ts_load_rope_swa(ts_loader *ld, bool neox);
+
 /* The same with a base of its own and no scaling. */
 void ts_load_rope_plain(ts_loader *ld, ts_rope *r, bool neox, double base);
 
-/* The experts' hyperparameters: hp->moe with softmax, no groups and a scale of 1. */
+/* Rows of the first tensor whose name ends in ".OF.weight"; 0: there is none. A file's keys needn't
+ * have all widths. */
+int64_t ts_load_width(ts_loader *ld, const char *of);
+
+/* The experts' hyperparameters: hp->moe with softmax, no groups and a scale of 1. Without a key for
+ * their width they are as wide as the first one's tensor: files of Qwen1.5-MoE give the width of
+ * all experts that a token uses, files of Mixtral that of one. */
 void ts_load_moe(ts_loader *ld);
 
 /* How experts are chosen and weighed, where the file says it: expert_gating_func (softmax if it
