@@ -157,6 +157,7 @@ typedef struct ts_engine_options {
      * "H100,78G,3000GB/s,50GB/s,900TFLOPS" (docs/CLI.md). */
     const char *const *planned_gpus;
     size_t n_planned_gpus;
+    size_t planned_memory; /* with plan_only: bytes of main memory to plan for; 0 = what is free */
 } ts_engine_options;
 
 #define TS_GPU_LAYERS_AUTO    (-1)

@@ -138,7 +138,8 @@ static ts_status open_model(ts_engine *e, const ts_engine_options *o, const ts_e
                           .n_ubatch = o->n_ubatch,
                           .n_logits = o->n_logits,
                           .stream = o->stream,
-                          .step_by_step = o->check_finite};
+                          .step_by_step = o->check_finite,
+                          .memory = o->planned_memory};
     ts_engine_split found = {0};
     ts_status s;
     if ((s = ts_isa_resolve(o->isa, o->no_amx, &e->log, &po.isa, err)) ||

@@ -182,6 +182,8 @@ static ts_status check_options(const ts_engine_options *o, ts_error *err)
         return ts_fail(err, TS_BAD_ARG, "%d is no way to split a model", (int)o->split_mode);
     if (o->n_planned_gpus && !o->plan_only)
         return ts_fail(err, TS_BAD_ARG, "GPUs that aren't there can be planned for, not used");
+    if (o->planned_memory && !o->plan_only)
+        return ts_fail(err, TS_BAD_ARG, "memory that isn't there can be planned for, not used");
     return TS_OK;
 }
 

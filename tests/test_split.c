@@ -87,8 +87,7 @@ typedef struct reference {
     float *want, *got;
     size_t max, n;
     int64_t n_layer;
-    bool dense; /* blocks have a feed-forward that all tokens share */
-    bool experts;
+    int64_t n_moe; /* blocks that have experts, the last ones */
 } reference;
 
 static void open_reference(reference *r, const char *arch, const char *path, ts_isa isa)
@@ -97,11 +96,9 @@ static void open_reference(reference *r, const char *arch, const char *path, ts_
     ts_engine *e = NULL;
     ts_engine_split none = {0};
     REQUIRE(open_split(&e, path, isa, &none, &err) == TS_OK);
-    *r = (reference){.arch = arch,
-                     .path = path,
-                     .n_layer = e->m->hp.n_layer,
-                     .dense = e->m->layers[0].gate != NULL,
-                     .experts = e->m->hp.moe.n_expert > 0};
+    *r = (reference){.arch = arch, .path = path, .n_layer = e->m->hp.n_layer};
+    for (int64_t i = 0; i < r->n_layer; i++)
+        r->n_moe += e->m->layers[i].router != NULL;
     for (size_t i = 0; i < CTX; i++)
         r->t[i] = (ts_token)(rnd_u64(&seed) % (uint64_t)e->m->hp.n_vocab);
     r->max = 10 * (size_t)e->m->hp.n_vocab;
@@ -314,6 +311,64 @@ static void test_fit(const reference *r)
     }
 }
 
+/* Of a mixture of experts all blocks, and of the experts those of as many blocks as fit. */
+static void test_fit_experts(reference *r)
+{
+    const int64_t n = r->n_layer, dense = n - r->n_moe;
+    for (int64_t k = 0; k <= n; k = k ? k + 1 : dense + 1) {
+        ts_error err = {0};
+        ts_engine *e = NULL;
+        ts_engine_split split = accels(1, n + 1);
+        split.split.n_cpu_moe = k;
+        REQUIRE(open_split(&e, r->path, TS_ISA_REF, &split, &err) == TS_OK);
+        const size_t memory = need(&e->plan.dev[1]);
+        ts_engine_close(e);
+        split = accels(1, TS_GPU_LAYERS_AUTO);
+        for (int less = 0; less < 2; less++) {
+            two[0].memory = memory - (size_t)less;
+            REQUIRE(open_split(&e, r->path, TS_ISA_REF, &split, &err) == TS_OK);
+            const ts_placing p = e->plan.placing;
+            const int64_t next = k ? k + 1 : dense + 1, want = less ? next : k;
+            CHECK(need(&e->plan.dev[1]) <= two[0].memory);
+            if (want <= n)
+                CHECK_MSG(p.layers == n && p.output && p.cpu_experts == want,
+                          "%s: room but for experts of %d blocks: %d layers, %d, %d", r->arch,
+                          (int)want, (int)p.layers, p.output, (int)p.cpu_experts);
+            else
+                CHECK_MSG(!p.output || p.layers < n, "%s: %d layers", r->arch, (int)p.layers);
+            CHECK(p.layers == n || p.layers == 0 || p.cpu_experts == n);
+            for (int64_t i = dense; i < n && want <= n; i++) {
+                const ts_layer *l = &e->m->layers[i];
+                const int device = i >= want;
+                CHECK(l->device == 1 && l->gate_exps->device == device &&
+                      l->up_exps->device == device && l->down_exps->device == device);
+            }
+            ts_engine_close(e);
+        }
+        if (k == n - 1)
+            compare(r, TS_ISA_REF, &split, "experts of one block");
+        two[0].memory = ROOMY;
+    }
+    /* two accelerators, neither of which has room for the experts of all its blocks */
+    ts_error err = {0};
+    ts_engine *e = NULL;
+    ts_engine_split split = accels(2, n + 1);
+    REQUIRE(open_split(&e, r->path, TS_ISA_REF, &split, &err) == TS_OK);
+    const size_t memory[2] = {need(&e->plan.dev[1]), need(&e->plan.dev[2])};
+    ts_engine_close(e);
+    two[0].share = two[1].share = 1;
+    split = accels(2, TS_GPU_LAYERS_AUTO);
+    for (int i = 0; i < 2; i++)
+        two[i].memory = memory[i] - 1;
+    REQUIRE(open_split(&e, r->path, TS_ISA_REF, &split, &err) == TS_OK);
+    CHECK_MSG(e->plan.placing.layers == n && e->plan.placing.cpu_experts > 0, "%s: %d, %d", r->arch,
+              (int)e->plan.placing.layers, (int)e->plan.placing.cpu_experts);
+    ts_engine_close(e);
+    compare(r, TS_ISA_REF, &split, "two accelerators that are too small");
+    two[0].share = two[1].share = 0;
+    two[0].memory = two[1].memory = ROOMY;
+}
+
 /* What a plan with these patterns and this memory takes, decided by itself. */
 static ts_placing decided(const reference *r, size_t memory, double cpu_read)
 {
@@ -355,8 +410,8 @@ static void test_rest(const reference *r)
         const size_t more = need_with(r, layers + 1, NULL);
         for (int which = 0; which < 3; which++) {
             char pattern[64];
-            snprintf(pattern, sizeof pattern, "blk\\.%d\\.ffn_%s%s", (int)(r->n_layer - 1 - layers),
-                     which == 1 ? "down" : "(gate|up|down)", r->dense ? "(_shexp)?\\." : "");
+            snprintf(pattern, sizeof pattern, "blk\\.%d\\.ffn_%s\\.",
+                     (int)(r->n_layer - 1 - layers), which == 1 ? "down" : "(gate|up|down)");
             const size_t memory = need_with(r, layers, which ? pattern : "^(output|token_embd)\\.");
             if (memory >= more) /* then rather one layer more */
                 continue;
@@ -612,7 +667,7 @@ static void test_rows_kept(reference *r)
 /* Layers whose experts alone are the CPU's. */
 static void test_shared(reference *r, ts_isa isa)
 {
-    for (int how = DEVICE; how <= BOTH && r->experts; how++) {
+    for (int how = DEVICE; how <= BOTH && r->n_moe; how++) {
         ts_error err = {0};
         ts_engine *e = NULL;
         ts_engine_options o = options(isa);
@@ -673,7 +728,7 @@ static void test_choice(void)
 
 static void test_streams(reference *r, ts_isa isa)
 {
-    const bool shares = r->experts;
+    const bool shares = r->n_moe > 0;
     for (int64_t layers = 0; layers < r->n_layer; layers++) {
         for (int how = DEVICE; how <= (shares ? BOTH : DEVICE); how++)
             streamed(r, isa, layers, ROOMY, 0, true, (sharing)how);
@@ -966,12 +1021,13 @@ static void test_failures(reference *r)
         fake_fails_at = at;
         err = (ts_error){0};
         const ts_status st = open_logged(&e, r->path, &split, &err);
-        if (st == TS_OK && e->plan.n_gpu_layers == r->n_layer)
+        if (st == TS_OK && e->plan.n_gpu_layers == r->n_layer && !e->plan.placing.cpu_experts)
             break;
         /* no memory: a smaller plan, and one line says so; else a sentence */
         CHECK_MSG(st ? !e && strstr(err.msg, "as it was told") && lines(warnings) == 0
-                     : e->plan.n_gpu_layers == r->n_layer - 1 && lines(warnings) == 1 &&
-                           strstr(warnings, "as it was told") && ++smaller,
+                     : e->plan.n_gpu_layers == r->n_layer - !r->n_moe &&
+                           (e->plan.placing.cpu_experts > 0) == (r->n_moe > 0) &&
+                           lines(warnings) == 1 && strstr(warnings, "as it was told") && ++smaller,
                   "call %d: %s", (int)at, err.msg);
         ts_engine_close(e);
         e = NULL;
@@ -1046,8 +1102,12 @@ int main(void)
         test_layers(&r, TS_ISA_REF, SANITIZED ? 2 : 1);
         test_copies(&r);
         test_overrides(&r, TS_ISA_REF, SANITIZED ? 3 : 8);
-        test_fit(&r);
-        test_rest(&r);
+        if (r.n_moe) {
+            test_fit_experts(&r);
+        } else {
+            test_fit(&r);
+            test_rest(&r);
+        }
         if (!SANITIZED || i == 0) /* sanitizers look at the same code for all */
             test_kv_on_cpu(&r, TS_ISA_REF);
         if (i < 8) { /* how layers are shared out and what fails is the same for all */

@@ -177,17 +177,18 @@ static size_t needs(const ts_plan_device *d)
     return sat_add(sat_add(sat_add(d->packed, d->stream), d->kv), d->buffers);
 }
 
-static ts_status check_memory(const ts_plan *p, ts_error *err)
+static ts_status check_memory(const ts_plan *p, uint64_t memory, ts_error *err)
 {
     const ts_plan_device *d = &p->dev[0];
-    uint64_t room = ts_mem_available();
+    const uint64_t room = memory ? memory : ts_mem_available();
     if (room == 0 || needs(d) <= room)
         return TS_OK;
     return ts_fail(
         err, TS_NO_MEMORY,
         "the model needs %.2f GiB (packed weights %.2f, KV cache for %lld positions %.2f, "
-        "buffers %.2f) and %.2f GiB of memory are free; a smaller -c needs less",
-        gib(needs(d)), gib(d->packed), (long long)p->n_ctx, gib(d->kv), gib(d->buffers), gib(room));
+        "buffers %.2f) and %.2f GiB of memory are %s; a smaller -c needs less",
+        gib(needs(d)), gib(d->packed), (long long)p->n_ctx, gib(d->kv), gib(d->buffers), gib(room),
+        memory ? "there" : "free");
 }
 
 /* The first accelerator that doesn't hold what it should; 0: all do. */
@@ -368,7 +369,7 @@ static ts_status fill_rest(ts_plan *p, ts_placing *found, ts_model *m, const ts_
     const ts_placing base = *found;
     for (int output = 0; output < 2; output++)
         for (int ffn = TS_FFN_NONE; ffn <= TS_FFN_ALL; ffn++) {
-            const ts_placing c = {base.layers, output, (ts_ffn)ffn};
+            const ts_placing c = {base.layers, output, (ts_ffn)ffn, base.cpu_experts};
             if (ts_placing_compare(c, base) <= 0 || (ffn && c.layers == m->hp.n_layer) ||
                 (split->below && ts_placing_compare(c, *split->below) >= 0))
                 continue;
@@ -385,13 +386,56 @@ static ts_status fill_rest(ts_plan *p, ts_placing *found, ts_model *m, const ts_
     return TS_OK;
 }
 
+static bool may_be(ts_placing c, const ts_split *split)
+{
+    return !split->below || ts_placing_compare(c, *split->below) < 0;
+}
+
+/* All blocks, and the experts of as many as fit: a byte of attention or of what all tokens share is
+ * read for every token, one of an expert for n_used of n_expert. *full: it doesn't fit even without
+ * any expert. */
+static ts_status split_experts(ts_plan *p, bool output, ts_model *m, const ts_split *split,
+                               int *full, ts_error *err)
+{
+    ts_placing c = {.layers = m->hp.n_layer, .output = output};
+    int64_t low = 0, high = m->hp.n_layer; /* low - 1 doesn't fit or may not be; high: who knows */
+    *full = 1;
+    c.cpu_experts = high;
+    if (!may_be(c, split))
+        return TS_OK;
+    ts_status s = try_split(p, c, m, split, full, err);
+    if (s || *full)
+        return s;
+    while (low < high) {
+        int over = 0;
+        c.cpu_experts = (low + high) / 2;
+        const bool may = may_be(c, split);
+        if (may && (s = try_split(p, c, m, split, &over, err)))
+            return s;
+        if (may && !over)
+            high = c.cpu_experts;
+        else
+            low = c.cpu_experts + 1;
+    }
+    c.cpu_experts = high;
+    return try_split(p, c, m, split, full, err);
+}
+
 /* All, or as many layers as fit and then what else: layers gain in prefill too, the output matrix
  * and one block's feed-forward weights in decode only (docs/ARCHITECTURE.md). */
 static ts_status split_automatically(ts_plan *p, ts_model *m, const ts_split *split, ts_error *err)
 {
+    const bool experts = m->hp.moe.n_expert && !split->n_cpu_moe;
     const ts_placing all = {.layers = m->hp.n_layer, .output = true}, none = {0};
     for (ts_placing c = all;; c = (ts_placing){.layers = c.layers - !c.output}) {
         int full = 0;
+        if (experts && c.layers == all.layers) {
+            ts_status s = split_experts(p, c.output, m, split, &full, err);
+            if (s || !full)
+                return s;
+            continue;
+        }
+        c.cpu_experts = experts && c.layers ? m->hp.n_layer : 0;
         if (split->below && ts_placing_compare(c, *split->below) >= 0 &&
             ts_placing_compare(c, none) > 0)
             continue;
@@ -448,7 +492,7 @@ ts_status ts_plan_make(ts_plan *out, ts_model *m, const ts_plan_options *opt, co
     s = split_model(&p, m, &opt->split, opt->stream, err);
     if (s)
         return s;
-    s = check_memory(&p, err);
+    s = check_memory(&p, opt->memory, err);
     if (s) {
         ts_plan_free(&p);
         return s;

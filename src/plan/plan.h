@@ -111,6 +111,7 @@ typedef struct ts_plan_options {
     ts_split split;
     ts_stream_mode stream;
     bool step_by_step;
+    uint64_t memory; /* bytes of main memory to plan for; 0: what is free */
 } ts_plan_options;
 
 /* Places m's weights. TS_BAD_ARG, TS_NO_MEMORY (the sentence gives the sizes). */

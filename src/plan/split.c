@@ -133,6 +133,24 @@ static void place_ffn(ts_layer *l, ts_ffn ffn, int device)
         l->up->device = device;
 }
 
+/* Experts of `keep` blocks to the CPU, of which each run of blocks of one device has its share. */
+static void place_experts(ts_model *m, int64_t keep)
+{
+    const int64_t n = m->hp.n_layer;
+    for (int64_t begin = 0, end; begin < n; begin = end) {
+        for (end = begin; end < n && m->layers[end].device == m->layers[begin].device;)
+            end++;
+        const int64_t some = end * keep / n - begin * keep / n;
+        for (int64_t i = begin; i < begin + some; i++) {
+            ts_weight *const w[] = {m->layers[i].gate_exps, m->layers[i].up_exps,
+                                    m->layers[i].down_exps};
+            for (int j = 0; j < 3; j++)
+                if (w[j])
+                    w[j]->device = 0;
+        }
+    }
+}
+
 ts_status ts_split_place(const ts_split *s, ts_placing what, ts_model *m, ts_error *err)
 {
     const int64_t n = m->hp.n_layer, first = s->n_accels ? n - what.layers : n;
@@ -140,6 +158,7 @@ ts_status ts_split_place(const ts_split *s, ts_placing what, ts_model *m, ts_err
         m->weights[i].device = 0;
     for (int64_t i = 0; i < n; i++)
         place_layer(&m->layers[i], i < first ? 0 : accel_of(s, i - first, what.layers));
+    place_experts(m, what.cpu_experts);
     if (s->n_accels && what.output)
         m->output->device = s->main ? s->main : what.layers ? m->layers[n - 1].device : 1;
     if (s->n_accels && first > 0)
@@ -175,5 +194,7 @@ int ts_placing_compare(ts_placing a, ts_placing b)
     if (a.layers != b.layers)
         return a.layers < b.layers ? -1 : 1;
     const int x = 3 * a.output + (int)a.ffn, y = 3 * b.output + (int)b.ffn;
-    return (x > y) - (x < y);
+    if (x != y || a.layers == 0)
+        return (x > y) - (x < y);
+    return (a.cpu_experts < b.cpu_experts) - (a.cpu_experts > b.cpu_experts);
 }

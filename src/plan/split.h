@@ -51,6 +51,8 @@ typedef struct ts_placing {
     int64_t layers;
     bool output; /* the output matrix                                      */
     ts_ffn ffn;  /* feed-forward weights of the block before those         */
+    /* Blocks whose experts stay on the CPU: of each accelerator's the first, in proportion. */
+    int64_t cpu_experts;
 } ts_placing;
 
 /* Weights whose names the pattern (PCRE2) is found in go to a device. */
@@ -80,7 +82,7 @@ typedef struct ts_split {
  * TS_BAD_ARG: a pattern is wrong or is found in no name, or there are no experts. */
 ts_status ts_split_place(const ts_split *s, ts_placing what, ts_model *m, ts_error *err);
 
-/* -1, 0, 1: a is less than b, the same, more; layers count before the rest. */
+/* -1, 0, 1: a is less than b, the same, more; layers count before the rest, experts come last. */
 int ts_placing_compare(ts_placing a, ts_placing b);
 
 #endif
