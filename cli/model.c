@@ -36,7 +36,7 @@ static ts_status choose_isa(const model_opts *m, ts_engine_options *o, ts_error 
 }
 
 /* "6G", "800M", "1.5G", or bytes. */
-static ts_status parse_size(const char *text, size_t *out, ts_error *err)
+static ts_status parse_size(const char *option, const char *text, size_t *out, ts_error *err)
 {
     static const char units[] = "KMGT";
     char *end;
@@ -46,8 +46,7 @@ static ts_status parse_size(const char *text, size_t *out, ts_error *err)
         for (const char *u = units; u <= unit; u++)
             v *= 1024;
     if (end == text || (unit ? end[1] != 0 : *end != 0) || !(v >= 1) || v > 1e18)
-        return ts_fail(err, TS_BAD_ARG, "--vram-limit wants a size like 6G or 800M, not '%s'",
-                       text);
+        return ts_fail(err, TS_BAD_ARG, "%s wants a size like 6G or 800M, not '%s'", option, text);
     *out = (size_t)v;
     return TS_OK;
 }
@@ -95,7 +94,8 @@ static ts_status choose_gpus(const model_opts *m, ts_engine_options *o, ts_error
         m->split_mode && strcmp(m->split_mode, "none") == 0 ? TS_SPLIT_NONE : TS_SPLIT_LAYER;
     o->main_gpu = (int)m->main_gpu;
     o->no_kv_offload = m->no_kv_offload;
-    return m->vram ? parse_size(m->vram, &o->vram_limit, err) : TS_OK;
+    ts_status st = m->memory ? parse_size("--memory", m->memory, &o->planned_memory, err) : TS_OK;
+    return st || !m->vram ? st : parse_size("--vram-limit", m->vram, &o->vram_limit, err);
 }
 
 /* The numbers of -ts. */

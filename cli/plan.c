@@ -32,6 +32,8 @@ int cmd_plan(int argc, char **argv)
         GPU_OPTIONS(&m),
         OPT("GPU", "--gpu", OPT_LINES, &m.planned, "NAME,MEM,BW,LINK",
             "plan for a GPU that isn't there: \"H100,78G,3000GB/s,50GB/s\"; repeated for several"),
+        OPT("Model", "--memory", OPT_STR, &m.memory, "SIZE", "main memory to plan for: 512G, 800M",
+            .def = "what is free"),
         CTX_OPTION(&m, "what the model was trained for, at most 4096"),
         OPT("Output", "--json", OPT_FLAG, &json, NULL, "JSON for programs (docs/CLI.md)"),
     };

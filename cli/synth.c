@@ -42,10 +42,13 @@ static int synth_with(ts_synth_options *o, const char *path)
     if (st)
         return cli_fail(&err);
     t = seconds() - t;
-    fprintf(stderr, "%s: %s %s %s, %lld tensors, %s parameters, %s in %.2f s (%.2f GB/s)\n", path,
-            o->arch, o->preset, o->type, (long long)r.n_tensors,
-            cli_count(params, (uint64_t)r.n_params), cli_size(size, r.file_bytes), t,
-            (double)r.file_bytes * 1e-9 / t);
+    fprintf(stderr, "%s: %s %s %s, %lld tensors, %s parameters, %s ", path, o->arch, o->preset,
+            o->type, (long long)r.n_tensors, cli_count(params, (uint64_t)r.n_params),
+            cli_size(size, r.file_bytes));
+    if (o->sparse)
+        fprintf(stderr, "of which the weights are a hole\n");
+    else
+        fprintf(stderr, "in %.2f s (%.2f GB/s)\n", t, (double)r.file_bytes * 1e-9 / t);
     return CLI_OK;
 }
 
@@ -68,6 +71,8 @@ int cmd_synth(int argc, char **argv)
         OPT("Model", "--type", OPT_STR, &o.type, "TYPE",
             "type or mix of types as llama.cpp's quantizer names it: Q4_0, Q4_K_M, ..."),
         OPT("Model", "--pure", OPT_FLAG, &o.pure, NULL, "every matrix in TYPE, no mix"),
+        OPT("Model", "--sparse", OPT_FLAG, &o.sparse, NULL,
+            "no weights: zeros that take no room on the disk, for plan and inspect"),
         OPT("Model", "--rope-scaling", OPT_CHOICE, &o.rope_scaling, "none|linear|yarn|llama3",
             "scaling of RoPE", .choices = "none|linear|yarn|llama3", .def = "the real model's"),
         OPT("Model", "-s, --seed", OPT_INT, &seed, "S", "the same seed gives the same file",
@@ -81,7 +86,8 @@ int cmd_synth(int argc, char **argv)
         .purpose = "write a model of random weights in real shapes",
         .usage = "--arch NAME --preset SIZE --type TYPE -o FILE",
         .example = "tessera synth --arch llama --preset 1b --type Q4_K_M -o 1b.gguf\n"
-                   "tessera synth --arch gemma3 --type Q8_0 --seed 7 -o tiny.gguf",
+                   "tessera synth --arch gemma3 --type Q8_0 --seed 7 -o tiny.gguf\n"
+                   "tessera synth --arch deepseek2 --preset deepseek-v3 --sparse -o v3.gguf",
         OPT_TABLE(table),
     };
     int status = opt_start(&cmd, argc, argv);

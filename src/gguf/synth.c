@@ -552,8 +552,21 @@ static void work(void *arg, int tid, int n_threads)
     }
 }
 
+/* Only what a reader divides by; the rest of the file is one hole. */
+static ts_status fill_sparse(job *j, ts_error *err)
+{
+    ts_status st = TS_OK;
+    float buf[CHUNK / sizeof(float)];
+    for (size_t i = 0; i < j->n_items && st == TS_OK; i++)
+        if (j->items[i].content != WEIGHTS) /* shorter than a chunk */
+            st = write_chunk(j, i, j->items[i].chunk0, (uint8_t *)buf, err);
+    return st;
+}
+
 static ts_status fill(job *j, ts_error *err)
 {
+    if (j->opt->sparse)
+        return fill_sparse(j, err);
     ts_pool *pool = NULL;
     int n = j->opt->n_threads > 0 ? j->opt->n_threads : ts_cpu_get()->n_cpus;
     size_t size = (size_t)n * CHUNK;

@@ -25,6 +25,7 @@ typedef struct ts_synth_options {
     const char *type;   /* a type or a mix as llama.cpp's quantizer names it: "Q4_0", "Q4_K_M"   */
     const char *rope_scaling; /* "none", "linear", "yarn", "llama3"; NULL = the real model's */
     bool pure;                /* every matrix in `type`, no mix                                   */
+    bool sparse;              /* data are holes: zeros that take no disk, but for RoPE's divisors */
     uint64_t seed;
     int n_threads; /* 0 = one for each CPU                                             */
     /* From 0 to 1, from the calling thread; return false to cancel. May be NULL. */
