@@ -8,7 +8,6 @@
  *
  *     decode    1 .. 8 tokens: gate and up joined, down; bytes of the pairs' weights
  *     prefill   gate and up, down, of tokens sorted by expert
- *     dense     one matrix, 4096 x 4096, of 16, 64 and 128 tokens
  *
  * and what surrounds them: the router's choice, sorting, the weighted sum. Nothing is checked. */
 #include <stdio.h>
@@ -46,7 +45,6 @@ struct memory {
     float *out = device<float>(TOKENS * D);
     uint16_t *x16 = device<uint16_t>(TOKENS * 4096), *h16 = device<uint16_t>(PAIRS * FF);
     uint8_t *act = device<uint8_t>(ts_cuda_act_bytes(64, 4096));
-    uint8_t *work = device<uint8_t>(TS_CUDA_TILE_WORK);
 
     static constexpr size_t arena = (size_t)3 << 30;
 
@@ -165,7 +163,6 @@ static void bench_prefill(memory &d, uint32_t type)
             a.x = is_up ? d.x16 : d.h16;
             a.ldx = is_up ? D : FF;
             a.y = d.y;
-            a.halves = is_up ? d.h16 : NULL;
             a.ldy = is_up ? FF : D;
             a.m = m;
             must(ts_cuda_expert_gemm(&a, stream));
@@ -180,27 +177,6 @@ static void bench_prefill(memory &d, uint32_t type)
                "both %7.1f us %5.0f TFLOPS, %5.0f GB/s of all experts\n",
                t->name, m, up, 2 * flop / up * 1e-6, down, flop / down * 1e-6, all,
                3 * flop / all * 1e-6, 3 * (double)layer(d, type, 0).stack / all * 1e-3);
-    }
-}
-
-static void bench_dense(memory &d, uint32_t type)
-{
-    const ts_type_info *t = ts_type_get(type);
-    const int64_t n = 4096;
-    const size_t bytes = (size_t)n * (size_t)(n / t->block) * (size_t)t->bytes;
-    for (int m : {16, 64, 128}) {
-        const double us = time_graph(20, [&](int i, cudaStream_t stream) {
-            ts_cuda_mul p = {};
-            p.type = type;
-            p.w = d.w + (size_t)i * ((bytes + 255) / 256 * 256);
-            p.x = d.x16;
-            p.y = d.y;
-            p.ldx = p.ldy = p.n = p.k = n;
-            p.m = m;
-            must(ts_cuda_tile_mul(&p, NULL, d.work, stream));
-        });
-        printf("%-7s dense 4096 x 4096, %3d tokens: %6.1f us %5.0f GB/s %5.0f TFLOPS\n", t->name, m,
-               us, (double)bytes / us * 1e-3, 2.0 * m * (double)n * (double)n / us * 1e-6);
     }
 }
 
@@ -239,7 +215,6 @@ int main(int argc, char **argv)
             continue;
         bench_decode(d, (uint32_t)type);
         bench_prefill(d, (uint32_t)type);
-        bench_dense(d, (uint32_t)type);
     }
     return 0;
 }

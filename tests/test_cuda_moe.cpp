@@ -566,31 +566,25 @@ static std::vector<uint16_t> halves_of(rows &x)
     return h;
 }
 
-/* Outputs as floats, whichever they were; all behind n and `count` rows must have stayed. */
-static std::vector<float> outputs(rows &y, memory<uint16_t> &halves, bool half, int64_t count,
-                                  errors &e)
+/* All behind n and `count` rows must have stayed. */
+static std::vector<float> outputs(rows &y, int64_t count, errors &e)
 {
-    std::vector<float> out(y.mem.host.size());
     y.mem.down();
-    halves.down();
-    for (size_t i = 0; i < out.size(); i++) {
+    for (size_t i = 0; i < y.mem.host.size(); i++) {
         const bool mine = (int64_t)i / y.ld < count && (int64_t)i % y.ld < y.n;
-        e.intact = e.intact && ((mine && !half) || is_poison(y.mem.host[i]));
-        e.intact = e.intact && ((mine && half) || halves.host[i] == 0xffff);
-        out[i] = half ? ts_bf16_to_f32(halves.host[i]) : y.mem.host[i];
+        e.intact = e.intact && (mine || is_poison(y.mem.host[i]));
     }
-    return out;
+    return std::vector<float>(y.mem.host.begin(), y.mem.host.end());
 }
 
-/* d and min of a block, weights and outputs may each be rounded to BF16. */
-static double limit_of(const stack &s, bool half)
+/* d and min of a block and weights may each be rounded to BF16. */
+static double limit_of(const stack &s)
 {
-    const bool exact = s.p.type == TS_TYPE_BF16 && !half;
-    return exact ? 1e-11 : s.p.join == TS_CUDA_ONE ? 3e-5 : 6e-5;
+    return s.p.type == TS_TYPE_BF16 ? 1e-11 : s.p.join == TS_CUDA_ONE ? 3e-5 : 6e-5;
 }
 
-/* Order or places, floats or halves. With `without` an expert has no tokens. */
-static void test_gemm(const stack &s, int64_t m, int all_on, int without, bool down, bool half)
+/* Order or places. With `without` an expert has no tokens. */
+static void test_gemm(const stack &s, int64_t m, int all_on, int without, bool down)
 {
     const int E = (int)s.p.n_expert, used = s.p.n_used;
     const int64_t pairs = m * used, more = 3;
@@ -602,7 +596,7 @@ static void test_gemm(const stack &s, int64_t m, int all_on, int without, bool d
     offset.up();
     order.up();
     rows x(down ? pairs : m, s.k, m % 3 * 8, s.spread()), y(pairs + more, s.n, m % 2 ? 3 : 4, 0);
-    memory<uint16_t> xh(x.mem.host.size()), yh(y.mem.host.size());
+    memory<uint16_t> xh(x.mem.host.size());
     xh.host = halves_of(x);
     xh.up();
     ts_cuda_expert_gemm_args a = {};
@@ -612,63 +606,18 @@ static void test_gemm(const stack &s, int64_t m, int all_on, int without, bool d
     a.x = xh.dev;
     a.ldx = x.ld;
     a.y = y.mem.dev;
-    a.halves = half ? yh.dev : NULL;
     a.ldy = y.ld;
     a.m = m + 1;
     must(ts_cuda_expert_gemm(&a, NULL), "expert_gemm");
     errors e;
-    std::vector<float> out = outputs(y, yh, half, pairs, e);
+    std::vector<float> out = outputs(y, pairs, e);
     std::vector<double> want((size_t)s.n), energy((size_t)s.n);
     for (int64_t i = 0; i < pairs; i++) {
         const int32_t pair = by_expert.order[(size_t)i];
         s.make(ids[(size_t)pair], x.at(down ? i : pair / used, 0), want.data(), energy.data());
         e.add(&out[(size_t)(i * y.ld)], want.data(), energy.data(), s.n);
     }
-    CHECK_MSG(e.nmse() < limit_of(s, half) && e.intact, CASE, CASE_OF(s, m, e));
-}
-
-/* The dense form: with `work` blocks share k, twice over to see that counts are left as found. */
-static void test_tile(ts_type type, int64_t m, int64_t n, int64_t k, ts_cuda_join join, bool half,
-                      bool share, bool add)
-{
-    stack s(type, 1, 1, n, k, join, false);
-    rows x(m, k, 8, s.spread()), y(m, n, m % 2, 0), more(m, n, 5, 1);
-    memory<uint16_t> xh(x.mem.host.size()), yh(y.mem.host.size());
-    memory<uint8_t> work(TS_CUDA_TILE_WORK);
-    std::fill(work.host.begin(), work.host.begin() + 264 * 4, (uint8_t)0);
-    work.up();
-    xh.host = halves_of(x);
-    xh.up();
-    ts_cuda_mul p = {};
-    p.type = type;
-    p.join = join;
-    p.w = s.p.w;
-    p.v = s.p.v;
-    p.x = xh.dev;
-    p.ldx = x.ld;
-    p.y = y.mem.dev;
-    p.ldy = y.ld;
-    p.add = add ? more.mem.dev : NULL;
-    p.ldadd = more.ld;
-    p.m = m;
-    p.n = n;
-    p.k = k;
-    for (int i = 0; i < 1 + share; i++) {
-        y.mem.up();
-        yh.up();
-        must(ts_cuda_tile_mul(&p, half ? yh.dev : NULL, share ? work.dev : NULL, NULL), "tile_mul");
-    }
-    errors e;
-    std::vector<float> out = outputs(y, yh, half, m, e);
-    std::vector<double> want((size_t)n), energy((size_t)n);
-    for (int64_t t = 0; t < m; t++) {
-        s.make(0, x.at(t, 0), want.data(), energy.data());
-        for (int64_t i = 0; i < n && add; i++)
-            want[(size_t)i] += *more.at(t, i);
-        e.add(&out[(size_t)(t * y.ld)], want.data(), energy.data(), n);
-    }
-    CHECK_MSG(e.nmse() < limit_of(s, half) && e.intact, "dense, shared %d, add %d: " CASE, share,
-              add, CASE_OF(s, m, e));
+    CHECK_MSG(e.nmse() < limit_of(s) && e.intact, CASE, CASE_OF(s, m, e));
 }
 
 static void test_gemms(ts_type type)
@@ -685,12 +634,8 @@ static void test_gemms(ts_type type)
                 block == 256 ? of_256[which % 3] : others[which % 4], joins[which % 4],
                 which / 2 % 2);
         const int one = which % 3 ? -1 : shape[0] - 1;
-        test_gemm(s, ms[i], one, shape[0] / 2, which % 2, which / 4 % 2);
+        test_gemm(s, ms[i], one, shape[0] / 2, which % 2);
     }
-    const int64_t k = block == 256 ? 1024 : 1184;
-    test_tile(type, 17, 140, k, joins[which % 2], which % 2, true, which % 2 == 0);
-    test_tile(type, 80, 70, block == 256 ? 256 : 160, TS_CUDA_ONE, false, false, true);
-    test_tile(type, 1, 131, k, TS_CUDA_CLAMPED, true, true, false);
 }
 
 int main(int argc, char **argv)
@@ -729,11 +674,8 @@ int main(int argc, char **argv)
     gemm.experts.type = TS_TYPE_BF16;
     gemm.experts.k = 40;
     CHECK(ts_cuda_expert_gemm(&gemm, NULL) == cudaErrorInvalidValue);
-    ts_cuda_mul large = {};
-    large.type = TS_TYPE_BF16;
-    large.m = 1;
-    large.k = large.ldx = 32768;
-    large.n = 32769;
-    CHECK(ts_cuda_tile_mul(&large, NULL, NULL, NULL) == cudaErrorInvalidValue);
+    gemm.experts.k = gemm.ldx = 32768;
+    gemm.experts.n = 32769;
+    CHECK(ts_cuda_expert_gemm(&gemm, NULL) == cudaErrorInvalidValue);
     return check_done("cuda_moe");
 }

@@ -196,12 +196,12 @@ static void close_rig(rig *r)
 
 static void fresh(rig *r, ts_buf b)
 {
-    memset(r->s->bufs[b], 0xff, ts_plan_buffer_bytes(&r->e->plan, b) + GUARD);
+    memset(r->s->bufs[b], 0xff, ts_plan_buffer_bytes(&r->e->plan, 0, b) + GUARD);
 }
 
 static void check_guard(rig *r, ts_buf b, const char *what)
 {
-    const uint8_t *end = r->s->bufs[b] + ts_plan_buffer_bytes(&r->e->plan, b);
+    const uint8_t *end = r->s->bufs[b] + ts_plan_buffer_bytes(&r->e->plan, 0, b);
     int same = 0;
     while (same < GUARD && end[same] == 0xff)
         same++;
@@ -242,7 +242,7 @@ static void use(rig *r, const ts_kset *k, void *packed[3])
     }
     s->bufs[s->v[r->gather].dst].prep = s->bufs[s->v[r->gather2].dst].prep = k->prep;
     for (ts_buf b = 0; b < (ts_buf)s->n_bufs; b++)
-        r->s->bufs[b] = touched(r, b) ? room(ts_plan_buffer_bytes(&r->e->plan, b)) : NULL;
+        r->s->bufs[b] = touched(r, b) ? room(ts_plan_buffer_bytes(&r->e->plan, 0, b)) : NULL;
 }
 
 static void unuse(rig *r, void *packed[3])

@@ -322,6 +322,10 @@ static void test_fit_experts(reference *r)
         split.split.n_cpu_moe = k;
         REQUIRE(open_split(&e, r->path, TS_ISA_REF, &split, &err) == TS_OK);
         const size_t memory = need(&e->plan.dev[1]);
+        for (ts_buf b = 0; b < (ts_buf)e->plan.steps.n_bufs; b++)
+            if (e->plan.steps.bufs[b].each) /* an accelerator has one, the CPU's threads one each */
+                CHECK(ts_plan_buffer_bytes(&e->plan, 0, b) ==
+                      ts_plan_buffer_bytes(&e->plan, 1, b) * (size_t)e->plan.n_threads);
         ts_engine_close(e);
         split = accels(1, TS_GPU_LAYERS_AUTO);
         for (int less = 0; less < 2; less++) {

@@ -131,7 +131,7 @@ static ts_status cuda_state_open(ts_state **out, ts_device *d, ts_error *err)
                    ts_cuda_aligned(sizeof *s->batch);
     for (size_t i = 0; i < steps->n_bufs; i++)
         if (steps->bufs[i].devices >> d->index & 1)
-            bytes += ts_cuda_aligned(ts_plan_buffer_bytes(d->plan, (ts_buf)i));
+            bytes += ts_cuda_aligned(ts_plan_buffer_bytes(d->plan, d->index, (ts_buf)i));
     ts_status st = TS_OK;
     int e = ts_rt_use(d->at->ordinal);
     if (!s->bufs || !s->seconds || !s->calls || !s->rows || !s->shapes)
@@ -151,7 +151,7 @@ static ts_status cuda_state_open(ts_state **out, ts_device *d, ts_error *err)
         if (!(steps->bufs[i].devices >> d->index & 1))
             continue;
         s->bufs[i] = at;
-        at += ts_cuda_aligned(ts_plan_buffer_bytes(d->plan, (ts_buf)i));
+        at += ts_cuda_aligned(ts_plan_buffer_bytes(d->plan, d->index, (ts_buf)i));
     }
     s->work = at;
     s->batch = (ts_cuda_batch *)(at + ts_cuda_aligned(d->at->scratch));

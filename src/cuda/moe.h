@@ -106,22 +106,12 @@ typedef struct ts_cuda_expert_gemm_args {
                              /* NULL: the place (down)                                        */
     const void *x;           /* rows of BF16, 16-byte aligned                                 */
     int64_t ldx;             /* a multiple of 8                                               */
-    float *y;                /* floats, or                                                    */
-    void *halves;            /* if it isn't NULL, BF16 instead: x of the product that follows */
-    int64_t ldy;             /* of either                                                     */
-    int64_t m;               /* there are at most so many tokens                              */
+    float *y;
+    int64_t ldy;
+    int64_t m; /* there are at most so many tokens                              */
 } ts_cuda_expert_gemm_args;
 
 int ts_cuda_expert_gemm(const ts_cuda_expert_gemm_args *p, void *stream);
-
-/* The same for one dense matrix and some dozens of tokens, 9 to 128: more are faster as
- * ts_cuda_dequant and a product of halves. p->x are rows of BF16 with stride p->ldx; k and those as
- * above. halves: NULL, or where to put BF16 with row stride ldy instead of y. work: NULL, or
- * TS_CUDA_TILE_WORK bytes, which were zero before the first of the products that use them, one
- * after the other: with them small matrices fill the GPU. n * k is at most 2^30. */
-enum { TS_CUDA_TILE_WORK = 264 * (4 + 32768) };
-
-int ts_cuda_tile_mul(const ts_cuda_mul *p, void *halves, void *work, void *stream);
 
 #ifdef __cplusplus
 }

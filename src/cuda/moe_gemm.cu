@@ -1,5 +1,4 @@
-/* moe_gemm.cu - products of many tokens with the experts they are sorted by, on tensor cores; and
- * of some dozens with a dense matrix.
+/* moe_gemm.cu - products of many tokens with the experts they are sorted by, on tensor cores.
  *
  * A block of four warps has 128 rows of one expert's weights (64 of gate and of up, when they are
  * joined) and up to 64 of its tokens. Weights are the left side of the products, so that the
@@ -19,9 +18,7 @@
  *     slot      g            g + 8    g + 16             g + 24
  *     row       4g           4g + 1   4g + 2             4g + 3
  *     joined    2g of gate   2g + 1   2g of up           2g + 1
- *
- * Where there are too few blocks to fill a GPU, several share k; the last to come adds up what all
- * have, always in the same order. */
+ */
 #include "cuda/frag.h"
 #include "cuda/moe.h"
 #include "cuda/mul.h"
@@ -33,8 +30,6 @@ enum {
     TOKENS = 64, /* of a block                        */
     XK = 64,     /* elements of x in a step           */
     X_BYTES = TOKENS * XK * 2,
-    ENOUGH = 264, /* blocks: two for each multiprocessor of the largest GPUs */
-    MOST_PARTS = 16,
 };
 
 typedef struct gemm_args {
@@ -43,13 +38,8 @@ typedef struct gemm_args {
     const int32_t *offset, *order;
     const uint16_t *x;
     float *y;
-    uint16_t *halves; /* instead of y */
-    const float *add;
-    uint32_t *count; /* [tiles], zero between launches */
-    float4 *sums;    /* [tiles][parts][..]             */
-    int64_t ldx, ldy, ldadd, n, k, row_bytes;
-    int n_expert, used, m, join;
-    bool fresh; /* ts_cuda_mul's */
+    int64_t ldx, ldy, n, k, row_bytes;
+    int n_expert, used, join;
 } gemm_args;
 
 template <class L> struct sizes {
@@ -78,12 +68,6 @@ typedef struct tile {
  * fewer. Each lane looks at as many experts. */
 TS_DEVICE bool find_tile(tile *t, const gemm_args &a, int b)
 {
-    if (!a.offset) {
-        t->expert = 0;
-        t->place = b * TOKENS;
-        t->count = a.m - t->place < TOKENS ? a.m - t->place : (int)TOKENS;
-        return true;
-    }
     const int lane = (int)threadIdx.x % 32, per = (a.n_expert + 31) / 32, e0 = lane * per;
     int tiles = 0, found = 0;
     for (int e = e0; e < e0 + per && e < a.n_expert; e++)
@@ -265,14 +249,12 @@ TS_DEVICE void multiply_step(sums_of &acc, uint32_t (&scale)[4][2], const uint8_
     }
 }
 
-/* acc = the block's rows times its tokens, over chunks c0 .. c1 of k. */
-template <class L>
-TS_DEVICE void multiply_all(sums_of &acc, uint8_t *shared, const sources &s, int c0, int c1)
+/* acc = the block's rows times its tokens. */
+template <class L> TS_DEVICE void multiply_all(sums_of &acc, uint8_t *shared, const sources &s)
 {
     typedef sizes<L> S;
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
-    const int all = (int)((s.k + XK - 1) / XK), tiles = tiles_of(s.count);
-    const int end = c1 * S::STEPS < all ? c1 * S::STEPS : all;
+    const int end = (int)((s.k + XK - 1) / XK), tiles = tiles_of(s.count);
     uint8_t *weights = shared + S::XS * X_BYTES + warp * SLOTS * S::PITCH;
     const ts_shared_at x_place = ts_shared_place(shared), w_place = ts_shared_place(weights);
     uint32_t scale[4][2];
@@ -282,20 +264,19 @@ TS_DEVICE void multiply_all(sums_of &acc, uint8_t *shared, const sources &s, int
         acc[i / (TOKENS / 2)][i / 4 % (TOKENS / 8)][i % 4] = 0;
     auto weights_of = [&](int step) {
         if (step < end && step % S::STEPS == 0)
-            fetch_w<L>(w_place + (step / S::STEPS - c0) % S::WS * S::CHUNK, s, step / S::STEPS);
+            fetch_w<L>(w_place + step / S::STEPS % S::WS * S::CHUNK, s, step / S::STEPS);
     };
     auto x_of = [&](int step) {
         if (step < end)
-            fetch_x(x_place + (step - c0 * S::STEPS) % S::XS * X_BYTES, s, step);
+            fetch_x(x_place + step % S::XS * X_BYTES, s, step);
         ts_copy_commit();
     };
     for (int i = 0; i < S::XS - 1; i++)
-        weights_of(c0 * S::STEPS + i);
-    ts_wait_previous(); /* a dense matrix is there from the start, x only now */
+        weights_of(i);
     for (int i = 0; i < S::XS - 1; i++)
-        x_of(c0 * S::STEPS + i);
-    for (int step = c0 * S::STEPS; step < end; step++) {
-        const int c = step / S::STEPS, i = step - c0 * S::STEPS;
+        x_of(i);
+    for (int step = 0; step < end; step++) {
+        const int c = step / S::STEPS;
         ts_copy_wait<S::XS - 2>();
         __syncthreads(); /* what others have copied; and they are done with what is overwritten */
         weights_of(step + S::XS - 1);
@@ -305,48 +286,10 @@ TS_DEVICE void multiply_all(sums_of &acc, uint8_t *shared, const sources &s, int
             for (int r = 0; r < 4; r++)
                 off[r] = odd<L>(s, r, c);
         }
-        multiply_step<L>(acc, scale, weights + (c - c0) % S::WS * S::CHUNK + lane / 4 * S::PITCH,
-                         off, shared + i % S::XS * X_BYTES, step % S::STEPS,
+        multiply_step<L>(acc, scale, weights + c % S::WS * S::CHUNK + lane / 4 * S::PITCH, off,
+                         shared + step % S::XS * X_BYTES, step % S::STEPS,
                          (int)(s.k - (int64_t)step * XK) / 32, tiles);
     }
-}
-
-/* --- sums of parts ------------------------------------------------------------------------------
- */
-
-/* Adds up what the blocks of gridDim.z have of one tile; false in all but the last to come. */
-TS_DEVICE bool add_parts(sums_of &acc, const gemm_args &a, int tiles)
-{
-    TS_SHARED_ARRAY(int, last, [1]);
-    const unsigned tile = blockIdx.y * gridDim.x + blockIdx.x, parts = gridDim.z;
-    float4 *sums = a.sums + (size_t)tile * parts * (2 * TOKENS / 8 * THREADS) + threadIdx.x;
-#pragma unroll
-    for (int i = 0; i < 2 * TOKENS / 8; i++) {
-        const float *v = acc[i % 2][i / 2];
-        if (i / 2 < tiles)
-            sums[(blockIdx.z * (2 * TOKENS / 8) + i) * THREADS] =
-                make_float4(v[0], v[1], v[2], v[3]);
-    }
-    __threadfence();
-    __syncthreads();
-    if (threadIdx.x == 0)
-        last[0] = atomicAdd(&a.count[tile], 1u) == parts - 1;
-    __syncthreads();
-    if (!last[0])
-        return false;
-    __threadfence();
-    if (threadIdx.x == 0)
-        a.count[tile] = 0;
-#pragma unroll
-    for (int i = 0; i < 2 * TOKENS / 8; i++) {
-        float *v = acc[i % 2][i / 2];
-        v[0] = v[1] = v[2] = v[3] = 0;
-        for (unsigned p = 0; p < parts && i / 2 < tiles; p++) {
-            const float4 u = __ldcg(&sums[(p * (2 * TOKENS / 8) + i) * THREADS]);
-            v[0] += u.x, v[1] += u.y, v[2] += u.z, v[3] += u.w;
-        }
-    }
-    return true;
 }
 
 /* --- outputs ------------------------------------------------------------------------------------
@@ -356,21 +299,6 @@ TS_DEVICE bool add_parts(sums_of &acc, const gemm_args &a, int tiles)
 template <int N>
 TS_DEVICE void store(const gemm_args &a, int64_t row, int64_t i, const float *v, bool whole)
 {
-    if (a.halves) {
-        uint16_t *to = a.halves + row * a.ldy + i;
-        uint32_t h[2] = {ts_floats_to_bf16x2(v[0], v[1]), 0};
-        if constexpr (N == 4)
-            h[1] = ts_floats_to_bf16x2(v[2], v[3]);
-        if (whole && N == 4)
-            *(uint2 *)to = make_uint2(h[0], h[1]);
-        else if (whole)
-            *(uint32_t *)to = h[0];
-        else
-            for (int j = 0; j < N; j++)
-                if (i + j < a.n)
-                    to[j] = (uint16_t)(h[j / 2] >> (16 * (j % 2)));
-        return;
-    }
     float *to = a.y + row * a.ldy + i;
     if (whole && N == 4)
         *(float4 *)to = make_float4(v[0], v[1], v[2], v[3]);
@@ -388,8 +316,7 @@ TS_DEVICE void finish(const sums_of &acc, const gemm_args &a, const tile &t, int
     constexpr int N = JOIN ? 2 : 4;
     const int lane = (int)threadIdx.x % 32, c = lane % 4;
     const int64_t i0 = first + lane / 4 * N;
-    const void *y = a.halves ? (const void *)a.halves : a.y;
-    const bool whole = i0 + N <= a.n && a.ldy % 4 == 0 && (uintptr_t)y % 16 == 0;
+    const bool whole = i0 + N <= a.n && a.ldy % 4 == 0 && (uintptr_t)a.y % 16 == 0;
     if (i0 >= a.n)
         return;
     float bias[4] = {};
@@ -413,9 +340,6 @@ TS_DEVICE void finish(const sums_of &acc, const gemm_args &a, const tile &t, int
             v[0] = ts_glu(v[0], v[2], a.join);
             v[1] = ts_glu(v[1], v[3], a.join);
         }
-        if (a.add)
-            for (int r = 0; r < N; r++)
-                v[r] += i0 + r < a.n ? a.add[(t.place + at) * a.ldadd + i0 + r] : 0;
         store<N>(a, t.place + at, i0, v, whole);
     }
 }
@@ -427,8 +351,7 @@ template <class L, bool JOIN>
 static __global__ void __launch_bounds__(THREADS, sizes<L>::BLOCKS) gemm(const gemm_args a)
 {
     ts_let_next();
-    if (a.offset || a.fresh)
-        ts_wait_previous();
+    ts_wait_previous();
     TS_SHARED(uint8_t, shared);
     tile t;
     sources s;
@@ -438,49 +361,36 @@ static __global__ void __launch_bounds__(THREADS, sizes<L>::BLOCKS) gemm(const g
     const int64_t first =
         ((int64_t)blockIdx.x * WARPS + (int)threadIdx.x / 32) * (JOIN ? SLOTS / 2 : SLOTS);
     find_sources<JOIN>(&s, a, t, first);
-    const int chunks = (int)((a.k + L::K - 1) / L::K), parts = (int)gridDim.z;
-    const int part = (int)blockIdx.z;
-    multiply_all<L>(acc, shared, s, chunks * part / parts, chunks * (part + 1) / parts);
-    if (parts > 1 && !add_parts(acc, a, tiles_of(t.count)))
-        return;
+    multiply_all<L>(acc, shared, s);
     finish<JOIN>(acc, a, t, first);
 }
 
 /* --- launches -----------------------------------------------------------------------------------
  */
 
-/* work: NULL, or what several blocks need that share k. */
-template <class L, bool JOIN>
-static int launch(gemm_args a, int64_t tiles, void *work, void *stream)
+template <class L, bool JOIN> static int launch(gemm_args a, int64_t tiles, void *stream)
 {
     constexpr int rows = WARPS * (JOIN ? SLOTS / 2 : SLOTS);
-    const int64_t across = (a.n + rows - 1) / rows, chunks = (a.k + L::K - 1) / L::K;
-    int64_t parts = work ? ENOUGH / (across * tiles) : 1;
-    parts = parts > chunks ? chunks : parts;
-    parts = parts > MOST_PARTS ? (int64_t)MOST_PARTS : parts < 1 ? 1 : parts;
     a.row_bytes = a.k / L::ROW_BLOCK * L::ROW_BYTES;
-    a.count = (uint32_t *)work;
-    a.sums = (float4 *)((uint8_t *)work + ENOUGH * sizeof(uint32_t));
     const int e = TS_SHARED_LIMIT((gemm<L, JOIN>), sizes<L>::SHARED);
     if (e)
         return e;
-    const dim3 grid((unsigned)across, (unsigned)tiles, (unsigned)parts);
+    const dim3 grid((unsigned)((a.n + rows - 1) / rows), (unsigned)tiles);
     TS_LAUNCH((gemm<L, JOIN>), grid, dim3(THREADS), sizes<L>::SHARED, stream, a);
     return ts_launch_error();
 }
 
-static int launch_type(uint32_t type, const gemm_args &a, int64_t tiles, void *work, void *stream)
+static int launch_type(uint32_t type, const gemm_args &a, int64_t tiles, void *stream)
 {
     /* Threads keep places in a matrix and in x (in sixteens) in 32 bits. */
-    const int64_t x_rows = a.offset ? tiles * TOKENS : a.m;
-    const int64_t most = UINT32_MAX;
+    const int64_t x_rows = tiles * TOKENS, most = UINT32_MAX;
     if (a.k < 1 || a.k % 32 || a.k > most / 8 || a.n > most / (4 * a.k) || a.ldx % 8 ||
         x_rows > most / (a.ldx / 8 + 1) || (uintptr_t)a.x % 16)
         return cudaErrorInvalidValue;
     switch (type) {
 #define RUN(L)                                                                                     \
-    return a.join == TS_CUDA_ONE ? launch<L, false>(a, tiles, work, stream)                        \
-                                 : launch<L, true>(a, tiles, work, stream);
+    return a.join == TS_CUDA_ONE ? launch<L, false>(a, tiles, stream)                              \
+                                 : launch<L, true>(a, tiles, stream);
 #define CASE(T)                                                                                    \
     case T::TYPE:                                                                                  \
         RUN(ts_frag_quant<T>)
@@ -514,7 +424,6 @@ int ts_cuda_expert_gemm(const ts_cuda_expert_gemm_args *p, void *stream)
     a.x = (const uint16_t *)p->x;
     a.ldx = p->ldx;
     a.y = p->y;
-    a.halves = (uint16_t *)p->halves;
     a.ldy = p->ldy;
     a.n = e->n;
     a.k = e->k;
@@ -524,31 +433,5 @@ int ts_cuda_expert_gemm(const ts_cuda_expert_gemm_args *p, void *stream)
     /* Each expert that has tokens may have a tile that isn't full. */
     const int64_t pairs = p->m * e->n_used;
     const int64_t tiles = pairs / TOKENS + (pairs < e->n_expert ? pairs : e->n_expert);
-    return launch_type(e->type, a, tiles, NULL, stream);
-}
-
-int ts_cuda_tile_mul(const ts_cuda_mul *p, void *halves, void *work, void *stream)
-{
-    if (p->m > INT32_MAX / 2)
-        return cudaErrorInvalidValue;
-    if (p->m <= 0)
-        return 0;
-    gemm_args a = {};
-    a.w[0] = (const uint8_t *)p->w;
-    a.w[1] = (const uint8_t *)p->v;
-    a.x = (const uint16_t *)p->x;
-    a.ldx = p->ldx;
-    a.y = p->y;
-    a.halves = (uint16_t *)halves;
-    a.ldy = p->ldy;
-    a.add = p->add;
-    a.ldadd = p->ldadd;
-    a.n = p->n;
-    a.k = p->k;
-    a.n_expert = 1;
-    a.used = 1;
-    a.m = (int)p->m;
-    a.join = p->join;
-    a.fresh = p->fresh;
-    return launch_type(p->type, a, (p->m + TOKENS - 1) / TOKENS, work, stream);
+    return launch_type(e->type, a, tiles, stream);
 }

@@ -283,16 +283,6 @@ template <class T> inline T __ldcs(const T *p)
 {
     return __ldg(p);
 }
-template <class T> inline T __ldcg(const T *p)
-{
-    return __ldg(p);
-}
-template <class T> inline T atomicAdd(T *p, T v)
-{
-    T old = *p;
-    *p = old + v;
-    return old;
-}
 template <class T> inline T atomicMax(T *p, T v)
 {
     T old = *p;
@@ -338,13 +328,6 @@ template <int N> inline void ts_copy_wait(void)
         else
             c->copy[kept++] = c->copy[i];
     c->copies = kept;
-}
-
-inline void __threadfence(void)
-{
-}
-inline void __threadfence_block(void)
-{
 }
 
 /* --- block and warp --------------------------------------------------------------------------- */

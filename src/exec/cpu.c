@@ -96,7 +96,7 @@ static ts_status cpu_state_open(ts_state **out, ts_device *d, ts_error *err)
         if (!(p->steps.bufs[i].devices >> d->index & 1))
             continue;
         s->bufs[i] = next;
-        next += ts_plan_buffer_bytes(p, (ts_buf)i);
+        next += ts_plan_buffer_bytes(p, d->index, (ts_buf)i);
     }
     /* parts: sums of v_dim floats first, then two floats each. */
     s->part_sums = (float *)next;

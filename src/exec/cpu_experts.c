@@ -21,8 +21,9 @@ static int64_t width(const ts_state *s, ts_buf b)
 /* Every thread has its own. */
 static void *own(const ts_state *s, ts_buf b, int tid)
 {
-    return s->bufs[b] +
-           (size_t)tid * (ts_plan_buffer_bytes(s->d->plan, b) / (size_t)s->d->plan->n_threads);
+    const ts_device *d = s->d;
+    const size_t all = ts_plan_buffer_bytes(d->plan, d->index, b);
+    return s->bufs[b] + (size_t)tid * (all / (size_t)d->at->n_threads);
 }
 
 static ts_groups groups_of(const ts_state *s, ts_buf b, int64_t m, int tid)

@@ -85,15 +85,16 @@ static int64_t domain_rows(const ts_plan *p, ts_domain d)
     return d == TS_ALL_ROWS || p->n_logits > p->n_ubatch ? p->n_ubatch : p->n_logits;
 }
 
-size_t ts_plan_buffer_bytes(const ts_plan *p, ts_buf i)
+size_t ts_plan_buffer_bytes(const ts_plan *p, int device, ts_buf i)
 {
     const ts_buffer *b = &p->steps.bufs[i];
+    const int n_threads = p->dev[device].n_threads;
     int64_t rows = i == p->steps.logits ? p->n_logits : domain_rows(p, b->domain);
     if (b->prep && b->pairs) {
         const ts_moe *e = &p->moe;
         const size_t pairs = sat_mul((size_t)rows, (size_t)e->n_used);
         const size_t most = pairs < (size_t)e->n_expert ? pairs : (size_t)e->n_expert;
-        const size_t alone = (size_t)(rows > p->n_threads ? rows : p->n_threads);
+        const size_t alone = (size_t)(rows > n_threads ? rows : n_threads);
         return sat_add(sat_mul(alone, ts_pairs_single(b->prep, b->k)),
                        sat_mul(pairs / 16 + most + 1, ts_pairs_sixteen(b->prep, b->k)));
     }
@@ -101,7 +102,7 @@ size_t ts_plan_buffer_bytes(const ts_plan *p, ts_buf i)
         return aligned(b->prep->bytes(rows, b->k));
     const size_t bytes = aligned(
         sat_mul(sat_add(sat_mul((size_t)rows, (size_t)b->width), (size_t)b->fixed), sizeof(float)));
-    return b->each ? sat_mul(bytes, (size_t)p->n_threads) : bytes;
+    return b->each ? sat_mul(bytes, (size_t)n_threads) : bytes;
 }
 
 size_t ts_plan_cpu_kv(const ts_plan *p, int device, const ts_model *m)
@@ -161,7 +162,7 @@ static void size_session(ts_plan *p, int device, const ts_model *m)
     ts_plan_device *d = &p->dev[device];
     for (size_t i = 0; i < p->steps.n_bufs; i++)
         if (p->steps.bufs[i].devices >> device & 1)
-            d->buffers = sat_add(d->buffers, ts_plan_buffer_bytes(p, (ts_buf)i));
+            d->buffers = sat_add(d->buffers, ts_plan_buffer_bytes(p, device, (ts_buf)i));
     const ts_accel_kind *kind = d->kind ? d->kind : &cpu_kind;
     d->kv = kind->kv_bytes(p, device, m);
     d->buffers = sat_add(d->buffers, kind->work_bytes(p, device, m));

@@ -193,8 +193,9 @@ size_t ts_plan_cpu_kv(const ts_plan *p, int device, const ts_model *m);
 /* What the CPU's code needs beside buffers; writes `scratch` and `parts`. */
 size_t ts_plan_cpu_work(ts_plan *p, int device, const ts_model *m);
 
-/* Bytes of one buffer of a session, on each device that has one. */
-size_t ts_plan_buffer_bytes(const ts_plan *p, ts_buf buf);
+/* Bytes of one buffer of a session on a device that has it: what each thread has of its own, for
+ * all. */
+size_t ts_plan_buffer_bytes(const ts_plan *p, int device, ts_buf buf);
 
 /* The plan for people and for programs, with the speeds it predicts from what this machine was
  * measured to do (NULL: no prediction). */

@@ -172,7 +172,7 @@ void ts_plan_text(const ts_plan *p, const ts_model *m, const ts_probe *r, ts_sb 
             continue;
         snprintf(name, sizeof name, "buffer %s%s%s", b->name,
                  b->domain == TS_OUT_ROWS ? ", wanted rows" : "", b->prep ? ", prepared" : "");
-        ts_sb_printf(out, "%-34s %12.2f\n", name, mib(ts_plan_buffer_bytes(p, (ts_buf)i)));
+        ts_sb_printf(out, "%-34s %12.2f\n", name, mib(ts_plan_buffer_bytes(p, 0, (ts_buf)i)));
     }
     ts_sb_printf(out, "%-34s %12.2f\n", "all buffers and scratch", mib(p->dev[0].buffers));
     for (int i = 1; i < p->n_devices; i++) {
@@ -231,7 +231,7 @@ void ts_plan_json(const ts_plan *p, const ts_model *m, const ts_probe *r, ts_sb 
         const ts_buffer *b = &p->steps.bufs[i];
         ts_sb_printf(out, "%s\n{\"name\":\"%s\",\"rows\":\"%s\",\"prepared\":%s,\"bytes\":%zu}",
                      i ? "," : "", b->name, b->domain == TS_OUT_ROWS ? "wanted" : "all",
-                     b->prep ? "true" : "false", ts_plan_buffer_bytes(p, (ts_buf)i));
+                     b->prep ? "true" : "false", ts_plan_buffer_bytes(p, 0, (ts_buf)i));
     }
     ts_sb_str(out, "]},\n\"devices\":[");
     for (int i = 0; i < p->n_devices; i++) {
