@@ -140,7 +140,7 @@ done
 kernels()
 {
     local t
-    for t in quant ops unpack moe; do
+    for t in quant ops unpack moe latent; do
         if $standin; then
             check "test_cuda_$t" 900 "$build/tests/test_cuda_$t"
         else
