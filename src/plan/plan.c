@@ -250,10 +250,10 @@ static void say_latent(const ts_plan *p, const ts_model *m, const ts_log *log)
     }
     if (one)
         ts_logf(log, TS_LOG_WARN,
-                "K, V and attention of %lld layers stay on the CPU: latents of %lld and %lld "
-                "elements, or their matrices, are wider than what %s takes",
-                (long long)n, (long long)m->hp.head_dim, (long long)m->hp.v_dim,
-                p->dev[one->device].name);
+                "K, V and attention of %lld layers stay on the CPU: %s has no kernels for latents "
+                "of %lld and %lld elements or for their matrices",
+                (long long)n, p->dev[one->device].name, (long long)m->hp.head_dim,
+                (long long)m->hp.v_dim);
 }
 
 /* What was done otherwise than asked, once it is sure that there is a plan. */
