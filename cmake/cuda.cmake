@@ -20,7 +20,7 @@ enable_language(CXX)
 file(GLOB ts_cuda_kernels CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/cuda/*.cu)
 file(GLOB ts_cuda_tests CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/test_cuda_*.cpp)
 file(GLOB ts_cuda_benches CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/bench/cuda_*.cpp)
-foreach(name device experts fuse kv load run stream) # the device's host code, in C
+foreach(name device experts fuse kv latent load run stream) # the device's host code, in C
     list(APPEND ts_cuda_sources ${PROJECT_SOURCE_DIR}/src/cuda/${name}.c)
 endforeach()
 set(ts_cuda_include ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/include)

@@ -297,13 +297,18 @@ static bool fake_experts(const ts_moe *e, const ts_weight *w)
     return e->n_expert > 0 && w->experts;
 }
 
+static bool fake_latent(const ts_hparams *hp, const ts_weight *k_b, const ts_weight *v_b)
+{
+    return hp->n_head_kv == 1 && k_b->e == hp->n_head && v_b->e == hp->n_head;
+}
+
 static const ts_accel_kind fake_kind = {.name = "fake",
                                         .isa = TS_ISA_REF,
                                         .kset = fake_kset,
                                         .kv_bytes = ts_plan_cpu_kv,
                                         .work_bytes = ts_plan_cpu_work,
                                         .experts = fake_experts,
-                                        .latent = true,
+                                        .latent = fake_latent,
                                         .streams = fake_can_stream};
 
 static const ts_backend fake_backend = {

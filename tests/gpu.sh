@@ -140,7 +140,7 @@ done
 kernels()
 {
     local t
-    for t in quant ops unpack moe; do
+    for t in quant ops unpack moe latent; do
         if $standin; then
             check "test_cuda_$t" 900 "$build/tests/test_cuda_$t"
         else
@@ -288,7 +288,7 @@ sanitize_kernels()
     if $quick; then return; fi
     program=$(find_sanitizer) || { skip "there is no compute-sanitizer"; return; }
     for tool in memcheck racecheck; do
-        for t in quant ops unpack moe; do
+        for t in quant ops unpack moe latent; do
             check "$tool: test_cuda_${t}_gpu" 580 "$program" --tool "$tool" --error-exitcode 9 \
                 "$build/cuda/test_cuda_${t}_gpu"
         done

@@ -423,8 +423,9 @@ struct head_case {
     std::vector<double> want;
     int64_t n_heads;
 
+    /* skip: elements before those that are turned */
     head_case(int64_t m, int64_t n_heads_, int64_t hd, stages s_, matrix &cs, int64_t n_rot,
-              bool neox)
+              bool neox, int64_t skip = 0)
         : x(m, n_heads_ * hd, rnd(0, 9), 2), bias(n_heads_ * hd), norm(n_heads_ * hd), s(s_),
           n_heads(n_heads_)
     {
@@ -437,8 +438,8 @@ struct head_case {
             if (s.norm)
                 v = normed(v.data(), &norm.mem.host[(size_t)(s.each ? h * hd : 0)], hd);
             for (int64_t j = 0; s.rope && j < n_rot / 2; j++) {
-                double &a = v[(size_t)(neox ? j : 2 * j)];
-                double &b = v[(size_t)(neox ? j + n_rot / 2 : 2 * j + 1)];
+                double &a = v[(size_t)(skip + (neox ? j : 2 * j))];
+                double &b = v[(size_t)(skip + (neox ? j + n_rot / 2 : 2 * j + 1))];
                 const double a0 = a, c = cs.at(r, 2 * j), sn = cs.at(r, 2 * j + 1);
                 a = a0 * c - b * sn;
                 b = a0 * sn + b * c;
@@ -532,9 +533,17 @@ static void test_parts(int64_t m, int64_t n_heads, int64_t hd, int64_t n_rot, bo
     head_case e(m, n_heads, hd, stages{false, true, false, true}, cs, n_rot, neox);
     must(ts_cuda_head_norm(&l.on, e.x.rows(), n_heads, hd, e.norm.mem.dev, hd, 1e-5f), "head_norm");
     agree("head_norm of each", e.x, m, e.want, hd, FLOAT);
-    head_case r(m, n_heads, hd, stages{false, false, true}, cs, n_rot, neox);
-    must(ts_cuda_rope(&l.on, r.x.rows(), n_heads, hd, cs.rows(), n_rot, neox), "rope");
-    agree("rope", r.x, m, r.want, hd, FLOAT);
+    for (int64_t skip : {(int64_t)0, hd - n_rot, (hd - n_rot) / 2}) {
+        head_case r(m, n_heads, hd, stages{false, false, true}, cs, n_rot, neox, skip);
+        must(ts_cuda_rope(&l.on, r.x.rows(), n_heads, hd, skip, cs.rows(), n_rot, neox), "rope");
+        agree("rope", r.x, m, r.want, hd, FLOAT);
+    }
+    /* heads wider than any that attention has: of a latent's row, and of q's, a part is turned */
+    head_case w(m, n_heads, 300, stages{false, false, true}, cs, n_rot, neox, 300 - n_rot);
+    must(ts_cuda_rope(&l.on, w.x.rows(), n_heads, 300, 300 - n_rot, cs.rows(), n_rot, neox),
+         "rope");
+    agree("rope of wide heads", w.x, m, w.want, 300, FLOAT);
+    CHECK(ts_cuda_rope(&l.on, w.x.rows(), n_heads, 300, 301 - n_rot, cs.rows(), n_rot, neox) != 0);
     head_case k(m, n_heads, hd, stages{false, false, false}, cs, n_rot, neox);
     head_case v(m, n_heads, hd, stages{false, false, false}, cs, n_rot, neox);
     cache c(11 + m + rnd(0, 5), n_heads, hd);
@@ -871,8 +880,8 @@ static void test_refused(void)
     CHECK(ts_cuda_attend_prefill(&l.on, &p) != 0);
     p.kv.head_dim = 264;
     CHECK(ts_cuda_attend_prefill(&l.on, &p) != 0);
-    CHECK(ts_cuda_rope(&l.on, p.q, 1, 64, p.q, 66, true) != 0);
-    CHECK(ts_cuda_rope(&l.on, p.q, 1, 264, p.q, 64, true) != 0);
+    CHECK(ts_cuda_rope(&l.on, p.q, 1, 64, 0, p.q, 66, true) != 0);
+    CHECK(ts_cuda_rope(&l.on, p.q, 1, 264, 0, p.q, 258, true) != 0);
 }
 
 int main(void)

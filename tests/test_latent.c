@@ -1,16 +1,16 @@
-/* test_latent.c - models with latent attention: what a file may not say, and what their cache
- * takes.
- */
+/* test_latent.c - models with latent attention: what a file may not say, what their cache takes,
+ * and which of them a GPU takes. */
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "check.h"
 #include "cpu/ops.h"
+#include "cuda/device.h"
 #include "engine.h"
 #include "gguf/synth.h"
 
-enum { CTX = 100 };
+enum { CTX = 100, LAYERS = 3 };
 
 static char path[] = "/tmp/tessera-test-XXXXXX";
 
@@ -159,7 +159,7 @@ static void test_next_tokens(void)
     }
 }
 
-/* One row of the latent and what is turned, and the latent again, for all heads. */
+/* On the CPU: one row of the latent and what is turned, and the latent again, for all heads. */
 static void test_cache(void)
 {
     ts_error err = {0};
@@ -173,6 +173,105 @@ static void test_cache(void)
     ts_engine_close(e);
 }
 
+static char warned[400];
+
+static void log_line(void *user, ts_log_level level, const char *line)
+{
+    (void)user;
+    if (level <= TS_LOG_WARN)
+        snprintf(warned, sizeof warned, "%s", line);
+}
+
+/* The plan of n layers on a GPU, and what it warns of. */
+static ts_plan plan_of(ts_engine *e, int64_t n, bool kv_on_cpu)
+{
+    const ts_accel gpu = {.name = "CUDA0", .kind = &ts_cuda_kind, .memory = (size_t)1 << 40};
+    const ts_log log = {log_line, NULL};
+    const ts_plan_options o = {
+        .isa = TS_ISA_REF,
+        .n_threads = 1,
+        .n_ctx = CTX,
+        .split = {.accels = &gpu, .n_accels = 1, .n_gpu_layers = n, .kv_on_cpu = kv_on_cpu}};
+    ts_error err = {0};
+    ts_plan p;
+    warned[0] = 0;
+    REQUIRE(ts_plan_make(&p, e->m, &o, &log, &err) == TS_OK);
+    for (int64_t l = 0; l < LAYERS; l++) {
+        const ts_layer *x = &e->m->layers[l];
+        CHECK((x->device == 1) == (l >= LAYERS - n) && x->wq->device == x->device);
+        CHECK(x->k_b->device == x->kv_device && x->v_b->device == x->kv_device);
+    }
+    return p;
+}
+
+/* On a GPU the row alone, of every layer that is there or streamed. */
+static void test_gpu_cache(ts_engine *e)
+{
+    for (int64_t n = 0; n <= LAYERS; n++)
+        for (int on_cpu = 0; on_cpu < 2; on_cpu++) {
+            ts_plan p = plan_of(e, n, on_cpu);
+            const int64_t rows = on_cpu || !n ? 0 : LAYERS * CTX; /* -ngl 0: no GPU is used */
+            CHECK((p.stream.device == 1) == (!on_cpu && n > 0 && n < LAYERS));
+            CHECK(p.dev[0].n_layers == (on_cpu ? LAYERS : LAYERS - n));
+            CHECK_MSG(p.n_devices < 2 ? rows == 0 : p.dev[1].kv == (size_t)rows * 2 * (96 + 16),
+                      "%d layers: %zu bytes of K and V", (int)n, p.dev[1].kv);
+            CHECK_MSG(!warned[0], "%s", warned);
+            ts_plan_free(&p);
+        }
+}
+
+/* What its kernels don't take stays on the CPU, and a line says so; such layers aren't streamed. */
+static void test_gpu_widths(ts_engine *e)
+{
+    static const struct {
+        int64_t dim, c;
+        bool takes;
+    } widths[] = {{576, 512, true},  {512, 512, true},  {584, 512, false},
+                  {576, 520, false}, {112, 100, false}, {100, 96, false}};
+    ts_hparams *hp = &e->m->hp;
+    const ts_hparams kept = *hp;
+    for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) {
+        char says[200] = "";
+        hp->head_dim = widths[i].dim;
+        hp->v_dim = widths[i].c;
+        ts_plan p = plan_of(e, 2, false);
+        if (!widths[i].takes)
+            snprintf(says, sizeof says,
+                     "K, V and attention of 2 layers stay on the CPU: CUDA0 has no kernels for "
+                     "latents of %d and %d elements or for their matrices",
+                     (int)hp->head_dim, (int)hp->v_dim);
+        CHECK_MSG(strcmp(warned, says) == 0, "%s", warned);
+        CHECK(p.dev[0].n_layers == (widths[i].takes ? 1 : LAYERS));
+        CHECK((p.stream.device == 1) == widths[i].takes);
+        ts_plan_free(&p);
+        if (!widths[i].takes) { /* K and V are where they were asked to be */
+            p = plan_of(e, 2, true);
+            CHECK(!warned[0]);
+            ts_plan_free(&p);
+        }
+    }
+    *hp = kept;
+    ts_weight *b[] = {e->m->layers[2].k_b, e->m->layers[2].v_b};
+    for (int i = 0; i < 2; i++) { /* a matrix for each head that is too wide */
+        const int64_t k = b[i]->k;
+        CHECK(ts_attends_latent(&ts_cuda_kind, e->m, &e->m->layers[2]));
+        b[i]->k = 1025;
+        CHECK(!ts_attends_latent(&ts_cuda_kind, e->m, &e->m->layers[2]));
+        b[i]->k = k;
+    }
+}
+
+static void test_gpu(void)
+{
+    ts_error err = {0};
+    ts_engine *e = NULL;
+    REQUIRE(ts_synth_tiny(path, "deepseek2", "Q8_0", false, &err) == TS_OK);
+    REQUIRE(open_model(&e, &err) == TS_OK && e->m->hp.n_layer == LAYERS);
+    test_gpu_cache(e);
+    test_gpu_widths(e);
+    ts_engine_close(e);
+}
+
 int main(void)
 {
     int fd = mkstemp(path);
@@ -182,6 +281,7 @@ int main(void)
         test_bad(&cases[i]);
     test_next_tokens();
     test_cache();
+    test_gpu();
     unlink(path);
     return check_done("latent");
 }

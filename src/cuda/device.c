@@ -290,7 +290,7 @@ static size_t cuda_stats(const ts_state *s, ts_work out[TS_MAX_WORK])
         if (st->device != s->d->index || st->op == TS_OP_COPY)
             continue;
         const bool glu = st->w2 != NULL, experts = st->op == TS_OP_EXPERTS;
-        const bool matrix = glu || experts || st->op == TS_OP_MATMUL;
+        const bool matrix = glu || experts || st->op == TS_OP_MATMUL || st->op == TS_OP_HEADS;
         ts_work *w = &by_op[matrix ? TS_OP_MATMUL : st->op];
         const int products = glu ? 2 : 1;
         w->name = matrix ? "cuda" : ts_op_name(st->op);

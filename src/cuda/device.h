@@ -7,13 +7,14 @@
  *
  *     arena    weights, 256-byte aligned
  *     vectors  norms, biases, frequencies of RoPE: one after the other
- *     strip    dequantised rows of one weight
+ *     strip    dequantised rows of one weight; before them, activations that HEADS reads
  *
  * and of a session:
  *
- *     kv       [layer of this device][K, V][kv_head][n_ctx][head_dim] F16
- *     buffers  those of this device (ts_plan_buffer_bytes), 256-byte aligned
- *     work     partial sums of attention; what changes from batch to batch
+ *     kv       [layer of this device][K, V][kv_head][n_ctx][head_dim] F16; of latent attention
+ * there is no V: it is K's first elements (latent.h) buffers  those of this device
+ * (ts_plan_buffer_bytes), 256-byte aligned work     partial sums of attention; what changes from
+ * batch to batch
  */
 #ifndef TS_CUDA_DEVICE_H
 #define TS_CUDA_DEVICE_H

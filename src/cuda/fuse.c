@@ -128,7 +128,8 @@ static int part(const view *w, const ts_step *st)
 static void qkv_store(const view *w, size_t last)
 {
     const ts_step *store = &w->steps->v[last];
-    if (!is(w, last, TS_OP_STORE) || wanted(w, last + 1, store->a) || wanted(w, last + 1, store->b))
+    if (!is(w, last, TS_OP_STORE) || store->a == store->b || wanted(w, last + 1, store->a) ||
+        wanted(w, last + 1, store->b))
         return;
     const ts_buf q = is(w, last + 1, TS_OP_ATTEND) ? store[1].a : TS_NO_BUF;
     const ts_buf of[] = {q, store->a, store->b};
@@ -159,6 +160,36 @@ static void qkv_store(const view *w, size_t last)
     w->out[last] = (ts_cuda_fused){TS_CUDA_QKV_STORE, first};
 }
 
+/* The step before i that isn't ANGLES, if it is this one of this device. */
+static bool before(const view *w, size_t *i, ts_op op)
+{
+    while (*i > 0 && w->steps->v[*i - 1].op == TS_OP_ANGLES)
+        --*i;
+    return *i > 0 && is(w, --*i, op);
+}
+
+/* Latent attention: the norm and RoPE of the latent, RoPE of q, the STORE at `last`. */
+static void latent_store(const view *w, size_t last)
+{
+    const ts_step *v = w->steps->v, *store = &v[last];
+    size_t q = last;
+    if (!is(w, last, TS_OP_STORE) || store->a != store->b || wanted(w, last + 1, store->a) ||
+        !before(w, &q, TS_OP_ROPE))
+        return;
+    size_t k = q;
+    if (!before(w, &k, TS_OP_ROPE))
+        return;
+    size_t norm = k;
+    if (!before(w, &norm, TS_OP_NORM) || v[q].dst == store->a || v[k].dst != store->a ||
+        v[norm].dst != store->a || v[k].n_heads != 1 || v[k].skip != v[norm].d ||
+        v[k].a != v[q].a || v[k].rope != v[q].rope)
+        return;
+    done_by(w, norm, last);
+    done_by(w, k, last);
+    done_by(w, q, last);
+    w->out[last] = (ts_cuda_fused){TS_CUDA_LATENT_STORE, norm};
+}
+
 void ts_cuda_fuse(ts_cuda_fused *out, const ts_plan *plan, int device, const ts_model *m)
 {
     const view w = {&plan->steps, device, m->hp.head_dim, out};
@@ -169,5 +200,6 @@ void ts_cuda_fuse(ts_cuda_fused *out, const ts_plan *plan, int device, const ts_
         attend_prep(&w, i);
         products(&w, i);
         qkv_store(&w, i);
+        latent_store(&w, i);
     }
 }

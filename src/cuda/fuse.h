@@ -9,10 +9,11 @@
 #include "plan/plan.h"
 
 typedef enum ts_cuda_does {
-    TS_CUDA_STEP,        /* the step                                                              */
-    TS_CUDA_NOTHING,     /* nothing: `other` does it                                              */
-    TS_CUDA_NORM_PREP,   /* PREP, of the norm `other` of the step's `a`                           */
-    TS_CUDA_QKV_STORE,   /* STORE, and biases, norms and RoPE of heads from `other` on            */
+    TS_CUDA_STEP,      /* the step                                                              */
+    TS_CUDA_NOTHING,   /* nothing: `other` does it                                              */
+    TS_CUDA_NORM_PREP, /* PREP, of the norm `other` of the step's `a`                           */
+    TS_CUDA_QKV_STORE, /* STORE, and biases, norms and RoPE of heads from `other` on            */
+    TS_CUDA_LATENT_STORE, /* STORE, and what makes the latent and turns q from `other` on         */
     TS_CUDA_NORM_ADD,    /* ADD, of the norm `other`                                              */
     TS_CUDA_PRODUCTS,    /* MATMUL, and those after it before `other`                             */
     TS_CUDA_GLU_PREP,    /* GLU; its BF16 for the PREP `other`, if that wants BF16                */

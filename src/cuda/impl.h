@@ -75,7 +75,7 @@ struct ts_state {
     /* Of a stream device: a stream on which K and V leave, pinned memory for a batch of them, and
      * for each layer when they are stored. */
     void *leaving, **stored; /* [n_layer] */
-    uint16_t *halves;        /* [2][n_head_kv][n_ubatch][head_dim] */
+    uint16_t *halves;        /* [K, V][n_head_kv][n_ubatch][head_dim] */
     ts_cuda_shape *shapes;   /* [n_segments][TS_CUDA_SHAPES] */
     uint64_t runs;
     bool stats;
@@ -105,10 +105,15 @@ static inline size_t ts_cuda_aligned(size_t n)
     return (n + TS_CUDA_ALIGN - 1) / TS_CUDA_ALIGN * TS_CUDA_ALIGN;
 }
 
-/* Elements of K (or V) of one layer. */
+/* Elements of K of one layer; V has as many, or, of latent attention, none of its own. */
 static inline size_t ts_cuda_kv_elements(const ts_plan *p, const ts_model *m)
 {
     return (size_t)m->hp.n_head_kv * (size_t)p->n_ctx * (size_t)m->hp.head_dim;
+}
+
+static inline int ts_cuda_kv_parts(const ts_model *m)
+{
+    return m->arch->latent ? 1 : 2;
 }
 
 /* Floats of a bias that belongs to experts' products, or 0 without. */
@@ -134,6 +139,10 @@ static inline int64_t ts_cuda_vector_floats(const ts_step *st)
 
 /* Step i, one of a mixture of experts; experts.c. */
 int ts_cuda_expert_step(ts_state *s, size_t i, const ts_cuda_on *on);
+/* Step i, one of latent attention; latent.c. The STORE `last`, and what is done from step `first`
+ * on to q and the latent that it stores. */
+int ts_cuda_latent_step(ts_state *s, size_t i, const ts_cuda_on *on);
+int ts_cuda_latent_fused(ts_state *s, size_t first, size_t last, const ts_cuda_on *on);
 
 /* Queues that *b becomes this; batch.cu. */
 int ts_cuda_set_batch(ts_cuda_batch *b, int32_t m, int32_t m_out, int32_t pos0, void *stream);
@@ -149,11 +158,13 @@ ts_status ts_cuda_kv_get(ts_state *s, int layer, int64_t pos, int64_t n, uint16_
                          const uint16_t **kv, ts_error *err);
 ts_status ts_cuda_kv_put(ts_state *s, int layer, int64_t pos, int64_t n, const uint16_t *kv,
                          ts_error *err);
-/* K and V of a layer that this device has. */
+/* K and V of a layer that this device has; of latent attention V is K's first elements. */
 ts_cuda_kv ts_cuda_kv_of(const ts_state *s, int layer);
 
 size_t ts_cuda_vector_bytes(const ts_plan *p, int device);
 size_t ts_cuda_strip_bytes(const ts_plan *p, int device);
+/* Bytes of x as BF16 that HEADS has in the strip, before its weights. */
+size_t ts_cuda_heads_x(const ts_plan *p, const ts_step *st, int64_t rows);
 size_t ts_cuda_attend_work(const ts_plan *p, const ts_model *m);
 
 #endif

@@ -1,6 +1,7 @@
 /* kind.c - what a plan has to know of NVIDIA GPUs: formats and sizes. No GPU is needed for it. */
 #include "cuda/attend.h"
 #include "cuda/impl.h"
+#include "cuda/latent.h"
 #include "cuda/moe.h"
 #include "cuda/quant.h"
 #include "plan/plan.h"
@@ -56,7 +57,8 @@ static const ts_kset *kset(ts_type type)
 
 static size_t kv_bytes(const ts_plan *p, int device, const ts_model *m)
 {
-    return 2 * (size_t)ts_plan_kv_layers(p, device) * ts_cuda_kv_elements(p, m) * sizeof(uint16_t);
+    return (size_t)(ts_cuda_kv_parts(m) * ts_plan_kv_layers(p, device)) *
+           ts_cuda_kv_elements(p, m) * sizeof(uint16_t);
 }
 
 /* Of a device's steps: a vector that two steps read is there twice, which is rare and small. */
@@ -69,16 +71,24 @@ size_t ts_cuda_vector_bytes(const ts_plan *p, int device)
     return n;
 }
 
-/* The strip holds whole rows of the widest weight. */
+size_t ts_cuda_heads_x(const ts_plan *p, const ts_step *st, int64_t rows)
+{
+    return ts_cuda_aligned((size_t)(rows * p->steps.bufs[st->a].width) * sizeof(uint16_t));
+}
+
+/* The strip holds whole rows of the widest weight, and of a stack of heads whole matrices. */
 size_t ts_cuda_strip_bytes(const ts_plan *p, int device)
 {
     size_t most = 0;
     for (size_t i = 0; i < p->steps.n; i++) {
         const ts_step *st = &p->steps.v[i];
-        if (st->device != device || (st->op != TS_OP_MATMUL && st->op != TS_OP_GLU))
+        const bool heads = st->op == TS_OP_HEADS;
+        if (st->device != device || (st->op != TS_OP_MATMUL && st->op != TS_OP_GLU && !heads))
             continue;
-        const size_t row = (size_t)st->w->k * sizeof(uint16_t), all = row * (size_t)st->w->n;
-        const size_t strip = row > TS_CUDA_STRIP ? row : all < TS_CUDA_STRIP ? all : TS_CUDA_STRIP;
+        const size_t row = (size_t)((heads ? st->w->n : 1) * st->w->k) * sizeof(uint16_t);
+        const size_t all = row * (size_t)(heads ? st->w->e : st->w->n);
+        size_t strip = row > TS_CUDA_STRIP ? row : all < TS_CUDA_STRIP ? all : TS_CUDA_STRIP;
+        strip += heads ? ts_cuda_heads_x(p, st, p->n_ubatch) : 0;
         most = strip > most ? strip : most;
     }
     return most;
@@ -86,6 +96,8 @@ size_t ts_cuda_strip_bytes(const ts_plan *p, int device)
 
 size_t ts_cuda_attend_work(const ts_plan *p, const ts_model *m)
 {
+    if (m->arch->latent)
+        return ts_cuda_latent_bytes(m->hp.v_dim);
     ts_cuda_kv kv = {.n_ctx = p->n_ctx, .n_head_kv = m->hp.n_head_kv, .head_dim = m->hp.head_dim};
     return ts_cuda_attend_bytes(&kv, m->hp.n_head, TS_CUDA_DECODE);
 }
@@ -116,6 +128,14 @@ static bool experts(const ts_moe *e, const ts_weight *w)
            e->n_group <= TS_CUDA_EXPERT_GROUPS && w->k % 32 == 0 && w->n * w->k <= 1 << 30;
 }
 
+/* What the kernels of latent.h take. */
+static bool latent(const ts_hparams *hp, const ts_weight *k_b, const ts_weight *v_b)
+{
+    return hp->v_dim % 8 == 0 && hp->head_dim % 8 == 0 && hp->v_dim <= TS_CUDA_LATENT &&
+           hp->head_dim <= TS_CUDA_LATENT_ROW && hp->n_head <= 65535 && k_b->k <= TS_CUDA_HEADS_K &&
+           v_b->k <= TS_CUDA_HEADS_K;
+}
+
 /* As it lies, where it isn't packed. */
 static bool streams(const ts_kset *cpu)
 {
@@ -128,4 +148,5 @@ const ts_accel_kind ts_cuda_kind = {.name = "cuda",
                                     .kv_bytes = kv_bytes,
                                     .work_bytes = work_bytes,
                                     .experts = experts,
+                                    .latent = latent,
                                     .streams = streams};

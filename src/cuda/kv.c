@@ -14,9 +14,10 @@ ts_cuda_kv ts_cuda_kv_of(const ts_state *s, int layer)
     const ts_hparams *hp = &d->m->hp;
     const size_t n = ts_cuda_kv_elements(d->plan, d->m);
     const int64_t at = ts_plan_kv_index(d->plan, d->index, &d->m->layers[layer]);
-    uint16_t *k = s->kv + 2 * (size_t)at * n;
+    const int parts = ts_cuda_kv_parts(d->m);
+    uint16_t *k = s->kv + (size_t)parts * (size_t)at * n;
     return (ts_cuda_kv){.k = k,
-                        .v = k + n,
+                        .v = parts == 1 ? k : k + n,
                         .n_ctx = d->plan->n_ctx,
                         .n_head_kv = hp->n_head_kv,
                         .head_dim = hp->head_dim};
@@ -37,8 +38,8 @@ ts_status ts_cuda_kv_open(ts_state *s, ts_error *err)
 {
     const ts_device *d = s->d;
     const ts_hparams *hp = &d->m->hp;
-    const size_t bytes =
-        2 * sizeof(uint16_t) * (size_t)(hp->n_head_kv * d->plan->n_ubatch * hp->head_dim);
+    const size_t bytes = (size_t)ts_cuda_kv_parts(d->m) * sizeof(uint16_t) *
+                         (size_t)(hp->n_head_kv * d->plan->n_ubatch * hp->head_dim);
     if (d->plan->stream.device != d->index)
         return TS_OK;
     s->stored = ts_calloc((size_t)hp->n_layer, sizeof *s->stored);
@@ -56,7 +57,7 @@ ts_status ts_cuda_kv_open(ts_state *s, ts_error *err)
     return TS_OK;
 }
 
-/* Rows pos..pos+n-1 of K and V of every head, between `halves`, [2][head][n][head_dim], and the
+/* Rows pos..pos+n-1 of K and V of every head, between `halves`, [K, V][head][n][head_dim], and the
  * cache. */
 static int move(ts_state *s, int layer, int64_t pos, int64_t n, bool put, void *stream)
 {
@@ -64,7 +65,7 @@ static int move(ts_state *s, int layer, int64_t pos, int64_t n, bool put, void *
     const size_t row = (size_t)kv.head_dim * sizeof(uint16_t), bytes = row * (size_t)n;
     const size_t pitch = row * (size_t)kv.n_ctx;
     int e = 0;
-    for (int i = 0; i < 2 && !e; i++) {
+    for (int i = 0; i < ts_cuda_kv_parts(s->d->m) && !e; i++) {
         uint16_t *there = (i ? kv.v : kv.k) + pos * kv.head_dim;
         uint16_t *here = s->halves + i * kv.n_head_kv * n * kv.head_dim;
         e = put ? ts_rt_copy_rows(there, pitch, here, bytes, bytes, (size_t)kv.n_head_kv, stream)
@@ -93,7 +94,9 @@ ts_status ts_cuda_kv_put(ts_state *s, int layer, int64_t pos, int64_t n, const u
 {
     ts_device *d = s->d;
     const ts_hparams *hp = &d->m->hp;
-    memcpy(s->halves, kv, 2 * (size_t)(hp->n_head_kv * n * hp->head_dim) * sizeof *kv);
+    memcpy(s->halves, kv,
+           (size_t)ts_cuda_kv_parts(d->m) * (size_t)(hp->n_head_kv * n * hp->head_dim) *
+               sizeof *kv);
     int e = ts_rt_use(d->at->ordinal);
     pthread_mutex_lock(&d->lock);
     if (!e)

@@ -394,7 +394,7 @@ struct head_part {
 /* The work of one launch: the heads of up to three parts, one warp each. */
 struct head_work {
     head_part part[3];
-    int64_t n_ctx;
+    int64_t n_ctx, step; /* floats from head to head */
     int head_dim, n_rot;
     bool neox;
     float eps;
@@ -444,7 +444,7 @@ static __global__ void heads(live rows, head_work w)
     }
     if (r >= row_count(rows) || head >= p.h.n_heads)
         return;
-    float *x = p.h.x.x + r * p.h.x.ld + head * hd, *v = values[warp];
+    float *x = p.h.x.x + r * p.h.x.ld + head * w.step, *v = values[warp];
     for (int i = lane; i < hd; i += LANES)
         v[i] = x[i] + (p.h.bias ? p.h.bias[head * hd + i] : 0);
     if (p.h.norm)
@@ -482,7 +482,7 @@ int ts_cuda_qkv_store(const ts_cuda_on *on, const ts_cuda_qkv *p)
     w.part[1] = head_part{p->k, p->kv.k};
     w.part[2] = head_part{p->v, p->kv.v};
     w.n_ctx = p->kv.n_ctx;
-    w.head_dim = (int)p->kv.head_dim;
+    w.step = w.head_dim = (int)p->kv.head_dim;
     w.n_rot = (int)p->n_rot;
     w.neox = p->neox;
     w.eps = p->eps;
@@ -497,20 +497,24 @@ int ts_cuda_head_norm(const ts_cuda_on *on, ts_cuda_rows x, int64_t n_heads, int
     w.part[0].h.n_heads = n_heads;
     w.part[0].h.norm = vec;
     w.part[0].h.norm_step = norm_step;
-    w.head_dim = (int)head_dim;
+    w.step = w.head_dim = (int)head_dim;
     w.eps = eps;
     return run_heads(on, &w);
 }
 
+/* What isn't turned is left alone: a head is what is. */
 int ts_cuda_rope(const ts_cuda_on *on, ts_cuda_rows x, int64_t n_heads, int64_t head_dim,
-                 ts_cuda_rows cs, int64_t n_rot, bool neox)
+                 int64_t skip, ts_cuda_rows cs, int64_t n_rot, bool neox)
 {
     head_work w = {};
-    w.part[0].h.x = x;
+    if (skip + n_rot > head_dim)
+        return cudaErrorInvalidValue;
+    w.part[0].h.x = ts_cuda_rows{x.x + skip, x.ld};
     w.part[0].h.n_heads = n_heads;
     w.part[0].h.cs = cs.x;
     w.part[0].h.ldcs = cs.ld;
-    w.head_dim = (int)head_dim;
+    w.step = head_dim;
+    w.head_dim = (int)n_rot;
     w.n_rot = (int)n_rot;
     w.neox = neox;
     return run_heads(on, &w);
@@ -525,6 +529,6 @@ int ts_cuda_store(const ts_cuda_on *on, ts_cuda_rows k, ts_cuda_rows v, const ts
     w.part[1].cache = kv->v;
     w.part[0].h.n_heads = w.part[1].h.n_heads = kv->n_head_kv;
     w.n_ctx = kv->n_ctx;
-    w.head_dim = (int)kv->head_dim;
+    w.step = w.head_dim = (int)kv->head_dim;
     return run_heads(on, &w);
 }

@@ -131,8 +131,9 @@ int ts_cuda_qkv_store(const ts_cuda_on *on, const ts_cuda_qkv *p);
 /* Its parts by themselves, over heads of head_dim floats, in place. */
 int ts_cuda_head_norm(const ts_cuda_on *on, ts_cuda_rows x, int64_t n_heads, int64_t head_dim,
                       const float *w, int64_t norm_step, float eps);
+/* `skip`: elements of each head before those that are turned. */
 int ts_cuda_rope(const ts_cuda_on *on, ts_cuda_rows x, int64_t n_heads, int64_t head_dim,
-                 ts_cuda_rows cs, int64_t n_rot, bool neox);
+                 int64_t skip, ts_cuda_rows cs, int64_t n_rot, bool neox);
 int ts_cuda_store(const ts_cuda_on *on, ts_cuda_rows k, ts_cuda_rows v, const ts_cuda_kv *kv);
 
 #ifdef __cplusplus

@@ -3,6 +3,7 @@
 #include "cuda/codes.h"
 #include "cuda/norm.h"
 #include "cuda/quant.h"
+#include "cuda/values.h"
 
 /* --- activations ------------------------------------------------------------------------------ */
 
@@ -65,23 +66,6 @@ extern "C" int ts_cuda_prep(void *act, const float *x, int64_t ldx, const float 
 
 /* --- values ----------------------------------------------------------------------------------- */
 
-/* Elements i..i + 7 of a row, as to_f32 has them to the last bit: no fused multiply-add. */
-template <class T> TS_DEVICE void eight(const uint8_t *row, int64_t i, float *v)
-{
-    const uint8_t *b = row + i / T::BLOCK * T::BYTES;
-    int j = (int)(i % T::BLOCK) / 32, half = (int)(i % 32) / 16;
-    uint32_t q[2];
-    T::template codes<2>(b, j, (int)(i % 32) / 4, q);
-    ts_scales s = T::scales(b, j);
-    float d = half ? s.d[1] : s.d[0], min = half ? s.min[1] : s.min[0];
-#pragma unroll
-    for (int e = 0; e < 8; e++) {
-        v[e] = __fmul_rn(d, (float)((int8_t)(q[e / 4] >> (8 * (e % 4))) - T::OFFSET));
-        if constexpr (T::MINS)
-            v[e] = __fadd_rn(v[e], min);
-    }
-}
-
 /* Where eight elements of a row go. Only the last of a row of F32, F16 or BF16 can be fewer. */
 TS_DEVICE void store_halves(void *dst, bool bf16, int64_t at, const float *v, int count)
 {
@@ -110,38 +94,6 @@ TS_DEVICE void store_floats(float *to, bool wide, const float *v, int count)
                 to[e] = v[e];
     }
 }
-
-/* As many of elements i..i + 7 as there are, from float weights. */
-template <class W> TS_DEVICE int up_to_eight(const uint8_t *row, int64_t i, int64_t k, float *v)
-{
-    int count = k - i < 8 ? (int)(k - i) : 8;
-    if (k % W::VECTOR == 0 && count == 8) {
-        W::vector(row, i, v);
-        if constexpr (W::VECTOR == 4)
-            W::vector(row, i + 4, v + 4);
-    } else {
-        for (int e = 0; e < 8; e++)
-            v[e] = e < count ? W::at(row, i + e) : 0;
-    }
-    return count;
-}
-
-template <class T> struct quant_row {
-    enum { BLOCK = T::BLOCK, BYTES = T::BYTES };
-    TS_MEMBER int load(const uint8_t *row, int64_t i, int64_t, float *v)
-    {
-        eight<T>(row, i, v);
-        return 8;
-    }
-};
-
-template <class W> struct float_row {
-    enum { BLOCK = 1, BYTES = W::BYTES };
-    TS_MEMBER int load(const uint8_t *row, int64_t i, int64_t k, float *v)
-    {
-        return up_to_eight<W>(row, i, k, v);
-    }
-};
 
 /* --- kernels over rows: block (row, run), eight elements a thread ----------------------------- */
 
@@ -183,11 +135,11 @@ static dim3 row_grid(int64_t rows, int64_t k)
 
 #define QUANT_CASE(T)                                                                              \
     case T::TYPE:                                                                                  \
-        RUN(quant_row<T>)                                                                          \
+        RUN(ts_quant_row<T>)                                                                       \
         break;
 #define FLOAT_CASE(W)                                                                              \
     case W::TYPE:                                                                                  \
-        RUN(float_row<W>)                                                                          \
+        RUN(ts_float_row<W>)                                                                       \
         break;
 
 extern "C" int ts_cuda_dequant(void *dst, bool bf16, uint32_t type, const void *w, int64_t n0,

@@ -81,6 +81,12 @@ void ts_rt_gemm_close(ts_rt_gemm *g);
 int ts_rt_gemm_run(ts_rt_gemm *g, float *y, int64_t ldy, bool add, const uint16_t *x,
                    const uint16_t *w, int64_t m, int64_t n, int64_t k);
 
+/* The same of `heads` matrices, one after the other in W[heads][n][k]: that of head h takes x + h *
+ * x_head to y + h * y_head. Row stride of x is ldx. */
+int ts_rt_gemm_heads(ts_rt_gemm *g, float *y, int64_t ldy, int64_t y_head, const uint16_t *x,
+                     int64_t ldx, int64_t x_head, const uint16_t *w, int64_t heads, int64_t m,
+                     int64_t n, int64_t k);
+
 #ifdef __cplusplus
 }
 #endif

@@ -244,6 +244,10 @@ struct ts_rt_gemm {
                            const void *, const void *, cudaDataType, int, const void *,
                            cudaDataType, int, const void *, void *, cudaDataType, int,
                            cublasComputeType_t, cublasGemmAlgo_t);
+    cublasStatus_t (*heads)(cublasHandle_t, cublasOperation_t, cublasOperation_t, int, int, int,
+                            const void *, const void *, cudaDataType, int, long long, const void *,
+                            cudaDataType, int, long long, const void *, void *, cudaDataType, int,
+                            long long, int, cublasComputeType_t, cublasGemmAlgo_t);
 };
 
 static void *symbol(void *library, const char *name)
@@ -283,8 +287,9 @@ int ts_rt_gemm_open(ts_rt_gemm **out, void *stream)
     *(void **)&set_workspace = symbol(g->library, "cublasSetWorkspace_v2");
     *(void **)&g->destroy = symbol(g->library, "cublasDestroy_v2");
     *(void **)&g->gemm = symbol(g->library, "cublasGemmEx");
+    *(void **)&g->heads = symbol(g->library, "cublasGemmStridedBatchedEx");
     int e = 0;
-    if (!create || !set_stream || !set_workspace || !g->destroy || !g->gemm) {
+    if (!create || !set_stream || !set_workspace || !g->destroy || !g->gemm || !g->heads) {
         ts_rt_gemm_close(g);
         return 0;
     }
@@ -315,5 +320,17 @@ int ts_rt_gemm_run(ts_rt_gemm *g, float *y, int64_t ldy, bool add, const uint16_
     cublasStatus_t e = g->gemm(g->handle, CUBLAS_OP_T, CUBLAS_OP_N, (int)n, (int)m, (int)k, &one, w,
                                CUDA_R_16BF, (int)k, x, CUDA_R_16BF, (int)k, &beta, y, CUDA_R_32F,
                                (int)ldy, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
+    return e == CUBLAS_STATUS_SUCCESS ? 0 : CUBLAS + (int)e;
+}
+
+int ts_rt_gemm_heads(ts_rt_gemm *g, float *y, int64_t ldy, int64_t y_head, const uint16_t *x,
+                     int64_t ldx, int64_t x_head, const uint16_t *w, int64_t heads, int64_t m,
+                     int64_t n, int64_t k)
+{
+    const float one = 1, zero = 0;
+    cublasStatus_t e =
+        g->heads(g->handle, CUBLAS_OP_T, CUBLAS_OP_N, (int)n, (int)m, (int)k, &one, w, CUDA_R_16BF,
+                 (int)k, n * k, x, CUDA_R_16BF, (int)ldx, x_head, &zero, y, CUDA_R_32F, (int)ldy,
+                 y_head, (int)heads, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
     return e == CUBLAS_STATUS_SUCCESS ? 0 : CUBLAS + (int)e;
 }

@@ -202,16 +202,32 @@ static float bf16(uint16_t u)
     return f;
 }
 
-int ts_rt_gemm_run(ts_rt_gemm *g, float *y, int64_t ldy, bool add, const uint16_t *x,
-                   const uint16_t *w, int64_t m, int64_t n, int64_t k)
+static void product(float *y, int64_t ldy, bool add, const uint16_t *x, int64_t ldx,
+                    const uint16_t *w, int64_t m, int64_t n, int64_t k)
 {
-    (void)g;
     for (int64_t i = 0; i < m; i++)
         for (int64_t j = 0; j < n; j++) {
             float sum = 0;
             for (int64_t l = 0; l < k; l++)
-                sum += bf16(x[i * k + l]) * bf16(w[j * k + l]);
+                sum += bf16(x[i * ldx + l]) * bf16(w[j * k + l]);
             y[i * ldy + j] = sum + (add ? y[i * ldy + j] : 0);
         }
+}
+
+int ts_rt_gemm_run(ts_rt_gemm *g, float *y, int64_t ldy, bool add, const uint16_t *x,
+                   const uint16_t *w, int64_t m, int64_t n, int64_t k)
+{
+    (void)g;
+    product(y, ldy, add, x, k, w, m, n, k);
+    return 0;
+}
+
+int ts_rt_gemm_heads(ts_rt_gemm *g, float *y, int64_t ldy, int64_t y_head, const uint16_t *x,
+                     int64_t ldx, int64_t x_head, const uint16_t *w, int64_t heads, int64_t m,
+                     int64_t n, int64_t k)
+{
+    (void)g;
+    for (int64_t h = 0; h < heads; h++)
+        product(y + h * y_head, ldy, false, x + h * x_head, ldx, w + h * n * k, m, n, k);
     return 0;
 }

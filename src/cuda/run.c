@@ -207,7 +207,7 @@ static int attend(ts_state *s, const ts_step *st, const ts_step *to, const ts_cu
 
 static int rope(ts_state *s, const ts_step *st, const ts_cuda_on *on)
 {
-    return ts_cuda_rope(on, rows_of(s, st->dst, 0), st->n_heads, st->d / st->n_heads,
+    return ts_cuda_rope(on, rows_of(s, st->dst, 0), st->n_heads, st->d / st->n_heads, st->skip,
                         rows_of(s, st->a, 0), st->rope->n_rot, st->rope->neox);
 }
 
@@ -282,9 +282,11 @@ static int one_step(ts_state *s, size_t i, const ts_batch *b, const ts_cuda_on *
     case TS_OP_ROPE:
         return rope(s, st, on);
     case TS_OP_STORE:
-        return store(s, st, on);
+        return d->m->arch->latent ? ts_cuda_latent_step(s, i, on) : store(s, st, on);
     case TS_OP_ATTEND:
-        return attend(s, st, NULL, on);
+        return d->m->arch->latent ? ts_cuda_latent_step(s, i, on) : attend(s, st, NULL, on);
+    case TS_OP_HEADS:
+        return ts_cuda_latent_step(s, i, on);
     case TS_OP_ADD:
         return ts_cuda_add(on, y, rows_of(s, st->a, 0), rows_of(s, st->b, 0), st->d);
     case TS_OP_SILU:
@@ -308,7 +310,6 @@ static int one_step(ts_state *s, size_t i, const ts_batch *b, const ts_cuda_on *
     case TS_OP_COMBINE:
         return ts_cuda_expert_step(s, i, on);
     case TS_OP_EMBED: /* the CPU's */
-    case TS_OP_HEADS: /* latent attention is, too */
     case TS_OP_COPY:  /* exec/run.c's */
     case TS_OP_SHARE: /* ... too */
     case TS_OP_COUNT:
@@ -333,6 +334,8 @@ static int step(ts_state *s, size_t i, const ts_batch *b, int64_t m)
         return prep(s, st, v[other].a, d->vec[other], &on);
     case TS_CUDA_QKV_STORE:
         return qkv_store(s, other, i, &on);
+    case TS_CUDA_LATENT_STORE:
+        return ts_cuda_latent_fused(s, other, i, &on);
     case TS_CUDA_NORM_ADD:
         return ts_cuda_add_rms_norm(&on, (ts_cuda_rows){0}, rows_of(s, st->dst, 0),
                                     rows_of(s, st->b, 0), d->vec[other], NULL, st->d,

@@ -76,8 +76,9 @@ static void list(ts_cuda_stream *t, const ts_plan *p, const ts_model *m)
     for (size_t i = p->steps.n_main; i < p->steps.n; i++) {
         const ts_step *st = &p->steps.v[i];
         const bool experts = st->op == TS_OP_EXPERTS;
-        if (st->device != p->stream.device || st->w == NULL || st->w->device != 0 ||
-            (st->op != TS_OP_MATMUL && st->op != TS_OP_GLU && !experts))
+        const bool product =
+            experts || st->op == TS_OP_MATMUL || st->op == TS_OP_GLU || st->op == TS_OP_HEADS;
+        if (st->device != p->stream.device || !product || st->w->device != 0)
             continue;
         if (experts && st->layer == shared)
             continue;
@@ -345,6 +346,16 @@ int ts_cuda_stream_next(ts_cuda_stream *t, const ts_weight *w, int64_t n0, int64
 {
     *rows = t->source;
     return take(t, w, n0, n1, t->source);
+}
+
+int ts_cuda_stream_all(ts_cuda_stream *t, const ts_weight *w, const void **all)
+{
+    const size_t row = ts_weight_source(w) / (size_t)ts_stream_all_rows(w);
+    int e = 0;
+    *all = t->source;
+    for (int64_t n0 = 0, n1 = 0; n0 < ts_stream_all_rows(w) && !e; n0 = n1)
+        e = take(t, w, n0, &n1, t->source + (size_t)n0 * row);
+    return e;
 }
 
 int ts_cuda_stream_stack(ts_cuda_stream *t, const ts_layer *l, const ts_weight *w,

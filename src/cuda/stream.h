@@ -32,6 +32,9 @@ int ts_cuda_stream_experts(ts_cuda_stream *t, int layer, const int32_t *which, i
 int ts_cuda_stream_next(ts_cuda_stream *t, const ts_weight *w, int64_t n0, int64_t *n1,
                         const void **rows);
 
+/* All rows of w, whose turn it is: *all is its source, until the next call. */
+int ts_cuda_stream_all(ts_cuda_stream *t, const ts_weight *w, const void **all);
+
 /* A stack of layer l's experts, gate's and up's before down's: *stack is its source, until the next
  * layer's, but of those alone that come. */
 int ts_cuda_stream_stack(ts_cuda_stream *t, const ts_layer *l, const ts_weight *w,

@@ -1,5 +1,5 @@
 /* warp_attend.h - the part of attention that one warp does: ROWS query rows against a few keys.
- * For attend.cu.
+ * For attend.cu and latent_attend.cu.
  *
  * Online softmax (arXiv:1805.02867) in the blocking of FlashAttention (arXiv:2205.14135): a row
  * holds the maximum m of its scores so far, l = sum 2^(s - m) and o = sum 2^(s - m) * v; keys that
@@ -144,8 +144,29 @@ __device__ __forceinline__ void soften(sums<HD> &t, float (&s)[KEYS / 8][4], con
     }
 }
 
-/* o += s * V. value(n, j, i): this lane's chunk of key 16n + {2c, 2c + 1, 2c + 8, 2c + 9}[j],
- * dimensions 64 * i + 8g on. */
+/* o += w * V of sixteen keys. w: their weights as the left side of a product; value(j, i): this
+ * lane's chunk of key {2c, 2c + 1, 2c + 8, 2c + 9}[j], dimensions 64 * i + 8g on. */
+template <int HD, class Value>
+__device__ __forceinline__ void add_sixteen(sums<HD> &t, const uint32_t (&w)[4], Value value)
+{
+#pragma unroll
+    for (int i = 0; i < HD / 64; i++) {
+        const uint4 v[4] = {value(0, i), value(1, i), value(2, i), value(3, i)};
+        const uint32_t a[4] = {v[0].x, v[0].y, v[0].z, v[0].w};
+        const uint32_t b[4] = {v[1].x, v[1].y, v[1].z, v[1].w};
+        const uint32_t a8[4] = {v[2].x, v[2].y, v[2].z, v[2].w};
+        const uint32_t b8[4] = {v[3].x, v[3].y, v[3].z, v[3].w};
+#pragma unroll
+        for (int e = 0; e < 8; e++) {
+            const unsigned halves = e % 2 ? 0x7632 : 0x5410;
+            const uint32_t k[2] = {__byte_perm(a[e / 2], b[e / 2], halves),
+                                   __byte_perm(a8[e / 2], b8[e / 2], halves)};
+            ts_mma_16816(t.o[i][e], w, k);
+        }
+    }
+}
+
+/* o += s * V. value(n, j, i): the chunk of key 16n + that. */
 template <int HD, int KEYS, class Value>
 __device__ __forceinline__ void add_values(sums<HD> &t, const float (&s)[KEYS / 8][4], Value value)
 {
@@ -154,21 +175,7 @@ __device__ __forceinline__ void add_values(sums<HD> &t, const float (&s)[KEYS / 
         const float *p = s[2 * n], *p8 = s[2 * n + 1];
         const uint32_t w[4] = {ts_floats_to_half2(p[0], p[1]), ts_floats_to_half2(p[2], p[3]),
                                ts_floats_to_half2(p8[0], p8[1]), ts_floats_to_half2(p8[2], p8[3])};
-#pragma unroll
-        for (int i = 0; i < HD / 64; i++) {
-            const uint4 v[4] = {value(n, 0, i), value(n, 1, i), value(n, 2, i), value(n, 3, i)};
-            const uint32_t a[4] = {v[0].x, v[0].y, v[0].z, v[0].w};
-            const uint32_t b[4] = {v[1].x, v[1].y, v[1].z, v[1].w};
-            const uint32_t a8[4] = {v[2].x, v[2].y, v[2].z, v[2].w};
-            const uint32_t b8[4] = {v[3].x, v[3].y, v[3].z, v[3].w};
-#pragma unroll
-            for (int e = 0; e < 8; e++) {
-                const unsigned halves = e % 2 ? 0x7632 : 0x5410;
-                const uint32_t k[2] = {__byte_perm(a[e / 2], b[e / 2], halves),
-                                       __byte_perm(a8[e / 2], b8[e / 2], halves)};
-                ts_mma_16816(t.o[i][e], w, k);
-            }
-        }
+        add_sixteen<HD>(t, w, [&](int j, int i) { return value(n, j, i); });
     }
 }
 

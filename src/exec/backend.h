@@ -60,9 +60,9 @@ typedef struct ts_backend {
                      ts_error *err);
     ts_status (*get)(ts_state *s, ts_buf buf, int64_t r, int64_t rows, float *dst, ts_error *err);
     /* Positions pos..pos+n-1 of K and V of a layer whose K and V it has, as F16 [n_head_kv][n]
-     * [head_dim] and the same of V: what was stored last by what has been queued so far. *kv is
-     * `room`, which is large enough, or memory of the device's own that stays as it is until the
-     * next call. */
+     * [head_dim] and the same of V, unless that is K's beginning (latent attention): what was
+     * stored last by what has been queued so far. *kv is `room`, which is large enough, or memory
+     * of the device's own that stays as it is until the next call. */
     ts_status (*kv_get)(ts_state *s, int layer, int64_t pos, int64_t n, uint16_t *room,
                         const uint16_t **kv, ts_error *err);
     ts_status (*kv_put)(ts_state *s, int layer, int64_t pos, int64_t n, const uint16_t *kv,

@@ -1,4 +1,5 @@
-/* cpu_kv.c - positions of the CPU's KV cache to and from rows of halves, by all threads. */
+/* cpu_kv.c - positions of the CPU's KV cache to and from rows of halves, by all threads. Of latent
+ * attention, whose V is the beginning of K, K alone is moved. */
 #include "exec/cpu.h"
 
 /* The largest head_dim or v_dim that any model here has. */
@@ -26,6 +27,7 @@ static void move(void *arg, int tid, int n)
     const ts_kv_layout *kv = j->s->d->ops->kv;
     const ts_type_info *half = ts_type_get(TS_TYPE_F16);
     const int64_t hd = hp->head_dim, vd = hp->v_dim, all = hp->n_head_kv * j->n * hd;
+    const bool latent = j->s->d->m->arch->latent;
     const int64_t i0 = j->n * tid / n, i1 = j->n * (tid + 1) / n;
     float k_row[MAX_HEAD], v_row[MAX_HEAD];
     for (int64_t h = 0; h < hp->n_head_kv; h++) {
@@ -36,11 +38,13 @@ static void move(void *arg, int tid, int n)
             if (j->out) {
                 kv->load(k, v, j->pos + i, k_row, v_row, hd, vd);
                 to_halves(j->out + at, k_row, hd);
-                to_halves(j->out + v_at, v_row, vd);
+                if (!latent)
+                    to_halves(j->out + v_at, v_row, vd);
             } else {
                 half->to_f32(k_row, j->in + at, hd);
-                half->to_f32(v_row, j->in + v_at, vd);
-                kv->store(k, v, j->pos + i, k_row, v_row, hd, vd);
+                if (!latent)
+                    half->to_f32(v_row, j->in + v_at, vd);
+                kv->store(k, v, j->pos + i, k_row, latent ? k_row : v_row, hd, vd);
             }
         }
     }

@@ -93,7 +93,8 @@ static ts_status open_stream(ts_run *r, ts_error *err)
     const ts_hparams *hp = &r->d->m->hp;
     if (!p->stream.device)
         return TS_OK;
-    const size_t n = (size_t)p->n_ubatch * (size_t)(hp->n_head_kv * (hp->head_dim + hp->v_dim));
+    const int64_t dims = hp->head_dim + (r->d->m->arch->latent ? 0 : hp->v_dim);
+    const size_t n = (size_t)p->n_ubatch * (size_t)(hp->n_head_kv * dims);
     r->on_stream = ts_calloc((size_t)hp->n_layer, sizeof *r->on_stream);
     r->kv = ts_calloc(n, sizeof *r->kv);
     bool there = r->on_stream && r->kv;

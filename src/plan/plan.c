@@ -237,6 +237,26 @@ static ts_status take_options(ts_plan *p, const ts_model *m, const ts_plan_optio
     return TS_OK;
 }
 
+/* Layers on accelerators whose latent attention these can't do. */
+static void say_latent(const ts_plan *p, const ts_model *m, const ts_log *log)
+{
+    int64_t n = 0;
+    const ts_layer *one = NULL;
+    for (int64_t i = 0; i < m->hp.n_layer; i++) {
+        const ts_layer *l = &m->layers[i];
+        if (!l->k_b || !l->device || ts_attends_latent(p->dev[l->device].kind, m, l))
+            continue;
+        one = l;
+        n++;
+    }
+    if (one)
+        ts_logf(log, TS_LOG_WARN,
+                "K, V and attention of %lld layers stay on the CPU: %s has no kernels for latents "
+                "of %lld and %lld elements or for their matrices",
+                (long long)n, p->dev[one->device].name, (long long)m->hp.head_dim,
+                (long long)m->hp.v_dim);
+}
+
 /* What was done otherwise than asked, once it is sure that there is a plan. */
 static void say_changes(const ts_plan *p, const ts_model *m, const ts_plan_options *o,
                         const ts_log *log)
@@ -252,6 +272,8 @@ static void say_changes(const ts_plan *p, const ts_model *m, const ts_plan_optio
         ts_logf(
             log, TS_LOG_WARN,
             "streaming was asked for, but no layer has weights on the CPU that can be streamed");
+    if (!o->split.kv_on_cpu)
+        say_latent(p, m, log);
 }
 
 /* Does any step run elsewhere than on the CPU? */

@@ -151,6 +151,11 @@ static void place_experts(ts_model *m, int64_t keep)
     }
 }
 
+bool ts_attends_latent(const ts_accel_kind *kind, const ts_model *m, const ts_layer *l)
+{
+    return kind->latent && kind->latent(&m->hp, l->k_b, l->v_b);
+}
+
 ts_status ts_split_place(const ts_split *s, ts_placing what, ts_model *m, ts_error *err)
 {
     const int64_t n = m->hp.n_layer, first = s->n_accels ? n - what.layers : n;
@@ -180,7 +185,7 @@ ts_status ts_split_place(const ts_split *s, ts_placing what, ts_model *m, ts_err
     for (int64_t i = 0; i < n; i++) {
         ts_layer *l = &m->layers[i];
         l->kv_device = s->kv_on_cpu ? 0 : l->device;
-        if (l->k_b && l->kv_device && !s->accels[l->kv_device - 1].kind->latent)
+        if (l->k_b && l->kv_device && !ts_attends_latent(s->accels[l->kv_device - 1].kind, m, l))
             l->kv_device = 0;
         if (l->k_b) /* what is between Q, K and attention, and between attention and wo */
             l->k_b->device = l->v_b->device = l->kv_device;

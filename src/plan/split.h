@@ -25,7 +25,9 @@ typedef struct ts_accel_kind {
     size_t (*work_bytes)(struct ts_plan *p, int device, const ts_model *m);
     /* Can it compute with this stack of experts? NULL: with none. */
     bool (*experts)(const ts_moe *e, const ts_weight *w);
-    bool latent; /* it attends where K and V have different widths, and has HEADS */
+    /* Can it attend over latents of these widths, and has it HEADS for these stacks? NULL: over
+     * none. */
+    bool (*latent)(const ts_hparams *hp, const ts_weight *k_b, const ts_weight *v_b);
     /* Can weights of this kernel set of the CPU be unpacked there? NULL: it streams nothing. */
     bool (*streams)(const ts_kset *cpu);
 } ts_accel_kind;
@@ -84,5 +86,8 @@ ts_status ts_split_place(const ts_split *s, ts_placing what, ts_model *m, ts_err
 
 /* -1, 0, 1: a is less than b, the same, more; layers count before the rest, experts come last. */
 int ts_placing_compare(ts_placing a, ts_placing b);
+
+/* Can accelerators of this kind have K, V and attention of a layer with latent attention? */
+bool ts_attends_latent(const ts_accel_kind *kind, const ts_model *m, const ts_layer *l);
 
 #endif

@@ -24,8 +24,8 @@ size_t ts_stream_bytes(const ts_weight *w, int64_t n)
 /* Do the packed rows of its matrices lie like those of one? */
 static bool one_piece(const ts_weight *w)
 {
-    if (!w->experts)
-        return w->e == 1;
+    if (w->e == 1 && !w->experts)
+        return true;
     if (!w->kset->packed_bytes)
         return !w->parts;
     return w->n % w->kset->group == 0 &&
@@ -70,12 +70,14 @@ static bool may_share(const ts_plan *p, const ts_layer *l, const ts_accel_kind *
 }
 
 /* Layers of other accelerators stay as they are. */
-static bool may_stream(const ts_plan *p, const ts_layer *l, const ts_accel_kind *kind)
+static bool may_stream(const ts_plan *p, const ts_model *m, const ts_layer *l,
+                       const ts_accel_kind *kind)
 {
     ts_weight *w[TS_LAYER_WEIGHTS];
     const int n = ts_layer_weights(l, w);
     bool any = false;
-    if (l->k_b || (l->device != 0 && l->device != p->stream.device) || !may_share(p, l, kind))
+    if ((l->device != 0 && l->device != p->stream.device) || !may_share(p, l, kind) ||
+        (l->k_b && !ts_attends_latent(kind, m, l)))
         return false;
     for (int i = 0; i < n; i++) {
         if (w[i]->device != 0)
@@ -112,7 +114,9 @@ static kept take(ts_plan *p, ts_layer *l, size_t *most)
         const int64_t rows = w[i]->experts ? ts_stream_matrices(&p->stream, w[i]) * w[i]->n
                                            : ts_stream_rows(&p->stream, w[i]);
         const size_t piece = ts_stream_bytes(w[i], rows);
-        const size_t source = w[i]->source->size / (size_t)w[i]->n * (size_t)rows;
+        const bool heads = w[i] == l->k_b || w[i] == l->v_b; /* whose product wants all */
+        const size_t source =
+            heads ? ts_stream_stack(w[i]) : w[i]->source->size / (size_t)w[i]->n * (size_t)rows;
         p->stream.bytes += w[i]->bytes;
         *most = piece > *most ? piece : *most;
         if (w[i]->experts) { /* all three are there at once */
@@ -162,7 +166,7 @@ ts_status ts_plan_stream(ts_plan *p, ts_model *m, const ts_split *split, ts_erro
     bool leading = true;
     for (int64_t i = 0; i < n; i++) {
         ts_layer *l = &m->layers[i];
-        const bool takes = may_stream(p, l, p->dev[1].kind);
+        const bool takes = may_stream(p, m, l, p->dev[1].kind);
         leading = leading && takes && near(p, l);
         p->stream.n_leading += leading;
         if (takes)
