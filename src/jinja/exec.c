@@ -178,9 +178,9 @@ static j_value filtered(j_run *j, const j_node *n, j_value over, j_scope *scope)
 {
     j_gen *g = j_zalloc(j, sizeof *g);
     g->kind = G_FOR_IF;
+    g->over = over;
     g->node = n;
     g->scope = scope;
-    j_iter_init(j, &g->it, over);
     return (j_value){.kind = J_GEN, .u.g = g};
 }
 
@@ -351,7 +351,7 @@ static j_flow exec(j_run *j, const j_node *n)
         return FLOW_ON;
     case N_FILTER_BLOCK:
         if ((flow = block_text(j, n, &v)) == FLOW_ON)
-            j_print(j, j->out, v);
+            j_buf_str(j, j->out, j_want_str(j, v, "a filter block"));
         return flow;
     case N_WITH:
         return with(j, n);

@@ -116,10 +116,8 @@ static j_gen *generator(j_run *j, j_gen_kind kind, j_value over)
     j_gen *g = j_zalloc(j, sizeof *g);
     g->kind = kind;
     g->attr = g->fill = j_none();
-    if (over.kind == J_MISSING)
-        g->done = true;
-    else
-        j_iter_init(j, &g->it, over);
+    g->over = over;
+    g->done = over.kind == J_MISSING;
     return g;
 }
 
@@ -265,9 +263,7 @@ static j_value f_batch(j_run *j, j_value v, j_value *a, const j_args *args)
 static j_value f_slice(j_run *j, j_value v, j_value *a, const j_args *args)
 {
     UNUSED(args);
-    const j_list *l = j_to_list(j, v);
-    j_gen *g = generator(j, G_SLICE, j_listv(J_LIST, l));
-    g->seen = j_listv(J_LIST, l);
+    j_gen *g = generator(j, G_SLICE, v);
     g->n = j_want_int(j, a[0], "slice");
     g->fill = j_given(a[1]) ? a[1] : j_none();
     if (g->n < 1)
@@ -417,13 +413,7 @@ static j_value f_dictsort(j_run *j, j_value v, j_value *a, const j_args *args)
 static j_value f_items(j_run *j, j_value v, j_value *a, const j_args *args)
 {
     UNUSED(a);
-    if (v.kind == J_UNDEF)
-        return gen_value(generator(j, G_ITEMS, (j_value){.kind = J_MISSING}));
-    if (v.kind != J_DICT)
-        j_fail(j, "items wants a dict, not %s", j_type_name(v));
-    j_view *view = j_alloc(j, sizeof *view);
-    *view = (j_view){v.u.d, J_ITEMS};
-    return gen_value(generator(j, G_ITEMS, (j_value){.kind = J_VIEW, .u.v = view}));
+    return gen_value(generator(j, G_ITEMS, v.kind == J_UNDEF ? (j_value){.kind = J_MISSING} : v));
 }
 
 /* --- the table ------------------------------------------------------------------------------- */

@@ -28,6 +28,11 @@ j_value j_filter_upper(j_run *j, j_value v, j_value *a, const j_args *args)
     return j_strv(j_recase(j, j_to_str(j, v), J_UPPER));
 }
 
+static bool parts_words(uint32_t cp)
+{
+    return j_is_space(cp) || (cp && cp < 0x80 && strchr("-({[<", (char)cp));
+}
+
 /* jinja2's own title: words begin behind white space and some brackets, not behind an apostrophe.
  */
 j_value j_filter_title(j_run *j, j_value v, j_value *a, const j_args *args)
@@ -35,13 +40,17 @@ j_value j_filter_title(j_run *j, j_value v, j_value *a, const j_args *args)
     UNUSED(a);
     const j_str *s = j_to_str(j, v);
     j_buf b = {0};
-    bool begins = true;
-    for (size_t i = 0, len; i < s->n; i += len) {
-        uint32_t cp = j_char_at(s->s + i, s->n - i, &len), out[3];
-        size_t n = j_map_case(cp, begins ? J_UPPER : J_LOWER, out);
-        for (size_t k = 0; k < n; k++)
-            j_buf_char(j, &b, out[k], j_mark_at(s, i));
-        begins = j_is_space(cp) || (cp < 0x80 && strchr("-({[<", (char)cp) && cp);
+    for (size_t i = 0, len; i < s->n;) {
+        uint32_t cp = j_char_at(s->s + i, s->n - i, &len);
+        const j_str *first = j_sub(j, s, i, len);
+        i += len;
+        j_buf_str(j, &b, parts_words(cp) ? first : j_recase(j, first, J_UPPER));
+        size_t end = i;
+        while (!parts_words(cp) && end < s->n &&
+               !parts_words(j_char_at(s->s + end, s->n - end, &len)))
+            end += len;
+        j_buf_str(j, &b, j_recase(j, j_sub(j, s, i, end - i), J_LOWER));
+        i = end;
     }
     return j_strv(j_buf_done(j, &b));
 }

@@ -392,8 +392,9 @@ typedef struct j_args j_args;
 
 struct j_gen {
     j_gen_kind kind;
+    j_value over; /* what it goes through; looked at when somebody first asks */
     j_iter it;
-    bool done;
+    bool begun, done;
     bool negate, by_attr; /* G_SELECT */
     j_value attr, fill;
     const j_fn *fn; /* a filter or test; NULL: truth */

@@ -257,11 +257,30 @@ static bool gen_next(j_run *j, j_gen *g, j_value *out)
     return false;
 }
 
+static void begin(j_run *j, j_gen *g)
+{
+    g->begun = true;
+    if (g->kind == G_SLICE) {
+        g->seen = j_listv(J_LIST, j_to_list(j, g->over));
+        return;
+    }
+    if (g->kind == G_ITEMS) {
+        j_view *view = j_alloc(j, sizeof *view);
+        if (g->over.kind != J_DICT)
+            j_fail(j, "items wants a dict, not %s", j_type_name(g->over));
+        *view = (j_view){g->over.u.d, J_ITEMS};
+        g->over = (j_value){.kind = J_VIEW, .u.v = view};
+    }
+    j_iter_init(j, &g->it, g->over);
+}
+
 bool j_gen_next(j_run *j, j_gen *g, j_value *out)
 {
     if (g->done)
         return false;
     j_enter(j);
+    if (!g->begun)
+        begin(j, g);
     bool more = gen_next(j, g, out);
     j->depth--;
     g->done = !more;

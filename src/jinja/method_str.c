@@ -328,7 +328,7 @@ static void split_space(j_run *j, parts *p, const j_str *s, int64_t most)
     while (at < s->n) {
         size_t end = at, len;
         if (most-- == 0) {
-            add_part(j, p, s, at, j_trim_right(s->s, s->n));
+            add_part(j, p, s, at, s->n);
             return;
         }
         while (end < s->n && !j_is_space(j_char_at(s->s + end, s->n - end, &len)))
@@ -364,8 +364,7 @@ static void rsplit_space(j_run *j, parts *p, const j_str *s, int64_t most)
     while (end > 0) {
         size_t at = end;
         if (most-- == 0) {
-            size_t first = j_trim_left(s->s, end);
-            add_part(j, p, s, first, end);
+            add_part(j, p, s, 0, end);
             break;
         }
         while (at > 0 && j_trim_right(s->s, at) == at) {
