@@ -12,6 +12,14 @@ j_scope *j_scope_new(j_run *j, j_scope *up)
     return s;
 }
 
+j_scope *j_scope_again(j_run *j, j_scope *used, j_scope *up)
+{
+    if (!used || used->kept)
+        return j_scope_new(j, up);
+    used->n = 0;
+    return used;
+}
+
 void j_scope_set(j_run *j, j_scope *s, const j_str *name, j_value v)
 {
     for (size_t i = 0; i < s->n; i++)
@@ -187,7 +195,7 @@ static j_value filtered(j_run *j, const j_node *n, j_value over, j_scope *scope)
 static j_flow run_loop(j_run *j, const j_node *n, j_value over, int64_t depth0, j_scope *scope)
 {
     const j_value missing = {.kind = J_MISSING};
-    j_scope *was = j->scope;
+    j_scope *was = j->scope, *inner = NULL;
     j_loop *l = j_alloc(j, sizeof *l);
     bool ran = false;
     j->line = n->line;
@@ -205,7 +213,7 @@ static j_flow run_loop(j_run *j, const j_node *n, j_value over, int64_t depth0, 
                   .changed = missing};
     j_iter_init(j, &l->it, over);
     while (loop_next(j, l)) {
-        j->scope = j_scope_new(j, scope);
+        j->scope = inner = j_scope_again(j, inner, scope);
         j->line = n->line;
         j_assign(j, n->a, l->current);
         j_scope_set(j, j->scope, j->t->loop, (j_value){.kind = J_LOOP, .u.loop = l});
@@ -259,6 +267,8 @@ static j_value macro_value(j_run *j, const j_node *n, bool named)
 {
     j_macro *m = j_alloc(j, sizeof *m);
     *m = (j_macro){.node = n, .scope = j->scope};
+    for (j_scope *s = j->scope; s && !s->kept; s = s->up)
+        s->kept = true;
     if (named)
         m->name = j_cstr(j, "%.*s", (int)n->name->n, n->name->s);
     return (j_value){.kind = J_MACRO, .u.m = m};

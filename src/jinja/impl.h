@@ -258,6 +258,7 @@ typedef struct j_scope {
     struct j_scope *up;
     j_var *v;
     size_t n, cap;
+    bool kept; /* a macro remembers it; otherwise a loop uses one for all its rounds */
 } j_scope;
 
 struct j_macro {
@@ -402,7 +403,7 @@ struct j_gen {
     j_value seen;       /* G_UNIQUE: a dict; G_SLICE: all of it */
     int64_t n, at, off; /* G_BATCH, G_SLICE, G_REVERSED */
     bool case_sensitive;
-    j_scope *scope; /* G_FOR_IF */
+    j_scope *scope, *inner; /* G_FOR_IF: around the loop, of the condition */
     const j_node *node;
 };
 
@@ -531,6 +532,8 @@ typedef enum j_flow { FLOW_ON, FLOW_BREAK, FLOW_CONTINUE } j_flow;
 j_flow j_exec(j_run *j, const j_nodes *body);
 const j_str *j_capture(j_run *j, const j_nodes *body); /* the text it writes */
 j_scope *j_scope_new(j_run *j, j_scope *up);
+/* An empty one: `used` again (may be NULL) unless something keeps it. */
+j_scope *j_scope_again(j_run *j, j_scope *used, j_scope *up);
 void j_scope_set(j_run *j, j_scope *s, const j_str *name, j_value v);
 void j_assign(j_run *j, const j_node *target, j_value v);
 j_value j_loop_attr(j_run *j, j_loop *l, const char *name);

@@ -210,7 +210,7 @@ static bool next_for_if(j_run *j, j_gen *g, j_value *out)
 {
     while (j_next(j, &g->it, out)) {
         j_scope *was = j->scope;
-        j->scope = j_scope_new(j, g->scope);
+        j->scope = g->inner = j_scope_again(j, g->inner, g->scope);
         j_assign(j, g->node->a, *out);
         bool is = j_truth(j, j_eval(j, g->node->c));
         j->scope = was;
