@@ -149,11 +149,11 @@ static void test_limits(void)
         {"{{ ", "1 if 1 else ", "nests deeper"},
         {"", "{% if 1 %}", "nests deeper than 200"},
         {"", "{% for x in y %}", "nests deeper"},
-        {"{{ x", ".a(", "nests deeper than 200"},
+        {"{{ x", ".a(", "brackets nest deeper"},
         {"{{ 1", "|abs", "deeper than 800"},
         {"{{ 1", "+1", "nests deeper than 800"},
         {"{{ 1", "**1", "nests deeper than 800"},
-        {"{% set x = []", ".a", "expected"},
+        {"{{ []", ".a", "nests deeper than 800"},
         {"{% for ", "(", "brackets nest deeper"},
         {"{{ [1]", "[0:]", "nests deeper than 800"},
     };
