@@ -184,9 +184,10 @@ static void test_limits(void)
         limited(s, (ts_jinja_limits){0}, deep[i].says);
         free(s);
     }
-    char *s = nested("{{ ", "[", 240, " }}");
-    limited(s, (ts_jinja_limits){0}, "nests deeper than 200");
-    free(s);
+    char *open = nested("{{ ", "(", 240, "1"), *whole = nested(open, ")", 240, " }}");
+    limited(whole, (ts_jinja_limits){0}, "nests deeper than 200");
+    free(open);
+    free(whole);
 }
 
 /* Data as deep as JSON's parser lets through. */

@@ -157,13 +157,13 @@ ts_status ts_chat_tokens(const ts_chat *c, const ts_jinja_text *text, ts_token *
     return TS_OK;
 }
 
-static ts_status parse(const char *json, size_t n, json_t **out, ts_error *err)
+static ts_status parse_request(const char *json, size_t n, json_t **out, ts_error *err)
 {
     json_error_t e;
     *out = json_loadb(json, n, JSON_ALLOW_NUL, &e);
     if (*out)
         return TS_OK;
-    if (json_error_code(&e) == json_error_out_of_memory)
+    if (e.line < 0 || json_error_code(&e) == json_error_out_of_memory)
         return ts_fail(err, TS_NO_MEMORY, "no memory for a conversation of %zu bytes", n);
     return ts_fail(err, TS_BAD_ARG, "the conversation is no JSON: line %d, column %d: %s", e.line,
                    e.column, e.text);
@@ -176,7 +176,7 @@ ts_status ts_chat_apply(const ts_chat *c, const char *json, size_t n, ts_chat_pr
     ts_jinja_text text = {0};
     ts_token *ids = NULL;
     size_t n_ids = 0;
-    ts_status st = parse(json, n, &request, err);
+    ts_status st = parse_request(json, n, &request, err);
     if (st == TS_OK)
         st = ts_chat_render(c, request, NULL, &text, err);
     if (st == TS_OK)
