@@ -48,7 +48,7 @@ static ts_status open_and_apply(const ts_gguf *g, const ts_tokenizer *t, ts_erro
         "[{\"type\": \"text\", \"text\": \"a\"}, {\"type\": \"text\", \"text\": \"b\"}]}, "
         "{\"role\": \"assistant\", \"reasoning\": \"r\", \"tool_calls\": [{\"function\": "
         "{\"name\": \"f\", "
-        "\"arguments\": \"{\\\"at\\\": [1, 2.5, null]}\"}}]}], \"tools\": [{\"type\": "
+        "\"arguments\": {\"at\": [1, 2.5, null]}}}]}], \"tools\": [{\"type\": "
         "\"function\"}]}";
     ts_chat *c = NULL;
     ts_chat_prompt p = {0};
