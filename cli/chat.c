@@ -301,6 +301,13 @@ static ts_status read_variables(chat_opts *o, ts_error *err)
     return TS_OK;
 }
 
+/* libedit leaves what stands between bytes of 1 out of its reckoning, and writes it with the
+ * character behind it. */
+static const char *prompt(void)
+{
+    return may_colour(STDERR_FILENO) ? "\1\x1b[1;32m\1>\1\x1b[0m\1 " : "> ";
+}
+
 static ts_status open_all(chat *c, chat_opts *o, ts_engine **e, ts_error *err)
 {
     ts_status st = read_one_of(o->system, o->system_file, &c->system, "the system message", err);
@@ -318,7 +325,7 @@ static ts_status open_all(chat *c, chat_opts *o, ts_engine **e, ts_error *err)
         st = talk_open(&c->talk, *e, &o->talk, err);
     if (st == TS_OK)
         st = talk_set_system(&c->talk, c->system ? c->system : o->system, err);
-    return st ? st : line_open(&c->in, "> ", err);
+    return st ? st : line_open(&c->in, prompt(), err);
 }
 
 static int chat_with(chat_opts *o)

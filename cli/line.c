@@ -20,6 +20,7 @@ struct line_reader {
     EditLine *el; /* NULL: no terminal */
     History *history;
     const char *prompt;
+    bool typed; /* there was something on the line that Ctrl-C ended */
     bool more;  /* within a text of several lines */
     char *line; /* of getline() */
     size_t cap;
@@ -43,6 +44,35 @@ static void use_utf8(void)
         setlocale(LC_CTYPE, "C.UTF-8");
 }
 
+static ssize_t read_byte(char *c)
+{
+    return read(STDIN_FILENO, c, 1);
+}
+
+/* The next character of the terminal, as libedit's own function reads it; but that one forgets the
+ * line before anybody could ask whether it was empty. */
+static int get_char(EditLine *el, wchar_t *out)
+{
+    line_reader *r = NULL;
+    char s[4];
+    uint32_t cp;
+    ssize_t got = read_byte(s);
+
+    if (got <= 0) {
+        const LineInfo *li = el_line(el);
+        el_get(el, EL_CLIENTDATA, &r);
+        r->typed = li->lastchar > li->buffer;
+        return (int)got;
+    }
+    for (size_t n = 1; n < sizeof s && ts_utf8_tail(s, n) == n; n++)
+        if (read_byte(s + n) != 1)
+            break;
+        else if (ts_utf8_decode(s, n + 1, &cp) == n + 1)
+            return *out = (wchar_t)cp, 1;
+    *out = (uint8_t)s[0] < 0x80 ? (wchar_t)s[0] : (wchar_t)0xfffd;
+    return 1;
+}
+
 static ts_status open_editor(line_reader *r, ts_error *err)
 {
     HistEvent ev;
@@ -58,6 +88,7 @@ static ts_status open_editor(line_reader *r, ts_error *err)
     el_set(r->el, EL_PROMPT_ESC, prompt_of, '\1');
     el_set(r->el, EL_EDITOR, "emacs");
     el_set(r->el, EL_HIST, history, r->history);
+    el_set(r->el, EL_GETCFN, get_char);
     el_set(r->el, EL_BIND, "^R", "em-inc-search-prev", NULL);
     el_source(r->el, NULL); /* ~/.editrc */
     return TS_OK;
@@ -99,17 +130,6 @@ bool line_is_terminal(const line_reader *r)
 }
 
 /* --- one line ------------------------------------------------------------------------- */
-
-/* What was typed before Ctrl-C is dropped; whether there was anything. */
-static bool drop_typed(line_reader *r)
-{
-    const LineInfo *li = el_line(r->el);
-    bool any = li->lastchar > li->buffer;
-
-    el_reset(r->el);
-    fputc('\n', stderr);
-    return any;
-}
 
 /* The bytes of the next line, its line break included; they live until the next call. */
 static ts_status one_line(line_reader *r, const char **s, size_t *n, line_end *end, ts_error *err)
@@ -233,8 +253,10 @@ ts_status line_read(line_reader *r, ts_sb *out, bool *block, line_end *end, ts_e
         r->more = false;
         if (st || *end != LINE_INTERRUPTED || !r->el)
             break;
-        if (!drop_typed(r) && !several)
+        fputc('\n', stderr);
+        if (!r->typed && !several)
             break;
+        el_reset(r->el);
         interrupt_catch_input();
     }
     if (st == TS_OK && *end == LINE_TEXT && ts_utf8_valid(out->s, out->n) < out->n)

@@ -10,7 +10,8 @@
 
 typedef struct line_reader line_reader;
 
-/* prompt: before each text on a terminal. */
+/* prompt: before each text on a terminal; what stands between two bytes of 1 takes no room there
+ * (colours). It must outlive the reader. */
 ts_status line_open(line_reader **out, const char *prompt, ts_error *err);
 void line_close(line_reader *r);
 

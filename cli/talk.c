@@ -203,6 +203,10 @@ static ts_status eval(talk *t, const ts_token *ids, size_t n, ts_error *err)
 {
     size_t before = (size_t)ts_session_pos(t->session);
     ts_status st = ts_session_eval(t->session, ids, n, 1, err);
+    /* a Ctrl-C that came when nothing was being computed ends the next computation, of no answer
+     * that anybody wanted stopped */
+    if (st == TS_CANCELLED && !interrupt_caught() && ts_session_pos(t->session) == (int64_t)before)
+        st = ts_session_eval(t->session, ids, n, 1, err);
     size_t done = (size_t)ts_session_pos(t->session) - before;
     memcpy(t->cached + before, ids, done * sizeof *ids);
     return st;
