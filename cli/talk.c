@@ -146,7 +146,7 @@ typedef struct answer {
 } answer;
 
 /* Whole characters go out, a begun one waits. */
-static bool show(answer *a, const char *s, size_t n, bool all)
+static bool show_text(answer *a, const char *s, size_t n, bool all)
 {
     ts_sb *held = &a->t->held;
     ts_sb_add(held, s, n);
@@ -179,7 +179,7 @@ static bool take_token(answer *a, ts_token id)
     size_t n = ts_token_piece(a->t->engine, id, false, &s);
     if (n == 0) { /* a control token */
         size_t k = ts_token_piece(a->t->engine, id, true, &s);
-        bool read = show(a, "", 0, true);
+        bool read = show_text(a, "", 0, true);
         change_channel(&a->channels, s, k);
         return read;
     }
@@ -187,7 +187,7 @@ static bool take_token(answer *a, ts_token id)
         add_header(&a->channels, s, n);
         return true;
     }
-    return show(a, s, n, false);
+    return show_text(a, s, n, false);
 }
 
 /* What the KV cache has of the prompt; the last token is always computed, for its logits. */
@@ -289,7 +289,7 @@ static ts_status make_answer(answer *a, const ts_chat_prompt *p, talk_end *end, 
         ts_sampler_accept(a->sampler, p->ids[i]);
     double start = cli_now();
     st = decode(a, end, err);
-    show(a, "", 0, true);
+    show_text(a, "", 0, true);
     t->last.decode_seconds = cli_now() - start;
     return st;
 }
