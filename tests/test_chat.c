@@ -209,7 +209,7 @@ static size_t special_ids(const file *f, const ts_chat_prompt *p, ts_token id)
 /* The template's own BOS and the tokenizer's are one. */
 static void test_bos(void)
 {
-    static const char *const templates[] = {"{{ bos_token }}" ALL, ALL, "{{ bos_token }}",
+    static const char *const templates[] = {("{{ bos_token }}" ALL), ALL, "{{ bos_token }}",
                                             "x{{ bos_token }}"};
     static const char ask[] = "{\"messages\": [{\"role\": \"user\", \"content\": \"ab\"}]}";
     for (int kind = 0; kind < N_KINDS; kind++)
