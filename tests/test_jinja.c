@@ -159,6 +159,15 @@ static void test_limits(void)
     };
     limited(loops, (ts_jinja_limits){0}, "takes more than 50000000 steps");
     limited("{{ 'x' * 100000000 }}", (ts_jinja_limits){0}, "steps");
+    /* nothing is made, but much is read */
+    limited("{% set s = ('x' * 1000) * 10000 %}{% for i in range(99999) %}{% if s.isalpha() and s "
+            "is lower "
+            "and s|wordcount and not s.find('y') and s == s ~ '' %}{% endif %}{% endfor %}",
+            (ts_jinja_limits){0}, "steps");
+    limited(
+        "{% set s = ('x' * 1000) * 10000 %}{% for i in range(99999) %}{% if {}.get(s) or s in {} %}"
+        "{% endif %}{% endfor %}",
+        (ts_jinja_limits){0}, "steps");
     limited("{{ ('x' * 1000) * 100000 }}", (ts_jinja_limits){0}, "a text of more than 67108864");
     limited("{{ 'x' * 101 }}", (ts_jinja_limits){.output = 100}, "a text of more than 100 bytes");
     limited("{% for x in range(99) %}ab{% endfor %}", (ts_jinja_limits){.output = 100},

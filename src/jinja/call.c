@@ -34,10 +34,18 @@ static int param_count(const char *params)
     return n;
 }
 
+/* What is done with a text is counted by its length, whatever it is. */
+static size_t bytes_of(j_value v)
+{
+    return v.kind == J_STR ? v.u.s->n : 0;
+}
+
 j_value j_call_native(j_run *j, const j_fn *fn, j_value self, const j_args *args)
 {
     j_value a[J_PARAMS], v;
-    j_step(j, 1);
+    j_step(j, 1 + bytes_of(self) / 8);
+    for (size_t i = 0; i < args->n; i++)
+        j_step(j, bytes_of(args->v[i]) / 8);
     j_enter(j);
     for (int i = 0; i < J_PARAMS; i++)
         a[i] = (j_value){.kind = J_MISSING};
@@ -142,7 +150,7 @@ static void bind(j_run *j, const j_macro *m, const j_args *args)
         j_scope_set(j, j->scope, n->args.v[i]->name, given[i] ? *given[i] : default_of(j, n, i));
 }
 
-j_value j_call_macro(j_run *j, const j_macro *m, const j_args *args)
+static j_value call_macro(j_run *j, const j_macro *m, const j_args *args)
 {
     j_scope *was = j->scope;
     j->scope = j_scope_new(j, m->scope);
@@ -169,7 +177,7 @@ j_value j_call(j_run *j, j_value callee, const j_args *args, int line)
         v = j_call_native(j, callee.u.fn, callee, args);
         break;
     case J_MACRO:
-        v = j_call_macro(j, callee.u.m, args);
+        v = call_macro(j, callee.u.m, args);
         break;
     case J_LOOP:
         v = j_loop_recurse(j, callee.u.loop, args);

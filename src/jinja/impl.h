@@ -542,7 +542,6 @@ int64_t j_loop_index0(const j_loop *l);
 j_value j_loop_changed(j_run *j, j_loop *l, const j_args *args);
 size_t j_loop_length(j_run *j, j_loop *l);
 void j_check_attr_name(j_run *j, const j_str *name); /* of a namespace */
-j_value j_call_macro(j_run *j, const j_macro *m, const j_args *args);
 
 /* parse.c, parse_stmt.c: see parse.h */
 

@@ -31,11 +31,10 @@ ts_status ts_jinja_open(ts_jinja **out, const char *name, const char *text, size
 void ts_jinja_close(ts_jinja *t);
 
 typedef struct ts_jinja_limits {
-    uint64_t
-        steps; /* units of work: a node evaluated, an element, 64 bytes of text; 0 = 50 million */
-    int depth; /* of calls and nested expressions and values; 0 = 800      */
-    size_t output; /* bytes of any one text; 0 = 64 MiB                        */
-    size_t memory; /* bytes of everything a run makes; 0 = 512 MiB             */
+    uint64_t steps; /* of work: a node, an element, 8 to 64 bytes of text; 0 = 50 million */
+    int depth;      /* of calls, expressions and values, for which 512 KiB of stack do; 0 = 800 */
+    size_t output;  /* bytes of any one text; 0 = 64 MiB                        */
+    size_t memory;  /* bytes of everything a run makes; 0 = 512 MiB             */
 } ts_jinja_limits;
 
 typedef struct ts_jinja_input {

@@ -44,6 +44,8 @@ static int class_of(uint32_t cp)
 
 bool j_is_alpha(uint32_t cp)
 {
+    if (cp < 0x80)
+        return (cp | 0x20) >= 'a' && (cp | 0x20) <= 'z';
     return class_of(cp) == CLASS_LETTER;
 }
 
