@@ -146,14 +146,15 @@ j_value j_filter_indent(j_run *j, j_value v, j_value *a, const j_args *args)
 j_value j_filter_truncate(j_run *j, j_value v, j_value *a, const j_args *args)
 {
     UNUSED(args);
-    const j_str *s = j_want_str(j, v, "truncate");
+    size_t n;
     const j_str *end = a[2].kind == J_MISSING ? j_text(j, "...") : j_want_str(j, a[2], "truncate");
     int64_t length = a[0].kind == J_MISSING ? 255 : j_want_int(j, a[0], "truncate");
     int64_t leeway = j_given(a[3]) ? j_want_int(j, a[3], "truncate") : 5, most;
     if (length < (int64_t)end->chars || leeway < 0 || ts_add_overflow(length, leeway, &most))
         j_fail(j, "truncate wants a length of %zu or more and a leeway of 0 or more", end->chars);
-    if ((int64_t)s->chars <= most)
+    if (j_length(j, v, &n) && (int64_t)n <= most) /* what is short enough may be a list too */
         return v;
+    const j_str *s = j_want_str(j, v, "truncate");
     const j_str *cut = j_sub(j, s, 0, j_byte_of(s, (size_t)length - end->chars));
     if (!j_flag(j, a[1])) {
         int64_t space = j_rfind(j, cut, j_text(j, " "), cut->n);
