@@ -5,7 +5,7 @@
 
 typedef int command_fn(int argc, char **argv);
 
-command_fn cmd_run, cmd_tokenize, cmd_inspect, cmd_plan, cmd_bench, cmd_perplexity, cmd_synth,
-    cmd_info;
+command_fn cmd_run, cmd_chat, cmd_tokenize, cmd_inspect, cmd_plan, cmd_bench, cmd_perplexity,
+    cmd_synth, cmd_info;
 
 #endif

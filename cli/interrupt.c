@@ -18,16 +18,23 @@ static void on_signal(int signo)
 
 static void catch_signal(int signo, int flags)
 {
-    /* SA_RESTART: what is being written to a slow terminal is still written whole. */
-    struct sigaction sa = {.sa_handler = on_signal, .sa_flags = flags | SA_RESTART};
+    struct sigaction sa = {.sa_handler = on_signal, .sa_flags = flags};
 
     sigemptyset(&sa.sa_mask);
     sigaction(signo, &sa, NULL);
 }
 
+/* SA_RESTART: what is being written to a slow terminal is still written whole. */
 void interrupt_catch(void)
 {
-    catch_signal(SIGINT, SA_RESETHAND);
+    caught = 0;
+    catch_signal(SIGINT, SA_RESETHAND | SA_RESTART);
+}
+
+void interrupt_catch_input(void)
+{
+    caught = 0;
+    catch_signal(SIGINT, 0);
 }
 
 void interrupt_catch_all(void)
@@ -39,7 +46,7 @@ void interrupt_catch_all(void)
         struct sigaction old;
         /* nohup(1) and its like have a signal ignored */
         if (sigaction(asks[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN)
-            catch_signal(asks[i], 0);
+            catch_signal(asks[i], SA_RESTART);
     }
 }
 

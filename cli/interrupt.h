@@ -7,8 +7,11 @@
 
 #include "tessera.h"
 
-/* Ctrl-C, for every command that computes. */
+/* Ctrl-C, for every command that computes; forgets an earlier one. */
 void interrupt_catch(void);
+
+/* Ctrl-C while a line is read: the read ends with EINTR, however often. */
+void interrupt_catch_input(void);
 
 /* SIGTERM and SIGHUP too, for a command that has something to clear away; without this they end the
  * program at once. They may arrive more than once: timeout(1) signals the child and its group, the

@@ -12,6 +12,7 @@ static const struct {
     command_fn *run;
 } commands[] = {
     {"run", "generate text from a prompt", cmd_run},
+    {"chat", "talk with a model", cmd_chat},
     {"tokenize", "text to token ids, and back", cmd_tokenize},
     {"inspect", "what a GGUF file holds: metadata, tensors, types, sizes", cmd_inspect},
     {"plan", "where every weight would go, and what that costs", cmd_plan},

@@ -7,13 +7,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/mem.h"
 #include "base/utf8.h"
 #include "command.h"
 #include "interrupt.h"
 #include "model.h"
+#include "sampling.h"
 #include "stats.h"
 #include "text.h"
 
@@ -22,8 +22,8 @@ typedef struct run_opts {
     const char *prompt, *file;
     bool escape, no_escape, no_display_prompt, special, ignore_eos;
     stats_opts stats;
-    int64_t batch, predict, top_k, repeat_last_n, seed;
-    double temp, top_p, min_p, repeat_penalty, frequency_penalty, presence_penalty;
+    int64_t batch, predict;
+    sampling_opts sampling;
 } run_opts;
 
 /* Why the text ended. */
@@ -262,31 +262,13 @@ static ts_status find_eog(run *r, ts_error *err)
     return TS_OK;
 }
 
-static ts_status open_sampler(run *r, ts_error *err)
-{
-    const run_opts *o = r->o;
-    ts_sampler_options so;
-
-    ts_sampler_options_init(&so);
-    so.temp = (float)o->temp;
-    so.top_k = (int32_t)o->top_k;
-    so.top_p = (float)o->top_p;
-    so.min_p = (float)o->min_p;
-    so.repeat_penalty = (float)o->repeat_penalty;
-    so.frequency_penalty = (float)o->frequency_penalty;
-    so.presence_penalty = (float)o->presence_penalty;
-    so.repeat_last_n = (int32_t)o->repeat_last_n;
-    so.seed = r->seed;
-    return ts_sampler_open(&r->sampler, &so, err);
-}
-
 /* --- the command -------------------------------------------------------- */
 
 static ts_status open_all(run *r, run_opts *o, ts_error *err)
 {
     ts_status st = read_prompt(r, err);
     if (!st)
-        st = open_sampler(r, err);
+        st = sampling_open(&r->sampler, &r->o->sampling, r->seed, err);
     interrupt_catch(); /* not before: Ctrl-C while the prompt is typed just ends the program */
     if (!st)
         st = model_open(&r->engine, &o->model, 1, false, err);
@@ -342,7 +324,7 @@ static int run_with(run_opts *o)
     run r = {.o = o};
     ts_error err = {0};
 
-    r.seed = o->seed >= 0 ? (uint64_t)o->seed : (uint64_t)time(NULL);
+    r.seed = sampling_seed(&o->sampling);
     int status = open_all(&r, o, &err) ? model_failed(&err) : generate(&r);
     close_all(&r);
     model_opts_free(&o->model);
@@ -351,22 +333,8 @@ static int run_with(run_opts *o)
 
 int cmd_run(int argc, char **argv)
 {
-    ts_sampler_options d;
-    ts_sampler_options_init(&d);
-    run_opts o = {
-        .model = MODEL_OPTS,
-        .batch = 2048,
-        .predict = -1,
-        .seed = -1,
-        .temp = d.temp,
-        .top_k = d.top_k,
-        .top_p = d.top_p,
-        .min_p = d.min_p,
-        .repeat_penalty = d.repeat_penalty,
-        .frequency_penalty = d.frequency_penalty,
-        .presence_penalty = d.presence_penalty,
-        .repeat_last_n = d.repeat_last_n,
-    };
+    run_opts o = {.model = MODEL_OPTS, .batch = 2048, .predict = -1};
+    sampling_init(&o.sampling);
     const opt table[] = {
         MODEL_OPTIONS(&o.model),
         PACK_CACHE_OPTION(&o.model),
@@ -390,27 +358,7 @@ int cmd_run(int argc, char **argv)
             "print only what was made, not the prompt before it"),
         OPT("Output", "-sp, --special", OPT_FLAG, &o.special, NULL, "print control tokens as text"),
         STATS_OPTIONS(&o.stats),
-        OPT("Sampling", "--temp, --temperature", OPT_FLOAT, &o.temp, "T",
-            "temperature; 0 always takes the best token", .min = 0, .max = 100),
-        OPT("Sampling", "--top-k", OPT_INT, &o.top_k, "K", "keep the K best tokens; 0 keeps all",
-            .min = 0, .max = 2147483647),
-        OPT("Sampling", "--top-p", OPT_FLOAT, &o.top_p, "P",
-            "keep the best tokens that together have probability P; 1 keeps all", .min = 0,
-            .max = 1),
-        OPT("Sampling", "--min-p", OPT_FLOAT, &o.min_p, "P",
-            "drop tokens less than P times as probable as the best; 0 keeps all", .min = 0,
-            .max = 1),
-        OPT("Sampling", "--repeat-penalty", OPT_FLOAT, &o.repeat_penalty, "R",
-            "divides the logits of tokens seen before; 1 is none", .min = 0.01, .max = 100),
-        OPT("Sampling", "--frequency-penalty", OPT_FLOAT, &o.frequency_penalty, "A",
-            "taken off a logit for every time its token was seen", .min = -100, .max = 100),
-        OPT("Sampling", "--presence-penalty", OPT_FLOAT, &o.presence_penalty, "A",
-            "taken off the logit of a token seen before", .min = -100, .max = 100),
-        OPT("Sampling", "--repeat-last-n", OPT_INT, &o.repeat_last_n, "N",
-            "tokens the penalties look back on; 0: none, -1: all", .min = -1, .max = 2147483647),
-        OPT("Sampling", "-s, --seed", OPT_INT, &o.seed, "S",
-            "the same seed gives the same text; -1 takes one from the clock", .min = -1,
-            .max = 4294967295),
+        SAMPLING_OPTIONS(&o.sampling),
     };
     const opt_cmd cmd = {
         .name = "run",

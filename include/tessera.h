@@ -235,6 +235,38 @@ TS_API ts_status ts_detokenize(const ts_engine *e, const ts_token *ids, size_t n
 /* True for every token that ends a generation (EOS, EOT, <|im_end|>, ...). */
 TS_API bool ts_token_is_eog(const ts_engine *e, ts_token id);
 
+/* --- chat --------------------------------------------------------------- */
+
+/* A chat template: the Jinja program in a model's file that writes messages as the model was
+ * trained to read them. Immutable once open: any number of threads may apply it. It runs in a
+ * sandbox with limits on steps, depth, memory and output. */
+typedef struct ts_chat ts_chat;
+
+/* template_text: Jinja, or "chatml" for the template of that name; NULL takes the model's own
+ * (tokenizer.chat_template; for requests with tools tokenizer.chat_template.tool_use, if there is
+ * one). Close it before the engine. TS_UNSUPPORTED: the model has none. TS_BAD_FILE, TS_BAD_ARG: it
+ * can't be read, with the line; TS_NO_MEMORY. */
+TS_API ts_status ts_chat_open(ts_chat **out, const ts_engine *e, const char *template_text,
+                              ts_error *err);
+TS_API void ts_chat_close(ts_chat *c);
+
+/* Both allocated: ts_chat_prompt_free. */
+typedef struct ts_chat_prompt {
+    char *text; /* [n_text] and a NUL: what the template made */
+    size_t n_text;
+    ts_token *ids; /* [n_ids] its tokens, BOS included where the model wants it */
+    size_t n_ids;
+} ts_chat_prompt;
+
+/* json[n] is an object: "messages" as in OpenAI's API (role; content, a text or parts of type text;
+ * tool_calls; reasoning_content), "tools" in the same form, "add_generation_prompt" (true unless
+ * given); every other member is a variable of the template ("enable_thinking"). Text of messages
+ * never becomes a control token, only what the template itself writes does. TS_BAD_ARG: no such
+ * object, or what the template refuses, in its own words; TS_NO_MEMORY. */
+TS_API ts_status ts_chat_apply(const ts_chat *c, const char *json, size_t n, ts_chat_prompt *out,
+                               ts_error *err);
+TS_API void ts_chat_prompt_free(ts_chat_prompt *p);
+
 /* --- session ------------------------------------------------------------ */
 
 typedef struct ts_session ts_session;

@@ -55,6 +55,8 @@ ts_missing_packages()
     have ninja || echo ninja-build
     have pkg-config || echo pkg-config
     pkg-config --exists libpcre2-8 2>/dev/null || echo libpcre2-dev
+    pkg-config --exists jansson 2>/dev/null || echo libjansson-dev
+    pkg-config --exists libedit 2>/dev/null || echo libedit-dev
     have python3 || echo python3
     python3 -m pip --version >/dev/null 2>&1 || echo python3-pip
     [ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates

@@ -60,6 +60,16 @@ fetch()
     export TS_TEST_MODELS
 }
 
+# The chat templates of real models: without the network their test is skipped, which is said.
+templates()
+{
+    if python3 scripts/fetch_templates.py >/dev/null; then
+        export TS_TEST_TEMPLATES=1
+    else
+        say "the chat templates can't be had: the test jinja_templates is skipped"
+    fi
+}
+
 layout()
 {
     local format
@@ -110,6 +120,7 @@ tests() { ctest --preset ci -j "$(nproc)" | tee "$logs/ctest.log"; }
 
 step "tools" tools
 step "model" fetch
+step "chat templates" templates
 if ! $quick; then step "layout (clang-format)" layout; fi
 step "build, gcc, warnings are errors" build ci
 step "tests" tests

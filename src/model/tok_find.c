@@ -144,22 +144,42 @@ ts_status tok_find_build(ts_tokenizer *t, ts_error *err)
  * starts here. */
 enum { FREE, INSIDE, VANISHED, PLACE };
 
-/* Without `all`, only tokens that are user-defined and nothing else. */
-static bool allowed(uint8_t attr, bool all)
+/* "<|user|>", "[INST]": a delimiter by its looks; "<td>" is HTML. */
+static bool delimits(ts_str s)
 {
-    return all || (attr & TOK_SPECIAL) == TOK_USER;
+    bool angle = s.n > 2 && s.s[0] == '<' && s.s[s.n - 1] == '>';
+    if (!angle)
+        return s.n > 2 && s.s[0] == '[' && s.s[s.n - 1] == ']';
+    size_t i = s.s[1] == '/' ? 2 : 1;
+    if (s.s[i] < 'a' || s.s[i] > 'z')
+        return true;
+    while ((s.s[i] >= 'a' && s.s[i] <= 'z') || (s.s[i] >= '0' && s.s[i] <= '9'))
+        i++;
+    return i != s.n - 1;
+}
+
+/* Without `all`, only tokens that are user-defined and nothing else. Of `own` bytes from here on it
+ * is known that a template wrote them: a token that means something must lie within them.
+ * User-defined ones are found in anybody's text, as the models were trained, but for those that
+ * look like delimiters (DeepSeek's turns). */
+static bool allowed(const ts_tokenizer *t, int32_t id, bool all, size_t own)
+{
+    bool within = t->text[id].n <= own;
+    if ((t->attr[id] & TOK_SPECIAL) == TOK_USER)
+        return within || !delimits(t->text[id]);
+    return all && within;
 }
 
 /* The longest allowed token at `node` or on its way of failures that is at most `room` bytes long;
  * its rank and, in *node, its node. -1 = none. */
-static int32_t fit(const ts_tokenizer *t, int32_t *node, bool all, size_t room)
+static int32_t fit(const ts_tokenizer *t, int32_t *node, bool all, size_t room, size_t own)
 {
     for (int32_t i = *node; i >= 0; i = t->node[i].link) {
         int32_t r = t->node[i].rank;
         if (r < 0)
             continue;
         int32_t id = t->special[r];
-        if (t->text[id].n <= room && allowed(t->attr[id], all)) {
+        if (t->text[id].n <= room && allowed(t, id, all, own)) {
             *node = i;
             return r;
         }
@@ -171,12 +191,14 @@ static ts_status collect(tok_work *w, const char *text, size_t n, bool all)
 {
     const ts_tokenizer *t = w->t;
     int32_t node = 0;
+    uint32_t own = 0;
     for (size_t p = n; p-- > 0;) {
         node = step(t, node, (uint8_t)text[p]);
+        own = w->mark && w->mark[p] ? 0 : own + 1;
         int32_t at = node, r;
-        if (node == 0 || (r = fit(t, &at, all, n - p)) < 0)
+        if (node == 0 || (r = fit(t, &at, all, n - p, own)) < 0)
             continue;
-        ts_status st = tok_push(w, (tok_bigram){(uint64_t)r << 32 | p, (uint32_t)at, 0});
+        ts_status st = tok_push(w, (tok_bigram){(uint64_t)r << 32 | p, (uint32_t)at, own});
         if (st != TS_OK)
             return st;
     }
@@ -212,11 +234,11 @@ static ts_status settle(tok_work *w, uint32_t *at, const char *text, size_t n, b
         while (room < len && at[p + room] == FREE)
             room++;
         w->steps += room;
-        int32_t node = (int32_t)b.right, r = fit(t, &node, all, room);
+        int32_t node = (int32_t)b.right, r = fit(t, &node, all, room, b.size);
         if (room == len) {
             take(t, at, text, n, p, r);
         } else if (r >= 0) {
-            ts_status st = tok_push(w, (tok_bigram){(uint64_t)r << 32 | p, (uint32_t)node, 0});
+            ts_status st = tok_push(w, (tok_bigram){(uint64_t)r << 32 | p, (uint32_t)node, b.size});
             if (st != TS_OK)
                 return st;
         }

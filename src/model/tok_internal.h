@@ -191,7 +191,8 @@ typedef struct tok_sym {
 typedef struct tok_bigram {
     uint64_t key;
     uint32_t right;
-    uint32_t size; /* bytes of both when it was found: if they differ now, it is out of date */
+    uint32_t size; /* bytes of both when it was found: if they differ now, it is out of date. Of a
+                      special token's place: bytes from there on that are the template's */
 } tok_bigram;
 
 typedef struct tok_frag {
@@ -215,7 +216,8 @@ typedef struct tok_work {
     size_t cap_cls;
     char *norm;
     size_t cap_norm;
-    const char *word; /* BPE: where the next word begins, moves with the words */
+    const uint8_t *mark; /* [n] nonzero: special tokens don't touch this byte; NULL: none */
+    const char *word;    /* BPE: where the next word begins, moves with the words */
     pcre2_match_data *match;
     pcre2_match_context *limits;
     uint64_t steps; /* work done, in units that should grow linearly: for the tests */

@@ -96,6 +96,11 @@ ts_token ts_tokenizer_eos(const ts_tokenizer *t)
     return t->eos;
 }
 
+bool ts_tokenizer_adds_bos(const ts_tokenizer *t)
+{
+    return t->add_bos && t->bos >= 0;
+}
+
 bool ts_tokenizer_is_eog(const ts_tokenizer *t, ts_token id)
 {
     return id >= 0 && id < t->n && (t->attr[id] & TOK_EOG);
@@ -214,7 +219,14 @@ ts_status tok_work_encode(tok_work *w, const char *text, size_t n, unsigned flag
 ts_status ts_tokenizer_encode(const ts_tokenizer *t, const char *text, size_t n, unsigned flags,
                               ts_token **out, size_t *n_out, ts_error *err)
 {
-    tok_work w = {.t = t, .err = err};
+    return ts_tokenizer_encode_marked(t, text, NULL, n, flags, out, n_out, err);
+}
+
+ts_status ts_tokenizer_encode_marked(const ts_tokenizer *t, const char *text, const uint8_t *mark,
+                                     size_t n, unsigned flags, ts_token **out, size_t *n_out,
+                                     ts_error *err)
+{
+    tok_work w = {.t = t, .err = err, .mark = mark};
     ts_status st = tok_work_encode(&w, text, n, flags);
     if (st == TS_OK && !w.out)
         st = tok_grow(&w, (void **)&w.out, &w.cap_out, 1, sizeof *w.out);
