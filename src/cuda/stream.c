@@ -200,13 +200,16 @@ int ts_cuda_stream_open(ts_cuda_stream **out, const ts_plan *plan, const ts_mode
 
 /* --- pieces ----------------------------------------------------------------------- */
 
-/* The experts of a turn: which[lo..hi-1]. */
+/* The experts of a turn: which[lo..hi-1]. Once a layer's are known, those that come ahead are the
+ * first of them as well: `order` may have become the next batch's. */
 static const int32_t *experts_of(const ts_cuda_stream *t, int layer, int turn, int64_t *lo,
                                  int64_t *hi)
 {
     *lo = turn < STACKS ? 0 : t->ahead;
     *hi = turn < STACKS ? t->ahead : t->n_list;
-    return turn >= STACKS ? t->list : t->order ? t->order + layer * t->n_expert : t->numbers;
+    if (turn >= STACKS || t->listed == layer)
+        return t->list;
+    return t->order ? t->order + layer * t->n_expert : t->numbers;
 }
 
 /* The next piece; false: there is none, or it isn't known yet which experts are wanted. */
