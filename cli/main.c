@@ -14,6 +14,7 @@ static const struct {
     {"run", "generate text from a prompt", cmd_run},
     {"chat", "talk with a model", cmd_chat},
     {"tokenize", "text to token ids, and back", cmd_tokenize},
+    {"grammar", "check a grammar, print a JSON schema's, match a text", cmd_grammar},
     {"inspect", "what a GGUF file holds: metadata, tensors, types, sizes", cmd_inspect},
     {"plan", "where every weight would go, and what that costs", cmd_plan},
     {"bench", "speed of prefill and decode, beside what this machine can do", cmd_bench},

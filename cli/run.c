@@ -11,6 +11,7 @@
 #include "base/mem.h"
 #include "base/utf8.h"
 #include "command.h"
+#include "grammar.h"
 #include "interrupt.h"
 #include "model.h"
 #include "sampling.h"
@@ -24,6 +25,7 @@ typedef struct run_opts {
     stats_opts stats;
     int64_t batch, predict;
     sampling_opts sampling;
+    grammar_opts grammar;
 } run_opts;
 
 /* Why the text ended. */
@@ -34,6 +36,7 @@ typedef struct run {
     ts_engine *engine;
     ts_session *session;
     ts_sampler *sampler;
+    ts_grammar *grammar; /* or NULL */
     ts_engine_info info;
     char *text; /* the prompt */
     size_t n_text;
@@ -161,6 +164,8 @@ static void print_rate(const char *what, int64_t n, double seconds)
 
 static void print_timings(const run *r)
 {
+    if (ts_sampler_grammar_state(r->sampler) == TS_GRAMMAR_OPEN)
+        fprintf(stderr, "\nThe text ends before the grammar says that it is complete.\n");
     if (r->end == END_FULL)
         fprintf(stderr, "\nThe context of %lld tokens is full: the text ends here (-c sets it).\n",
                 (long long)r->info.n_ctx);
@@ -192,7 +197,7 @@ static ts_status prefill(run *r, ts_error *err)
     }
     for (size_t i = 0; i < r->n_ids; i++)
         ts_sampler_accept(r->sampler, r->ids[i]);
-    return st;
+    return st ? st : ts_sampler_set_grammar(r->sampler, r->grammar, err);
 }
 
 static ts_status sample(run *r, ts_token *id, ts_error *err)
@@ -230,6 +235,10 @@ static ts_status decode(run *r, ts_error *err)
             r->end = END_UNREAD;
             break;
         }
+        if (ts_sampler_grammar_state(r->sampler) == TS_GRAMMAR_ENDED) {
+            r->end = END_EOG;
+            break;
+        }
         if (++made == most) /* nobody will ask for the logits behind the last token */
             break;
         if (ts_session_pos(r->session) == r->info.n_ctx) {
@@ -262,6 +271,18 @@ static ts_status find_eog(run *r, ts_error *err)
     return TS_OK;
 }
 
+static ts_status open_grammar(run *r, ts_error *err)
+{
+    char *text;
+    size_t n;
+    ts_status st = grammar_read(&r->o->grammar, &text, &n, err);
+
+    if (!st && text)
+        st = ts_grammar_open(&r->grammar, r->engine, text, n, err);
+    free(text);
+    return st;
+}
+
 /* --- the command -------------------------------------------------------- */
 
 static ts_status open_all(run *r, run_opts *o, ts_error *err)
@@ -278,6 +299,8 @@ static ts_status open_all(run *r, run_opts *o, ts_error *err)
     st = tokenize_prompt(r, err);
     if (!st)
         st = find_eog(r, err);
+    if (!st)
+        st = open_grammar(r, err);
     if (!st)
         st = model_session(&r->session, r->engine, err);
     if (!st)
@@ -312,6 +335,7 @@ static void close_all(run *r)
 {
     model_session_close(r->session);
     ts_sampler_close(r->sampler);
+    ts_grammar_close(r->grammar);
     ts_engine_close(r->engine);
     ts_free(r->ids);
     free(r->eog);
@@ -358,6 +382,7 @@ int cmd_run(int argc, char **argv)
             "print only what was made, not the prompt before it"),
         OPT("Output", "-sp, --special", OPT_FLAG, &o.special, NULL, "print control tokens as text"),
         STATS_OPTIONS(&o.stats),
+        GRAMMAR_OPTIONS(&o.grammar),
         SAMPLING_OPTIONS(&o.sampling),
     };
     const opt_cmd cmd = {

@@ -9,7 +9,7 @@
  * A SAMPLER turns logits into a token.
  *
  * Threads. An engine may be read from any number of threads (tokenize, pieces,
- * info). All sessions of an engine share its compute pool: ts_session_eval takes
+ * info, grammars). All sessions of an engine share its compute pool: ts_session_eval takes
  * it exclusively, so evaluations of two sessions follow one another. One session
  * or sampler belongs to one thread at a time. ts_session_cancel alone may be called
  * from any thread and from a signal handler.
@@ -323,13 +323,55 @@ TS_API void ts_sampler_options_init(ts_sampler_options *opt);
 TS_API ts_status ts_sampler_open(ts_sampler **out, const ts_sampler_options *opt, ts_error *err);
 TS_API void ts_sampler_close(ts_sampler *s);
 
-/* Tells the sampler of a token of the timeline (prompt or sampled), for the penalties. */
+/* Tells the sampler of a token of the timeline (prompt or sampled), for the penalties and the
+ * grammar. */
 TS_API void ts_sampler_accept(ts_sampler *s, ts_token id);
 
 /* Chooses from logits[n_vocab], which it may modify. Ties go to the lower id. Penalties, top-k,
- * top-p, min-p, temperature, in this order (llama.cpp's). TS_NO_MEMORY. */
+ * top-p, min-p, temperature, in this order (llama.cpp's). Under a grammar only tokens that it
+ * allows are there to choose from. TS_NO_MEMORY; under a grammar TS_BAD_ARG after a token that it
+ * doesn't allow, TS_UNSUPPORTED where the vocabulary has none that it does or the grammar is too
+ * ambiguous. */
 TS_API ts_status ts_sampler_sample(ts_sampler *s, float *logits, size_t n_vocab, ts_token *out,
                                    ts_error *err);
+
+/* --- grammars ------------------------------------------------------------- */
+
+/* A grammar says which texts may be made. It is immutable and belongs to its engine's vocabulary:
+ * any number of samplers may use it at once. Close it after them and before the engine. */
+typedef struct ts_grammar ts_grammar;
+
+/* GBNF, llama.cpp's notation (docs/CLI.md), UTF-8 [n]; the text is a whole match of the rule
+ * `root`. TS_BAD_ARG with a sentence that names line and column: what isn't GBNF, rules that are
+ * missing, defined twice, or begin with themselves, a root that can't end, and what is beyond a
+ * limit. TS_NO_MEMORY. */
+TS_API ts_status ts_grammar_open(ts_grammar **out, ts_engine *e, const char *gbnf, size_t n,
+                                 ts_error *err);
+
+/* The same from a JSON schema [n]: the text is JSON that the schema accepts (docs/CLI.md lists what
+ * a schema may have). NULL: any JSON object. TS_BAD_ARG: not JSON, not a schema, or one that
+ * accepts nothing; TS_UNSUPPORTED: a keyword that isn't supported, named; TS_NO_MEMORY. */
+TS_API ts_status ts_grammar_open_schema(ts_grammar **out, ts_engine *e, const char *schema,
+                                        size_t n, ts_error *err);
+TS_API void ts_grammar_close(ts_grammar *g);
+
+/* The GBNF that ts_grammar_open_schema makes of a schema. Allocated, NUL-terminated: ts_free. */
+TS_API ts_status ts_schema_to_gbnf(const char *schema, size_t n, char **out, ts_error *err);
+
+/* Puts a sampler under a grammar, at its beginning: what is accepted from here on (not the prompt
+ * before) is the text. NULL ends it. What a sampler remembers for a grammar is bounded: some MiB.
+ * TS_NO_MEMORY. */
+TS_API ts_status ts_sampler_set_grammar(ts_sampler *s, const ts_grammar *g, ts_error *err);
+
+typedef enum ts_grammar_state {
+    TS_GRAMMAR_NONE,     /* the sampler has no grammar                                       */
+    TS_GRAMMAR_OPEN,     /* the text must go on                                              */
+    TS_GRAMMAR_COMPLETE, /* it may end here or go on                                         */
+    TS_GRAMMAR_ENDED,    /* it is complete: only a token that ends a generation may follow   */
+    TS_GRAMMAR_STRAYED,  /* a token was accepted that the grammar doesn't allow: no sampling */
+} ts_grammar_state;
+
+TS_API ts_grammar_state ts_sampler_grammar_state(const ts_sampler *s);
 
 #ifdef __cplusplus
 }

@@ -42,6 +42,7 @@ void ts_engine_close(ts_engine *e)
     free_overrides(e);
     ts_plan_free(&e->plan);
     ts_model_close(e->m);
+    ts_vocab_close(atomic_load(&e->vocab));
     ts_tokenizer_close(e->tok);
     ts_gguf_close(e->g);
     free(e);

@@ -6,6 +6,7 @@
 
 #include "exec/gpu.h"
 #include "exec/run.h"
+#include "grammar/vocab.h"
 #include "model/tokenizer.h"
 
 /* Owns, from the file up: each part points into those before it. */
@@ -23,6 +24,7 @@ struct ts_engine {
     atomic_bool has_spare;
     double load_seconds;
     bool check_finite;
+    _Atomic(ts_vocab *) vocab; /* the vocabulary in trees, made for the first grammar */
 };
 
 /* What an engine may use beside the CPU, and how. */

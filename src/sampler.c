@@ -9,13 +9,17 @@
  *     cand     [n]        the n best of them, sorted; n shrinks with every cut
  *
  * Random numbers are xoshiro256++ (Blackman and Vigna, arXiv:1805.01407), its state filled by
- * splitmix64 from the seed; one number is drawn for every sampled token, none in greedy mode. */
+ * splitmix64 from the seed; one number is drawn for every sampled token, none in greedy mode.
+ *
+ * A grammar takes away what it doesn't allow before the cuts. In greedy mode the best token is
+ * asked for first: if it is allowed, it is the best of those that are. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
 #include "base/status.h"
+#include "grammar/grammar.h"
 
 typedef struct candidate {
     float logit; /* replaced by the weight when there is nothing left to cut */
@@ -27,6 +31,10 @@ struct ts_sampler {
     bool penalise;   /* any penalty is on                                              */
     bool short_once; /* ts_sampler_accept found no memory; the next sample says so     */
     uint64_t rng[4];
+
+    ts_matcher *match; /* the text under a grammar, or NULL */
+    bool strayed;      /* by a token that isn't allowed     */
+    ts_error lost;     /* why accept couldn't follow; TS_OK */
 
     /* The last tokens of the timeline, at most repeat_last_n of them: a ring once it is full. */
     ts_token *prev;
@@ -131,16 +139,70 @@ void ts_sampler_close(ts_sampler *s)
 {
     if (!s)
         return;
+    ts_matcher_close(s->match);
     free(s->prev);
     free(s->count);
     free(s->cand);
     free(s);
 }
 
+/* --- grammar -------------------------------------------------------------------- */
+
+ts_status ts_sampler_set_grammar(ts_sampler *s, const ts_grammar *g, ts_error *err)
+{
+    ts_matcher *m = NULL;
+    ts_status st = g ? ts_matcher_open(&m, g->gram, g->vocab, err) : TS_OK;
+    if (st)
+        return st;
+    ts_matcher_close(s->match);
+    s->match = m;
+    s->strayed = false;
+    s->lost.code = TS_OK;
+    return TS_OK;
+}
+
+ts_grammar_state ts_sampler_grammar_state(const ts_sampler *s)
+{
+    if (!s->match)
+        return TS_GRAMMAR_NONE;
+    if (s->strayed || s->lost.code)
+        return TS_GRAMMAR_STRAYED;
+    if (ts_matcher_at_end(s->match))
+        return TS_GRAMMAR_ENDED;
+    return ts_matcher_can_end(s->match) ? TS_GRAMMAR_COMPLETE : TS_GRAMMAR_OPEN;
+}
+
+static void follow(ts_sampler *s, ts_token id)
+{
+    bool ok = true;
+    if (!s->match || s->strayed || s->lost.code)
+        return;
+    if (ts_matcher_accept(s->match, id, &ok, &s->lost) == TS_OK)
+        s->strayed = !ok;
+}
+
+/* Leaves the logits that the grammar allows; *top is the greatest of them. *top is it before. */
+static ts_status constrain(ts_sampler *s, float *logits, size_t n_vocab, size_t *top, ts_error *err)
+{
+    bool ok = false;
+    if (s->lost.code)
+        return ts_fail(err, s->lost.code, "%s", s->lost.msg);
+    if (s->strayed)
+        return ts_fail(err, TS_BAD_ARG,
+                       "a token was accepted that the grammar doesn't allow: there is no going on");
+    ts_status st = TS_OK;
+    if (s->opt.temp <= 0 && logits[*top] > -INFINITY)
+        st = ts_matcher_allows(s->match, (int32_t)*top, &ok, err);
+    if (st || ok)
+        return st;
+    return ts_matcher_apply(s->match, logits, n_vocab, top, err);
+}
+
 /* --- penalties ------------------------------------------------------------------ */
 
 void ts_sampler_accept(ts_sampler *s, ts_token id)
 {
+    follow(s, id);
     if (!s->penalise || s->short_once)
         return;
     size_t limit = s->opt.repeat_last_n < 0 ? SIZE_MAX : (size_t)s->opt.repeat_last_n;
@@ -358,6 +420,8 @@ ts_status ts_sampler_sample(ts_sampler *s, float *logits, size_t n_vocab, ts_tok
         if (logits[i] > logits[top])
             top = i;
     }
+    if (s->match && (st = constrain(s, logits, n_vocab, &top, err)))
+        return st;
     /* Without a logit above -inf there is nothing to choose by. */
     if (s->opt.temp <= 0 || logits[top] == -INFINITY)
         *out = (ts_token)top;

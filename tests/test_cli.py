@@ -14,7 +14,7 @@ import time
 
 from cli_tool import ENV, SOURCE, TESSERA, Folder, bad, check, done, good, run
 
-COMMANDS = ["run", "tokenize", "inspect", "plan", "bench", "perplexity", "info", "synth"]
+COMMANDS = ["run", "tokenize", "grammar", "inspect", "plan", "bench", "perplexity", "info", "synth"]
 
 
 def usage():
