@@ -343,8 +343,8 @@ typedef struct ts_grammar ts_grammar;
 
 /* GBNF, llama.cpp's notation (docs/CLI.md), UTF-8 [n]; the text is a whole match of the rule
  * `root`. TS_BAD_ARG with a sentence that names line and column: what isn't GBNF, rules that are
- * missing, defined twice, or begin with themselves, a root that can't end, and what is beyond a
- * limit. TS_NO_MEMORY. */
+ * missing, defined twice or begin with themselves, and what is beyond a limit. TS_UNSUPPORTED: a
+ * text could never end. TS_NO_MEMORY. */
 TS_API ts_status ts_grammar_open(ts_grammar **out, ts_engine *e, const char *gbnf, size_t n,
                                  ts_error *err);
 
