@@ -467,16 +467,16 @@ static void test_failures(const char *path, int calls, const ts_token *t)
         ts_rt_calls = 0;
         ts_rt_fails_at = at;
         const ts_status st = open_engine(&e, path, &split, &err);
-        if (st == TS_OK && e->plan.n_gpu_layers == 1)
+        if (st == TS_OK && ts_rt_calls <= at)
             break;
-        /* no memory: a smaller plan; else a sentence */
+        /* no memory: a smaller plan, of experts maybe with as many layers; else a sentence */
         CHECK_MSG(st ? !e && strstr(err.msg, "told to fail")
-                     : e->plan.n_gpu_layers == 0 && ++smaller,
+                     : (e->plan.n_gpu_layers == 0 || e->plan.moe.n_expert) && ++smaller,
                   "call %d: %s", (int)at, err.msg);
         ts_engine_close(e);
         e = NULL;
     }
-    CHECK_MSG(at > 10 && smaller == 5, "%d calls, %d smaller plans", (int)at, smaller);
+    CHECK_MSG(at > 10 && smaller >= 5, "%d calls, %d smaller plans", (int)at, smaller);
     /* the first session's memory has been taken; that of the second may fail */
     ts_session *s = NULL, *first = NULL;
     REQUIRE(ts_session_open(&first, e, &err) == TS_OK);
