@@ -5,6 +5,8 @@
 #include <histedit.h>
 #include <langinfo.h>
 #include <locale.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,9 +46,23 @@ static void use_utf8(void)
         setlocale(LC_CTYPE, "C.UTF-8");
 }
 
+/* A Ctrl-C that comes just before the read ends it too: it is let through only while waiting. */
 static ssize_t read_byte(char *c)
 {
-    return read(STDIN_FILENO, c, 1);
+    struct pollfd in = {.fd = STDIN_FILENO, .events = POLLIN};
+    sigset_t sigint, before;
+    int ready = -1;
+
+    sigemptyset(&sigint);
+    sigaddset(&sigint, SIGINT);
+    sigprocmask(SIG_BLOCK, &sigint, &before);
+    errno = EINTR;
+    if (!interrupt_caught())
+        ready = ppoll(&in, 1, NULL, &before);
+    int why = errno;
+    sigprocmask(SIG_SETMASK, &before, NULL);
+    errno = why;
+    return ready < 0 ? -1 : read(STDIN_FILENO, c, 1);
 }
 
 /* The next character of the terminal, as libedit's own function reads it; but that one forgets the

@@ -169,6 +169,7 @@ class Terminal:
         return True
 
     def send(self, data):
+        time.sleep(0.2)  # libedit shows its prompt before it takes the terminal over
         os.write(self.fd, data)
 
     def end(self):
@@ -232,19 +233,18 @@ def terminal(folder, tiny):
 
 def stops(tiny):
     """Ctrl-C during an answer ends the answer; on a pipe the program, in good order."""
-    t = Terminal("chat", "-m", tiny, *CHATML, "-c", 30000, "--temp", 5)
+    t = Terminal("chat", "-m", tiny, *CHATML, "-c", 30000, "--temp", 0)
     stopped = 0
     for _ in range(3):
         t.expect(PROMPT)
         t.send(b"go on for ever\r")
         t.expect(b"\n")
-        time.sleep(0.3)
         t.send(b"\x03")
         stopped += t.expect(b"tok/s; prompt of")
     t.expect(PROMPT)
     t.send(b"/exit\r")
     check(t.end() == 0 and stopped == 3, "after three Ctrl-C:", t.p.returncode, t.seen[-300:])
-    p = subprocess.Popen([TESSERA, "chat", "-m", tiny, *CHATML, "-c", "30000", "--temp", "5"], stdin=subprocess.PIPE,
+    p = subprocess.Popen([TESSERA, "chat", "-m", tiny, *CHATML, "-c", "30000", "--temp", "0"], stdin=subprocess.PIPE,
                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENV)
     p.stdin.write(b"go on\nand on\n")
     p.stdin.flush()
