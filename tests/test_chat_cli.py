@@ -233,9 +233,11 @@ def terminal(folder, tiny):
 
 def stops(tiny):
     """Ctrl-C during an answer ends the answer; on a pipe the program, in good order."""
-    t = Terminal("chat", "-m", tiny, *CHATML, "-c", 30000, "--temp", 0)
+    t = Terminal("chat", "-m", tiny, *CHATML, "-c", 30000, "--temp", 0, "--isa", "ref", "-t", 1)
     stopped = 0
-    for _ in range(3):
+    for _ in range(3):  # thousands of tokens, slowly
+        t.expect(PROMPT)
+        t.send(b"/reset\r")
         t.expect(PROMPT)
         t.send(b"go on for ever\r")
         t.expect(b"\n")
@@ -244,14 +246,14 @@ def stops(tiny):
     t.expect(PROMPT)
     t.send(b"/exit\r")
     check(t.end() == 0 and stopped == 3, "after three Ctrl-C:", t.p.returncode, t.seen[-300:])
-    p = subprocess.Popen([TESSERA, "chat", "-m", tiny, *CHATML, "-c", "30000", "--temp", "0"], stdin=subprocess.PIPE,
+    p = subprocess.Popen([TESSERA, "chat", "-m", tiny, *CHATML, "-c", "30000", "--temp", "0", "--isa", "ref",
+                          "-t", "1"], stdin=subprocess.PIPE,
                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENV)
-    p.stdin.write(b"go on\nand on\n")
+    p.stdin.write(b"go on for ever\n")
     p.stdin.flush()
     os.read(p.stdout.fileno(), 1)
     p.send_signal(signal.SIGINT)
     out, err = p.communicate(timeout=60)
-    # an answer may have ended by itself just before: then it is the next line that is interrupted
     check(p.returncode == 130, "SIGINT on a pipe:", p.returncode, out[-100:], err[-300:])
 
 
