@@ -183,13 +183,15 @@ TS_SIM_NO_ASAN inline void ts_sim_fiber(void)
 
 inline void ts_sim_make_fiber(ts_sim_thread *t)
 {
-    char *stack = (char *)mmap(NULL, TS_SIM_STACK, PROT_READ | PROT_WRITE,
-                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    t->copy = (ts_sim_copy *)calloc(TS_SIM_COPIES, sizeof *t->copy);
-    if (!t->copy || stack == MAP_FAILED || mprotect(stack, 4096, PROT_NONE) != 0) {
+    /* Behind the stack are its copies: like it, they are there until the process ends. */
+    char *stack =
+        (char *)mmap(NULL, TS_SIM_STACK + TS_SIM_COPIES * sizeof *t->copy, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (stack == MAP_FAILED || mprotect(stack, 4096, PROT_NONE) != 0) {
         fprintf(stderr, "stand-in: no memory for a thread's stack\n");
         abort();
     }
+    t->copy = (ts_sim_copy *)(stack + TS_SIM_STACK);
     /* Stacks lie 256 KiB apart: begun at the same place in each, all would share a few sets of the
      * caches. */
     const size_t skew = (size_t)(t - ts_sim.thread) % 61 * 832;
