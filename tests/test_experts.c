@@ -390,7 +390,7 @@ static void test_set(rig *r, const ts_kset *k)
             run(r, k, m, id, int8, "the same experts");
         }
         /* another device has some of the pairs, or all of them */
-        for (int64_t i = 0; i < 8; i++) {
+        for (int64_t i = 0; i < 8; i += SANITIZED ? 3 : 1) {
             const int64_t m = ms[i % 4 < 3 ? i % 4 : 4], some = i < 4 ? 1 : 99;
             for (int64_t t = 0; t < m; t++) {
                 choose(id[t], used, n, rnd(0, n - 1));
