@@ -359,8 +359,8 @@ TS_API void ts_grammar_close(ts_grammar *g);
 TS_API ts_status ts_schema_to_gbnf(const char *schema, size_t n, char **out, ts_error *err);
 
 /* Puts a sampler under a grammar, at its beginning: what is accepted from here on (not the prompt
- * before) is the text. NULL ends it. What a sampler remembers for a grammar is bounded: some MiB.
- * TS_NO_MEMORY. */
+ * before) is the text. NULL ends it. What a sampler remembers is some MiB, for a very ambiguous
+ * grammar up to 1 GiB. TS_NO_MEMORY; TS_UNSUPPORTED: there are too many ways to begin a text. */
 TS_API ts_status ts_sampler_set_grammar(ts_sampler *s, const ts_grammar *g, ts_error *err);
 
 typedef enum ts_grammar_state {

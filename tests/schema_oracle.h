@@ -14,10 +14,18 @@
 
 static inline bool so_valid(const json_t *root, const json_t *s, const json_t *v);
 
+/* Integers as such: doubles don't tell all of them apart. */
+static inline bool so_less(const json_t *a, const json_t *b)
+{
+    if (json_is_integer(a) && json_is_integer(b))
+        return json_integer_value(a) < json_integer_value(b);
+    return json_number_value(a) < json_number_value(b);
+}
+
 static inline bool so_equal(const json_t *a, const json_t *b)
 {
     if (json_is_number(a) && json_is_number(b))
-        return json_number_value(a) == json_number_value(b);
+        return !so_less(a, b) && !so_less(b, a);
     return json_equal(a, b);
 }
 
@@ -105,14 +113,10 @@ static inline bool so_number(const json_t *s, const json_t *v)
     const json_t *min = json_object_get(s, "minimum"), *max = json_object_get(s, "maximum");
     const json_t *xmin = json_object_get(s, "exclusiveMinimum"),
                  *xmax = json_object_get(s, "exclusiveMaximum");
-    double d = json_number_value(v);
     if (json_is_true(xmin))
-        return d > json_number_value(min);
-    if (json_is_integer(v) && json_is_integer(min))
-        return json_integer_value(v) >= json_integer_value(min) &&
-               (!max || d <= json_number_value(max));
-    return (!min || d >= json_number_value(min)) && (!max || d <= json_number_value(max)) &&
-           (!xmin || d > json_number_value(xmin)) && (!xmax || d < json_number_value(xmax));
+        return so_less(min, v);
+    return (!min || !so_less(v, min)) && (!max || !so_less(max, v)) &&
+           (!xmin || so_less(xmin, v)) && (!xmax || so_less(v, xmax));
 }
 
 static inline bool so_object(const json_t *root, const json_t *s, json_t *v)

@@ -387,7 +387,7 @@ static void test_refused(void)
         {"a{3,2}", "wrong order"},        {"a\\\\", "ends in a backslash"},
         {"\\\\xg0", "hexadecimal"},       {"[^\\\\u0000-\\\\u{10ffff}]", "no character"},
         {"\\\\ud800", "not a character"}, {"\\\\u{110000}", "not a character"},
-        {"[a-\\\\d]", "ends in a class"}};
+        {"[a-\\\\d]", "ends in a class"}, {"a{2}{3}", "nothing to repeat"}};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         snprintf(text, sizeof text, "{\"pattern\": \"%s\"}", wrong[i][0]);
         bad(text, wrong[i][1]);

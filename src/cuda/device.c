@@ -297,7 +297,8 @@ static size_t cuda_stats(const ts_state *s, ts_work out[TS_MAX_WORK])
         w->matrix = matrix;
         w->calls += products * s->calls[i];
         w->seconds += s->seconds[i];
-        if (!matrix)
+        /* of shared experts it isn't known here how many pairs were this device's */
+        if (!matrix || (experts && i >= steps->n_main && st->w->device == 0))
             continue;
         const size_t bytes = st->w->bytes + (glu ? st->w2->bytes : 0);
         if (i < steps->n_main) { /* the second list has them again */

@@ -11,11 +11,11 @@
  *
  * and of a session:
  *
- *     kv       [layer of this device][K, V][kv_head][n_ctx][head_dim] F16; of latent attention
- * there is no V: it is K's first elements (latent.h) buffers  those of this device
- * (ts_plan_buffer_bytes), 256-byte aligned work     partial sums of attention; what changes from
- * batch to batch
- */
+ *     kv       [layer of this device][K, V][kv_head][n_ctx][head_dim] F16; latent: K alone
+ *     buffers  those of this device (ts_plan_buffer_bytes), 256-byte aligned
+ *     work     partial sums of attention; what changes from batch to batch
+ *
+ * Of latent attention V is K's first elements (latent.h). */
 #ifndef TS_CUDA_DEVICE_H
 #define TS_CUDA_DEVICE_H
 

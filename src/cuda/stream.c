@@ -27,6 +27,8 @@ typedef struct piece {
     const int32_t *which; /* NULL, or the experts' numbers: which[n0] .. which[n1 - 1] */
 } piece;
 
+_Static_assert(TS_STREAM_MATRICES <= TS_CUDA_UNPACK_MATRICES, "a piece is unpacked by one launch");
+
 typedef struct place {
     uint8_t *mem;
     void *here, *used; /* events: the copy is done; its piece has been unpacked */
@@ -315,6 +317,26 @@ int ts_cuda_stream_experts(ts_cuda_stream *t, int layer, const int32_t *which, i
     return ask(t);
 }
 
+/* What came of a piece, to the source's form: rows to `to`, experts to their places in the stack
+ * that begins there. */
+static int unpack(const ts_cuda_stream *t, const place *at, uint8_t *to)
+{
+    const piece *p = &at->has;
+    const ts_weight *w = p->w;
+    const int64_t n = p->n1 - p->n0;
+    if (w->kset->packed_bytes)
+        return p->which ? ts_cuda_unpack_matrices(to, at->mem, w->kset->packing, w->n, w->k,
+                                                  at->which, n, t->stream)
+                        : ts_cuda_unpack(to, at->mem, w->kset->packing, n, w->k, 0, n, t->stream);
+    if (!p->which)
+        return ts_rt_copy(to, at->mem, ts_stream_bytes(w, n), t->stream);
+    const size_t one = ts_weight_source(w) / (size_t)w->e;
+    int e = 0;
+    for (int64_t i = 0; i < n && !e; i++)
+        e = ts_rt_copy(to + (size_t)at->which[i] * one, at->mem + (size_t)i * one, one, t->stream);
+    return e;
+}
+
 /* The next piece, whose turn it is. */
 static int take(ts_cuda_stream *t, const ts_weight *w, int64_t n0, int64_t *n1, uint8_t *to)
 {
@@ -322,20 +344,9 @@ static int take(ts_cuda_stream *t, const ts_weight *w, int64_t n0, int64_t *n1, 
     const piece *p = &at->has;
     if (t->next >= t->asked || p->w != w || p->n0 != n0)
         return ts_rt_bad_value;
-    const int64_t rows = (p->n1 - p->n0) * (p->which ? w->n : 1);
-    const size_t stride = p->which ? ts_weight_source(w) / (size_t)w->e : 0;
     int e = ts_rt_stream_wait(t->stream, at->here);
-    if (!e && w->kset->packed_bytes && p->which)
-        e = ts_cuda_unpack_matrices(to, at->mem, w->kset->packing, w->n, w->k, at->which,
-                                    p->n1 - p->n0, t->stream);
-    else if (!e && w->kset->packed_bytes)
-        e = ts_cuda_unpack(to, at->mem, w->kset->packing, rows, w->k, 0, rows, t->stream);
-    else if (!p->which)
-        e = e ? e : ts_rt_copy(to, at->mem, ts_stream_bytes(w, rows), t->stream);
-    else
-        for (int64_t i = 0; i < p->n1 - p->n0 && !e; i++)
-            e = ts_rt_copy(to + (size_t)at->which[i] * stride, at->mem + (size_t)i * stride, stride,
-                           t->stream);
+    if (!e)
+        e = unpack(t, at, to);
     if (!e)
         e = ts_rt_event_record(at->used, t->stream);
     at->taken = at->taken || !e;

@@ -17,7 +17,7 @@ enum {
     RAW =
         16 << 10, /* bytes of a run, at most; so small that some 8 blocks share a multiprocessor */
     VECTOR = 16,
-    MATRICES = 32, /* of a launch, at most */
+    MATRICES = TS_CUDA_UNPACK_MATRICES,
 };
 
 typedef struct unpack_field {

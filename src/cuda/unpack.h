@@ -22,8 +22,9 @@ int ts_cuda_unpack(void *dst, const void *packed, const ts_packing *packing, int
                    int64_t n0, int64_t n1, void *stream);
 
 /* The same of whole n x k matrices of a stack: packed has `count` of them one after the other, and
- * the i-th goes to dst + at[i] matrices. n is a multiple of the packing's rows, count at most 32;
- * `at` is the host's memory. */
+ * the i-th goes to dst + at[i] matrices. n is a multiple of the packing's rows; `at` is the host's
+ * memory. */
+enum { TS_CUDA_UNPACK_MATRICES = 32 }; /* count, at most */
 int ts_cuda_unpack_matrices(void *dst, const void *packed, const ts_packing *packing, int64_t n,
                             int64_t k, const int32_t *at, int64_t count, void *stream);
 

@@ -80,9 +80,13 @@ static ts_status look(const ts_run *r, const ts_batch *b, size_t i, ts_buf x, fl
     const int64_t d = st->op == TS_OP_EXPERTS ? ld : st->d;
     const int64_t rows = st->domain == TS_ALL_ROWS ? b->m : b->m_out;
     const int64_t r0 = x == steps->logits ? b->logits_row : 0;
-    /* of shared experts a device has rows of its pairs alone */
-    const bool shared = st->op == TS_OP_EXPERTS && i >= steps->n_main && st->w->device == 0;
-    const int64_t all = shared ? r->pairs[st->device != 0] * st->d : rows * ld;
+    /* of shared experts a device has rows of its pairs alone; so has what joins gate and up */
+    const bool joins =
+        i > 0 && st->dst == st->a && st[-1].op == TS_OP_EXPERTS && st->b == st[-1].dst;
+    const ts_step *of = joins ? st - 1 : st;
+    const bool shared = of->op == TS_OP_EXPERTS && i >= steps->n_main && of->w->device == 0 &&
+                        r->d->m->layers[of->layer].streamed;
+    const int64_t all = shared ? r->pairs[st->device != 0] * of->d : rows * ld;
     for (int64_t done = 0, some; done < rows; done += some) {
         some = rows - done < most ? rows - done : most;
         const float *v = seen;

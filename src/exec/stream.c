@@ -332,7 +332,9 @@ static ts_status measure(ts_devices *d, ts_run *r, ts_error *err)
     ts_stream_rates *out = &d->rates;
     double come = 0;
     int64_t l = 0;
-    while (!r->d->m->layers[l].streamed || (p->stream.shares && !r->d->m->layers[l].router))
+    const ts_layer *layers = d->m->layers; /* of shared experts the stacks are the CPU's */
+    while (!layers[l].streamed ||
+           (p->stream.shares && (!layers[l].router || layers[l].gate_exps->device != 0)))
         l++;
     const size_t c0 = first_of(st, 0, st->n_main, l), g0 = first_of(st, st->n_main, st->n, l);
     size_t c1 = c0, g1 = g0;
@@ -356,7 +358,10 @@ static ts_status measure(ts_devices *d, ts_run *r, ts_error *err)
         else
             s = timed(r, &b, g0, share - 1, &out->lead[i], err);
     }
-    out->come = come; /* from here on some come ahead */
+    out->come = come; /* from here on some come ahead, when the layer's other weights have come */
+    const double others = out->unit - come * (double)d->m->hp.moe.n_expert;
+    for (int i = 0; i < TS_STREAM_RATES && others > 0; i++)
+        out->lead[i] = out->lead[i] > others ? out->lead[i] - others : 0;
     for (int i = 0; i < TS_STREAM_RATES && !s && p->stream.mode == TS_STREAM_AUTO; i++) {
         const ts_batch b = batch_of(p, out->m[i]);
         if (i && out->m[i] == out->m[i - 1]) {

@@ -408,7 +408,7 @@ static ts_status quantifier(regex *x, int64_t *least, int64_t *most, bool *any)
     if (peek(x, 0) == '?') /* lazy: the same texts */
         x->at++;
     c = peek(x, 0);
-    if (c == '*' || c == '+' || c == '?')
+    if (c == '*' || c == '+' || c == '?' || c == '{')
         return refuse(x, TS_BAD_ARG, "a quantifier has nothing to repeat");
     return TS_OK;
 }

@@ -1,6 +1,7 @@
 /* schema_enum.c - values that a JSON schema lists. */
 #include "grammar/schema_impl.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -120,7 +121,7 @@ static bool has_type(const json_t *types, const json_t *v)
         const char *want = json_string_value(t);
         double d = json_number_value(v);
         if (strcmp(want, name) == 0 || (json_is_number(v) && strcmp(want, "number") == 0) ||
-            (json_is_real(v) && strcmp(want, "integer") == 0 && d == (double)(int64_t)d))
+            (json_is_real(v) && strcmp(want, "integer") == 0 && d == floor(d)))
             return true;
     }
     return types == NULL;
@@ -132,8 +133,10 @@ static bool in_bounds(const json_t *flat, const json_t *v)
                                        "exclusiveMaximum"};
     for (int i = 0; i < 4; i++) {
         const json_t *k = json_object_get(flat, keys[i]);
-        double a = json_number_value(v), b = json_number_value(k);
-        if (k && (i == 0 ? a < b : i == 1 ? a <= b : i == 2 ? a > b : a >= b))
+        if (k && (i == 0   ? sc_less(v, k)
+                  : i == 1 ? !sc_less(k, v)
+                  : i == 2 ? sc_less(k, v)
+                           : !sc_less(v, k)))
             return false;
     }
     return true;

@@ -231,7 +231,7 @@ static ts_status take_count(sc *c, json_t *flat, const char *key, json_t *v)
     return put(c, flat, key, json_integer(n));
 }
 
-static bool is_less(const json_t *a, const json_t *b)
+bool sc_less(const json_t *a, const json_t *b)
 {
     if (json_is_integer(a) && json_is_integer(b))
         return json_integer_value(a) < json_integer_value(b);
@@ -244,7 +244,7 @@ static ts_status take_bound(sc *c, json_t *flat, const char *key, json_t *v)
     bool lower = strstr(key, "inimum") != NULL;
     if (!json_is_number(v))
         return bad(c, key, "a number");
-    if (before && (lower ? is_less(v, before) : is_less(before, v)))
+    if (before && (lower ? sc_less(v, before) : sc_less(before, v)))
         return TS_OK;
     return put(c, flat, key, json_incref(v));
 }
@@ -293,8 +293,10 @@ static ts_status take_names(sc *c, json_t *flat, json_t *v)
     if (json_array_size(v) > TS_SCHEMA_MAX_NAMES)
         return sc_fail(c, TS_UNSUPPORTED, "\"required\" has more than %d names",
                        TS_SCHEMA_MAX_NAMES);
-    c->work += json_array_size(v);
-    json_t *list = add_names(json_array(), json_object_get(flat, "required"));
+    const json_t *before = json_object_get(flat, "required");
+    const size_t n = json_array_size(before), m = json_array_size(v);
+    c->work += m + (n + m) * (n + m) / 256; /* each is compared with all before it */
+    json_t *list = add_names(json_array(), before);
     return put(c, flat, "required", add_names(list, v));
 }
 

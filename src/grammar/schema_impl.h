@@ -46,6 +46,8 @@ enum { /* rules that are the same for all schemas */
 /* "the schema, at #/properties/x: ..." */
 ts_status sc_fail(sc *c, ts_status code, const char *fmt, ...) TS_PRINTF(3, 4);
 ts_status sc_no_memory(sc *c);
+/* Of two numbers; integers are compared as such. */
+bool sc_less(const json_t *a, const json_t *b);
 
 /* The path with one more step; sc_leave takes what sc_enter gave. */
 size_t sc_enter(sc *c, const char *step, const char *name);

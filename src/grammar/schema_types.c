@@ -135,6 +135,8 @@ static ts_status other_member(sc *c, const json_t *flat, members *s)
         ts_sb_str(&s->other, "\"\\\"\" ");
         put_other_names(names, 0, n, 0, &s->other);
         ts_sb_str(&s->other, " \"\\\"\"");
+    } else if (!st && json_object_size(props) > 0) { /* all named ones are written with escapes */
+        ts_sb_str(&s->other, "\"\\\"\" [^\"\\\\\\x00-\\x1F\\x7F]* \"\\\"\"");
     } else if (!st) {
         sc_use(c, &s->other, SC_STRING, "string");
     }
@@ -166,6 +168,7 @@ static ts_status find_members(sc *c, const json_t *flat, members *s)
                      sizeof *s->m);
     if (!s->m)
         return sc_no_memory(c);
+    c->work += json_object_size(props) * json_array_size(json_object_get(flat, "required")) / 256;
     json_object_foreach(props, name, v)
     {
         if (!st)

@@ -105,16 +105,14 @@ static bool build(ts_trie *t, const word *w, size_t n)
 /* Plain words to the front of w, the others behind them; the number of plain ones. */
 static size_t part(ts_vocab *v, word *w, size_t *n)
 {
-    size_t plain = 0, rest = 0;
-    for (int pass = 0; pass < 2; pass++)
-        for (int32_t i = 0; i < v->n; i++) {
-            ts_str s = v->pieces[i];
-            if (s.n == 0 || s.n > TS_VOCAB_LONG || v->is_eog[i] || is_plain(s) != (pass == 0))
-                continue;
-            w[plain + rest] = (word){s.s, (uint32_t)s.n, i};
-            *(pass == 0 ? &plain : &rest) += 1;
-        }
-    *n = plain + rest;
+    size_t plain = 0, rest = (size_t)v->n;
+    for (int32_t i = 0; i < v->n; i++) {
+        ts_str s = v->pieces[i];
+        if (s.n > 0 && s.n <= TS_VOCAB_LONG && !v->is_eog[i])
+            w[is_plain(s) ? plain++ : --rest] = (word){s.s, (uint32_t)s.n, i};
+    }
+    *n = plain + (size_t)v->n - rest;
+    memmove(w + plain, w + rest, (*n - plain) * sizeof *w);
     return plain;
 }
 

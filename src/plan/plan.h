@@ -55,18 +55,18 @@ typedef struct ts_plan_device {
  * Experts that the CPU has are shared: as soon as a layer's routing is known the device is sent
  * those with most tokens, and the CPU computes the others meanwhile, so that both are done at once
  * by what was measured. While the layer's other steps run, some come ahead: those that had most
- * tokens in the micro-batch before. Experts without tokens don't come. */
+ * tokens in the micro-batch before. Of the others, those without tokens don't come. */
 typedef struct ts_stream {
     ts_stream_mode mode;
-    int device;          /* 0: nothing is streamed                                          */
-    int64_t n_layers;    /* streamed ones                                                   */
-    int64_t n_leading;   /* streamed layers from 0 on: of these the CPU can keep the first  */
-    bool all_kv;         /* K and V of all of them are there                                */
-    size_t bytes;        /* of a layer's weights, packed, on average                        */
-    size_t piece;        /* bytes of a place in the ring: rows of one weight, packed        */
-    size_t source;       /* the most that is unpacked at once: a piece, or a layer's experts */
-    int64_t pieces;      /* places                                                          */
-    bool shares;         /* there are experts among them                                    */
+    int device;        /* 0: nothing is streamed                                          */
+    int64_t n_layers;  /* streamed ones                                                   */
+    int64_t n_leading; /* streamed layers from 0 on: of these the CPU can keep the first  */
+    bool all_kv;       /* K and V of all of them are there                                */
+    size_t bytes;      /* of a layer's weights, packed, on average                        */
+    size_t piece;      /* bytes of a place in the ring: rows of one weight, packed        */
+    size_t source;     /* the most unpacked at once: a piece, a stack of heads, a layer's experts */
+    int64_t pieces;    /* places                                                          */
+    bool shares;       /* there are experts among them                                    */
     size_t expert_bytes; /* of one expert of the last of these layers, packed              */
 } ts_stream;
 

@@ -133,14 +133,15 @@ static void place_ffn(ts_layer *l, ts_ffn ffn, int device)
         l->up->device = device;
 }
 
-/* Experts of `keep` blocks to the CPU, of which each run of blocks of one device has its share. */
+/* Experts of `keep` blocks to the CPU, of which each run of blocks of one device has its share,
+ * rounded up by itself: more to keep is more, or as many, of every run. */
 static void place_experts(ts_model *m, int64_t keep)
 {
     const int64_t n = m->hp.n_layer;
     for (int64_t begin = 0, end; begin < n; begin = end) {
         for (end = begin; end < n && m->layers[end].device == m->layers[begin].device;)
             end++;
-        const int64_t some = end * keep / n - begin * keep / n;
+        const int64_t some = ((end - begin) * keep + n - 1) / n;
         for (int64_t i = begin; i < begin + some; i++) {
             ts_weight *const w[] = {m->layers[i].gate_exps, m->layers[i].up_exps,
                                     m->layers[i].down_exps};

@@ -53,7 +53,8 @@ typedef struct ts_placing {
     int64_t layers;
     bool output; /* the output matrix                                      */
     ts_ffn ffn;  /* feed-forward weights of the block before those         */
-    /* Blocks whose experts stay on the CPU: of each accelerator's the first, in proportion. */
+    /* Blocks whose experts stay on the CPU, at least: of each accelerator's the first, in
+     * proportion, rounded up. */
     int64_t cpu_experts;
 } ts_placing;
 
