@@ -84,6 +84,10 @@ static void test_sentences(void)
         {"{{ strftime_now('%Q') }}", "strftime_now doesn't know %Q"},
         {"{{ '%s'.join(1) }}", "an int can't be iterated"},
         {"{{ {'a': 1}|dictsort(by=1) }}", "dictsort sorts by"},
+        {"{{ (-9223372036854775807 - 1)|round(-1) }}", "too large to be rounded"},
+        {"{{ 9223372036854775807|round(-19) }}", "too large to be rounded"},
+        {"{{ 1|round(-400, 'floor') }}", "too large to be rounded"},
+        {"{{ '%*d' % (-9223372036854775807 - 1, 1) }}", "width or precision is too large"},
     };
     ts_jinja_input in = {.now = &chat_now};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -106,6 +110,37 @@ static void test_sentences(void)
     CHECK(chat_render("", 0, &(ts_jinja_input){0}, &out, NULL) == TS_OK && out.n == 0);
     chat_text_free(&out);
     CHECK(chat_render("{{ x.y }}", 9, &(ts_jinja_input){0}, &out, NULL) == TS_BAD_ARG);
+}
+
+/* The least integer where the number of something is asked for; results are Python's. */
+static void test_extremes(void)
+{
+#define LEAST "-9223372036854775807 - 1"
+    static const struct {
+        const char *text, *want;
+    } cases[] = {
+        {"{{ 'aaa'.replace('', '-', " LEAST ") }}", "-a-a-a-"},
+        {"{{ 'aaa'.replace('a', '-', " LEAST ") }}", "---"},
+        {"{{ 'a b c'.split(None, " LEAST ") }}", "['a', 'b', 'c']"},
+        {"{{ 'a b c'.rsplit(None, " LEAST ") }}", "['a', 'b', 'c']"},
+        {"{{ 'a b c'.split('b', " LEAST ") }}", "['a ', ' c']"},
+        {"{{ 'a b c'.rsplit('b', " LEAST ") }}", "['a ', ' c']"},
+        {"{{ '-1'.zfill(" LEAST ") }}", "-1"},
+        {"{{ (-9223372036854775804)|round(-1) }}", "-9223372036854775800"},
+        {"{{ 5000000000000000000|round(-19) }} {{ 1|round(" LEAST ") }}", "0 0"},
+        {"{{ 15|round(-1) }} {{ 25|round(-1) }} {{ -15|round(-1) }} {{ -26|round(-1) }}",
+         "20 20 -20 -30"},
+        {"{{ 'abab'.rfind('') }} {{ 'abab'.rfind('ab') }} {{ 'abab'.rfind('ba', 2) }}", "4 2 -1"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        ts_jinja_text out = {0};
+        ts_error err = {0};
+        ts_jinja_input in = {0};
+        ts_status st = chat_render(cases[i].text, strlen(cases[i].text), &in, &out, &err);
+        CHECK_MSG(st == TS_OK && !strcmp(out.s, cases[i].want), "%s: '%s'", cases[i].text,
+                  st ? err.msg : out.s);
+        chat_text_free(&out);
+    }
 }
 
 /* --- limits --------------------------------------------------------------------------- */
@@ -138,6 +173,26 @@ static void test_limits(void)
 {
     static const char loops[] = "{% for a in range(100000) %}{% for b in range(100000) %}"
                                 "{% endfor %}{% endfor %}";
+#define PAIRS                                                                                      \
+    "{% set n = namespace(x=1) %}{% for i in range(60) %}{% set n.x = (n.x, n.x) %}{% endfor %}"
+#define LISTS "{% set l = [1] * 1000000 %}{% set k = [1] * 1000000 %}{% for i in range(100000) %}"
+    /* few steps of the tree, much work in one of them */
+    static const char *const much[] = {
+        PAIRS "{{ {n.x: 1} }}",
+        PAIRS "{{ {}[n.x] }}",
+        PAIRS "{{ [n.x]|unique|list }}",
+        PAIRS "{{ n.x == (1, n.x) or n.x in [(n.x, 1)] or {}.get(n.x) }}",
+        LISTS "{% if l == k %}{% endif %}{% endfor %}",
+        LISTS "{% if l < k %}{% endif %}{% endfor %}",
+        LISTS "{% if l.count(1) %}{% endif %}{% endfor %}",
+        "{{ (('a' * 1000) * 32000).rfind((('a' * 1000) * 16000) ~ 'b') }}",
+        "{% set s = 'a' * 1000000 %}{{ s.startswith(('a' * 999999 ~ 'b',) * 1000000) }}",
+        "{% set s = '%' ~ '-' * 1000000 ~ 'd' %}{% for i in range(100000) %}{% set t = s % 1 %}"
+        "{% endfor %}",
+        "{{ ([1] * 1000000)|map(attribute='1' * 1000000)|list }}",
+        "{% set d = dict.fromkeys(range(100000)|map('string')|map('replace', '', 'k', 1)) %}"
+        "{{ ('{k99999}' * 100000).format(**d) }}",
+    };
     static const struct {
         const char *open, *what, *says;
     } deep[] = {
@@ -168,6 +223,11 @@ static void test_limits(void)
         "{% set s = ('x' * 1000) * 10000 %}{% for i in range(99999) %}{% if {}.get(s) or s in {} %}"
         "{% endif %}{% endfor %}",
         (ts_jinja_limits){0}, "steps");
+    for (size_t i = 0; i < sizeof much / sizeof *much; i++)
+        limited(much[i], (ts_jinja_limits){.steps = 5000000}, "takes more than 5000000 steps");
+    limited("{% set n = namespace(x=1) %}{% for a in range(1000) %}{% for b in range(1000) %}"
+            "{% set n.x = (n.x,) %}{% endfor %}{% endfor %}{{ {n.x: 1} }}",
+            (ts_jinja_limits){0}, "nests deeper than 800");
     limited("{{ ('x' * 1000) * 100000 }}", (ts_jinja_limits){0}, "a text of more than 67108864");
     limited("{{ 'x' * 101 }}", (ts_jinja_limits){.output = 100}, "a text of more than 100 bytes");
     limited("{% for x in range(99) %}ab{% endfor %}", (ts_jinja_limits){.output = 100},
@@ -197,6 +257,30 @@ static void test_limits(void)
     limited(whole, (ts_jinja_limits){0}, "nests deeper than 200");
     free(open);
     free(whole);
+}
+
+/* A call's keywords from a dict, and a scope of many variables. */
+static void test_many_names(void)
+{
+    ts_jinja_text out = {0};
+    ts_error err = {0};
+    static const char kwargs[] =
+        "{% set d = dict.fromkeys(range(100000)|map('string')) %}{% macro m() %}{{ kwargs|length "
+        "}}{% endmacro %}{{ m(**d) }}";
+    CHECK_MSG(chat_render(kwargs, sizeof kwargs - 1, &(ts_jinja_input){0}, &out, &err) == TS_OK &&
+                  !strcmp(out.s, "100000"),
+              "%s", err.msg);
+    chat_text_free(&out);
+    char name[64], *sets = calloc(20000, 24), *end = sets;
+    REQUIRE(sets);
+    for (int i = 0; i < 20000; i++)
+        end += sprintf(end, "{%% set x%d = 1 %%}", i);
+    *name = 0;
+    char *all =
+        nested(sets, "{% for i in range(99999) %}{% set y = x0 ~ x0 %}{% endfor %}", 9, name);
+    limited(all, (ts_jinja_limits){.steps = 5000000}, "takes more than 5000000 steps");
+    free(sets);
+    free(all);
 }
 
 /* Data as deep as JSON's parser lets through. */
@@ -296,7 +380,9 @@ int main(void)
 {
     test_snippets();
     test_sentences();
+    test_extremes();
     test_limits();
+    test_many_names();
     test_deep_data();
     test_marks();
     return check_done("jinja");

@@ -46,6 +46,8 @@ j_value j_call_native(j_run *j, const j_fn *fn, j_value self, const j_args *args
     j_step(j, 1 + bytes_of(self) / 8);
     for (size_t i = 0; i < args->n; i++)
         j_step(j, bytes_of(args->v[i]) / 8);
+    for (size_t i = 0; i < args->n_kw; i++)
+        j_step(j, bytes_of(args->kw[i].value) / 8);
     j_enter(j);
     for (int i = 0; i < J_PARAMS; i++)
         a[i] = (j_value){.kind = J_MISSING};
@@ -61,8 +63,7 @@ j_value j_call_native(j_run *j, const j_fn *fn, j_value self, const j_args *args
             int k = param_index(fn->params, name);
             if (k < 0 || a[k].kind != J_MISSING)
                 j_fail(j, "'%s' %s '%.*s'", fn->name,
-                       k < 0 ? "has no parameter" : "is given twice the parameter",
-                       (int)(name->n < 60 ? name->n : 60), name->s);
+                       k < 0 ? "has no parameter" : "is given twice the parameter", J_SHOWN(name));
             a[k] = args->kw[i].value;
         }
         for (int i = 0; i < fn->required; i++)
@@ -77,10 +78,10 @@ j_value j_call_native(j_run *j, const j_fn *fn, j_value self, const j_args *args
 
 /* --- macros ---------------------------------------------------------------------------- */
 
-static j_value *find_kw(const j_args *args, bool *used, const j_str *name)
+static j_value *find_kw(j_run *j, const j_args *args, bool *used, const j_str *name)
 {
     for (size_t i = 0; i < args->n_kw; i++)
-        if (!used[i] && j_str_same(args->kw[i].name, name)) {
+        if (!used[i] && j_equal(j, j_strv(args->kw[i].name), j_strv(name))) {
             used[i] = true;
             return &args->kw[i].value;
         }
@@ -93,8 +94,7 @@ static j_value default_of(j_run *j, const j_node *n, size_t param)
     if (param >= first)
         return j_eval(j, n->kw[param - first].value);
     const j_str *name = n->args.v[param]->name;
-    return j_undefined(j, j_cstr(j, "parameter '%.*s' was not provided",
-                                 (int)(name->n < 60 ? name->n : 60), name->s));
+    return j_undefined(j, j_cstr(j, "parameter '%.*s' was not provided", J_SHOWN(name)));
 }
 
 /* Keywords that no parameter took. */
@@ -107,7 +107,7 @@ static void rest_of_kwargs(j_run *j, const j_macro *m, const j_args *args, const
             continue;
         if (!(m->node->catches & J_CATCH_KWARGS))
             j_fail(j, "macro '%s' has no parameter '%.*s'", m->name ? m->name : "caller",
-                   (int)(name->n < 60 ? name->n : 60), name->s);
+                   J_SHOWN(name));
         j_dict_set(j, d, j_strv(name), args->kw[i].value);
     }
     if (m->node->catches & J_CATCH_KWARGS)
@@ -135,11 +135,11 @@ static void bind(j_run *j, const j_macro *m, const j_args *args)
     bool explicit_caller = false;
     j_value **given = j_array(j, n->args.n + 1, sizeof *given), *caller = NULL;
     for (size_t i = 0; i < n->args.n; i++) {
-        given[i] = i < args->n ? &args->v[i] : find_kw(args, used, n->args.v[i]->name);
+        given[i] = i < args->n ? &args->v[i] : find_kw(j, args, used, n->args.v[i]->name);
         explicit_caller |= n->args.v[i]->name == j->t->caller;
     }
     if ((n->catches & J_CATCH_CALLER) && !explicit_caller) {
-        caller = find_kw(args, used, j->t->caller);
+        caller = find_kw(j, args, used, j->t->caller);
         j_scope_set(j, j->scope, j->t->caller,
                     caller && caller->kind != J_NONE ? *caller
                                                      : j_undefined(j, "no caller defined"));

@@ -5,12 +5,25 @@
 
 /* --- names, attributes, items ------------------------------------------------------ */
 
-static j_value lookup(j_run *j, const j_str *name)
+static const j_var *variable(j_run *j, const j_str *name)
 {
-    for (const j_scope *s = j->scope; s; s = s->up)
+    size_t seen = 0;
+    for (const j_scope *s = j->scope; s; s = s->up) {
+        seen += 4 + s->n; /* one that is scattered costs more than those in a row */
+        j_step(j, seen / 16);
+        seen %= 16;
         for (size_t i = s->n; i-- > 0;)
             if (s->v[i].name == name)
-                return s->v[i].value;
+                return &s->v[i];
+    }
+    return NULL;
+}
+
+static j_value lookup(j_run *j, const j_str *name)
+{
+    const j_var *var = variable(j, name);
+    if (var)
+        return var->value;
     const j_value *v = j_dict_find(j, j->vars, name);
     if (v)
         return *v;
@@ -43,7 +56,7 @@ static bool member(j_run *j, j_value of, const j_str *name, j_value *out)
 
 static j_value no_attr(j_run *j, j_value of, const j_str *name)
 {
-    const char *text = j_cstr(j, "%.*s", (int)(name->n < 60 ? name->n : 60), name->s);
+    const char *text = j_cstr(j, "%.*s", J_SHOWN(name));
     return j_undefined_attr(j, of, text, j_unsafe_method(of, text));
 }
 
@@ -71,7 +84,7 @@ static bool element(j_run *j, j_value of, j_value key, j_value *out)
     int64_t i;
     size_t n;
     if (of.kind == J_DICT) {
-        const j_value *v = j_hashable(key) ? j_dict_get(j, of.u.d, key) : NULL;
+        const j_value *v = j_hashable(j, key) ? j_dict_get(j, of.u.d, key) : NULL;
         if (v)
             *out = *v;
         return v != NULL;
@@ -103,8 +116,7 @@ j_value j_item(j_run *j, j_value of, j_value key)
     if (key.kind == J_STR)
         return member(j, of, key.u.s, &v) ? v : no_attr(j, of, key.u.s);
     const j_str *shown = j_repr_str(j, key);
-    return j_undefined_attr(
-        j, of, j_cstr(j, "%.*s", (int)(shown->n < 60 ? shown->n : 60), shown->s), false);
+    return j_undefined_attr(j, of, j_cstr(j, "%.*s", J_SHOWN(shown)), false);
 }
 
 static bool all_digits(const char *s, size_t n)
@@ -122,6 +134,7 @@ j_value j_path(j_run *j, j_value of, j_value path)
     if (path.kind != J_STR)
         return j_item(j, of, path);
     const j_str *s = path.u.s;
+    j_step(j, s->n / 8);
     for (size_t i = 0;;) {
         const char *dot = memchr(s->s + i, '.', s->n - i);
         size_t n = dot ? (size_t)(dot - s->s) - i : s->n - i;
@@ -148,12 +161,13 @@ static void add_kwargs(j_run *j, j_args *a, size_t *cap, j_value from)
 {
     if (from.kind != J_DICT)
         j_fail(j, "'**' wants a dict, not %s", j_type_name(from));
+    const size_t by_name = a->n_kw; /* those of the dict differ among themselves */
     for (size_t i = 0; i < from.u.d->n; i++) {
         j_value key = from.u.d->p[i].key;
         if (key.kind != J_STR)
             j_fail(j, "'**' wants a dict whose keys are strings");
-        for (size_t k = 0; k < a->n_kw; k++)
-            if (j_str_same(a->kw[k].name, key.u.s))
+        for (size_t k = 0; k < by_name; k++)
+            if (j_equal(j, j_strv(a->kw[k].name), key))
                 j_fail(j, "an argument is given twice, by name and by '**'");
         a->kw = j_more(j, a->kw, a->n_kw, cap, sizeof *a->kw);
         a->kw[a->n_kw++] = (j_var){key.u.s, from.u.d->p[i].value};
@@ -263,8 +277,7 @@ static j_value filter_or_test(j_run *j, const j_node *n)
     const j_args *args = eval_args(j, n);
     j->line = n->line;
     if (!n->fn)
-        j_fail(j, "there is no %s '%.*s'", n->op == N_FILTER ? "filter" : "test",
-               (int)(n->name->n < 60 ? n->name->n : 60), n->name->s);
+        j_fail(j, "there is no %s '%.*s'", n->op == N_FILTER ? "filter" : "test", J_SHOWN(n->name));
     return j_call_native(j, n->fn, self, args);
 }
 

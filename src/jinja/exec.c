@@ -22,6 +22,7 @@ j_scope *j_scope_again(j_run *j, j_scope *used, j_scope *up)
 
 void j_scope_set(j_run *j, j_scope *s, const j_str *name, j_value v)
 {
+    j_step(j, s->n / 16);
     for (size_t i = 0; i < s->n; i++)
         if (s->v[i].name == name) {
             s->v[i].value = v;
@@ -35,7 +36,7 @@ void j_check_attr_name(j_run *j, const j_str *name)
 {
     if (name->n > 0 && *name->s == '_')
         j_fail(j, "attributes of a namespace may not begin with '_', as '%.*s' does",
-               (int)(name->n < 60 ? name->n : 60), name->s);
+               J_SHOWN(name));
 }
 
 static void assign_attr(j_run *j, const j_node *target, j_value v)
@@ -44,8 +45,7 @@ static void assign_attr(j_run *j, const j_node *target, j_value v)
     j_value ns = j_eval(j, &of);
     if (ns.kind != J_NAMESPACE)
         j_fail(j, "'%.*s' is %s, not a namespace: nothing can be assigned to its attributes",
-               (int)(target->name->n < 60 ? target->name->n : 60), target->name->s,
-               j_type_name(ns));
+               J_SHOWN(target->name), j_type_name(ns));
     j_check_attr_name(j, target->value.u.s);
     j_dict_set(j, ns.u.d, target->value, v);
 }

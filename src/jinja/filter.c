@@ -4,8 +4,6 @@
 #include <math.h>
 #include <string.h>
 
-#define UNUSED(a) (void)(a), (void)args
-
 /* --- numbers -------------------------------------------------------------------- */
 
 static j_value f_abs(j_run *j, j_value v, j_value *a, const j_args *args)
@@ -71,8 +69,7 @@ static j_value f_attr(j_run *j, j_value v, j_value *a, const j_args *args)
     if (v.kind == J_UNDEF)
         j_fail_undefined(j, v);
     if (v.kind == J_DICT && !j_method(v, name->s, name->n))
-        return j_undefined_attr(
-            j, v, j_cstr(j, "%.*s", (int)(name->n < 60 ? name->n : 60), name->s), false);
+        return j_undefined_attr(j, v, j_cstr(j, "%.*s", J_SHOWN(name)), false);
     return j_attr(j, v, name);
 }
 
@@ -173,8 +170,7 @@ static const j_fn *by_name(j_run *j, j_value name, bool filter)
     const j_str *s = j_want_str(j, name, "the name of a filter or test");
     const j_fn *fn = filter ? j_filter(s->s, s->n) : j_test(s->s, s->n);
     if (!fn)
-        j_fail(j, "there is no %s '%.*s'", filter ? "filter" : "test", (int)(s->n < 60 ? s->n : 60),
-               s->s);
+        j_fail(j, "there is no %s '%.*s'", filter ? "filter" : "test", J_SHOWN(s));
     return fn;
 }
 

@@ -3,8 +3,6 @@
 
 #include "jinja/filter.h"
 
-#define UNUSED(a) (void)(a), (void)args
-
 static const j_str *plain(j_run *j, j_value v)
 {
     return j_as_markup(j, j_to_str(j, v), false);

@@ -182,8 +182,7 @@ static j_value named_arg(percent *p)
     const j_str *name = j_sub(p->j, p->fmt, start, p->i++ - start);
     const j_value *v = p->args.kind == J_DICT ? j_dict_find(p->j, p->args.u.d, name) : NULL;
     if (!v)
-        j_fail(p->j, "there is no value '%.*s' for the format", (int)(name->n < 60 ? name->n : 60),
-               name->s);
+        j_fail(p->j, "there is no value '%.*s' for the format", J_SHOWN(name));
     return *v;
 }
 
@@ -255,7 +254,7 @@ static void one_percent(percent *p, j_buf *b)
     f.width = size_arg(p);
     if (f.width < 0) {
         left = true;
-        f.width = -f.width;
+        f.width = f.width < -MAX_WIDTH ? MAX_WIDTH + 1 : -f.width;
     }
     if (cur(p) == '.') {
         p->i++;
@@ -288,6 +287,7 @@ const j_str *j_percent(j_run *j, const j_str *fmt, j_value args)
 {
     percent p = {.j = j, .fmt = fmt, .args = args};
     j_buf b = {0};
+    j_step(j, fmt->n / 8);
     while (p.i < fmt->n) {
         const char *hit = memchr(fmt->s + p.i, '%', fmt->n - p.i);
         size_t end = hit ? (size_t)(hit - fmt->s) : fmt->n;
@@ -369,7 +369,7 @@ static spec read_spec(j_run *j, const j_str *s)
     if (i < s->n)
         f.type = s->s[i++];
     if (i < s->n)
-        j_fail(j, "'%.*s' is no format", (int)(s->n < 60 ? s->n : 60), s->s);
+        j_fail(j, "'%.*s' is no format", J_SHOWN(s));
     check_sizes(j, &f);
     return f;
 }
@@ -383,18 +383,18 @@ static void add_formatted(j_run *j, j_buf *b, j_value v, const j_str *s)
     spec f = read_spec(j, s);
     if (v.kind == J_STR) {
         if (f.align == '=' || f.sign || f.alt || f.group || (f.type && f.type != 's'))
-            j_fail(j, "'%.*s' is no format of a string", (int)(s->n < 60 ? s->n : 60), s->s);
+            j_fail(j, "'%.*s' is no format of a string", J_SHOWN(s));
         f.align = f.align == '0' ? '<' : f.align;
         add_text(j, b, &f, v.u.s);
         return;
     }
     if (!j_is_number(v))
-        j_fail(j, "%s has no format '%.*s'", j_type_name(v), (int)(s->n < 60 ? s->n : 60), s->s);
+        j_fail(j, "%s has no format '%.*s'", j_type_name(v), J_SHOWN(s));
     f.align = f.align == '0' ? '=' : f.align;
     const char *types = v.kind == J_FLOAT ? "eEfFgGn%" : "bcdoxXneEfFgG%";
     bool whole = v.kind != J_FLOAT && (!f.type || strchr("bcdoxXn", f.type));
     if ((f.type && !strchr(types, f.type)) || (whole && f.precision >= 0))
-        j_fail(j, "'%.*s' is no format of %s", (int)(s->n < 60 ? s->n : 60), s->s, j_type_name(v));
+        j_fail(j, "'%.*s' is no format of %s", J_SHOWN(s), j_type_name(v));
     if (f.type == 'c')
         add_char(j, b, &f, j_want_int(j, v, "format"));
     else
@@ -416,10 +416,9 @@ static j_value named_field(braces *p, const j_str *name)
         return p->args->v[k];
     }
     for (size_t i = 0; i < p->args->n_kw; i++)
-        if (j_str_same(p->args->kw[i].name, name))
+        if (j_equal(j, j_strv(p->args->kw[i].name), j_strv(name)))
             return p->args->kw[i].value;
-    j_fail(j, "there is no value '%.*s' for the format", (int)(name->n < 60 ? name->n : 60),
-           name->s);
+    j_fail(j, "there is no value '%.*s' for the format", J_SHOWN(name));
 }
 
 /* name(.attr|[key])* */

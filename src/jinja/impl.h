@@ -364,7 +364,7 @@ bool j_integer(j_value v, int64_t *i); /* bool or int */
 int64_t j_want_int(j_run *j, j_value v, const char *what);
 const j_str *j_want_str(j_run *j, j_value v, const char *what);
 
-bool j_hashable(j_value v);
+bool j_hashable(j_run *j, j_value v);
 j_dict *j_dict_new(j_run *j);
 void j_dict_set(j_run *j, j_dict *d, j_value key, j_value value);
 const j_value *j_dict_get(j_run *j, const j_dict *d, j_value key); /* NULL = not there */
@@ -428,6 +428,8 @@ size_t j_chars(const char *s, size_t n);
 bool j_str_eq(const j_str *a, const char *b);
 bool j_str_same(const j_str *a, const j_str *b);
 uint8_t j_mark_at(const j_str *s, size_t byte);
+/* For "%.*s" in sentences. */
+#define J_SHOWN(str) (int)((str)->n < 60 ? (str)->n : 60), (str)->s
 /* The first place at or after byte `from`, or the last; -1 = none. */
 int64_t j_find(j_run *j, const j_str *s, const j_str *what, size_t from);
 int64_t j_rfind(j_run *j, const j_str *s, const j_str *what, size_t end);
@@ -454,6 +456,8 @@ bool j_is_digit(uint32_t cp);
 bool j_is_printable(uint32_t cp);
 bool j_is_lower(uint32_t cp);
 bool j_is_upper(uint32_t cp);
+/* There is a letter with a case, and all are of this one. */
+bool j_cased(const j_str *s, bool (*is)(uint32_t cp), bool (*other)(uint32_t cp));
 size_t j_map_case(uint32_t cp, j_case to, uint32_t out[3]);
 const j_str *j_recase(j_run *j, const j_str *s, j_case to);
 const j_str *j_capitalize(j_run *j, const j_str *s);
@@ -498,6 +502,8 @@ struct j_args {
 
 /* a[] holds the parameters in the order of `params`, J_MISSING where none was given. */
 typedef j_value j_native(j_run *j, j_value self, j_value *a, const j_args *args);
+/* Of a native that takes no parameters (a) or all of them by `a` (args). */
+#define UNUSED(a) (void)(a), (void)args
 
 struct j_fn {
     const char *name;

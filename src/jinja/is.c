@@ -34,20 +34,6 @@ static bool callable(j_value v)
            v.kind == J_JOINER || v.kind == J_UNDEF;
 }
 
-/* There is a letter with a case, and all are of this one. */
-static bool all_cased(j_run *j, j_value v, bool (*is)(uint32_t cp), bool (*other)(uint32_t cp))
-{
-    const j_str *s = j_to_str(j, v);
-    bool any = false;
-    for (size_t i = 0, len; i < s->n; i += len) {
-        uint32_t cp = j_char_at(s->s + i, s->n - i, &len);
-        if (other(cp))
-            return false;
-        any |= is(cp);
-    }
-    return any;
-}
-
 static bool names_one(j_run *j, j_value v, const j_fn *(*find)(const char *name, size_t n))
 {
     (void)j;
@@ -67,8 +53,8 @@ TEST(false, v.kind == J_BOOL && !v.u.b)
 TEST(true, v.kind == J_BOOL && v.u.b)
 TEST(integer, v.kind == J_INT)
 TEST(float, v.kind == J_FLOAT)
-TEST(lower, all_cased(j, v, j_is_lower, j_is_upper))
-TEST(upper, all_cased(j, v, j_is_upper, j_is_lower))
+TEST(lower, j_cased(j_to_str(j, v), j_is_lower, j_is_upper))
+TEST(upper, j_cased(j_to_str(j, v), j_is_upper, j_is_lower))
 TEST(string, v.kind == J_STR)
 TEST(mapping, v.kind == J_DICT)
 TEST(number, j_is_number(v))

@@ -111,6 +111,7 @@ static void escape(dump *d, uint32_t cp, uint8_t from)
 static void string(dump *d, const j_str *s)
 {
     j_buf_puts(d->j, d->b, "\"");
+    j_step(d->j, s->n / 8);
     for (size_t i = 0, len, end; i < s->n; i = end) {
         end = i;
         uint32_t cp = 0;

@@ -4,8 +4,6 @@
 
 #include "jinja/method.h"
 
-#define UNUSED(a) (void)(a), (void)args
-
 /* --- lists and tuples --------------------------------------------------------------- */
 
 static j_value m_index(j_run *j, j_value v, j_value *a, const j_args *args)
@@ -16,6 +14,7 @@ static j_value m_index(j_run *j, j_value v, j_value *a, const j_args *args)
     int64_t to = a[2].kind == J_MISSING ? n : j_want_int(j, a[2], "index");
     from = from < 0 ? (from < -n ? 0 : from + n) : from;
     to = to < 0 ? (to < -n ? 0 : to + n) : to > n ? n : to;
+    j_step(j, v.u.l->n / 8);
     for (int64_t i = from; i < to; i++)
         if (j_same(v.u.l->v[i], a[0]) || j_equal(j, v.u.l->v[i], a[0]))
             return j_int(i);
@@ -26,6 +25,7 @@ static j_value m_count(j_run *j, j_value v, j_value *a, const j_args *args)
 {
     UNUSED(args);
     int64_t n = 0;
+    j_step(j, v.u.l->n / 8);
     for (size_t i = 0; i < v.u.l->n; i++)
         n += j_same(v.u.l->v[i], a[0]) || j_equal(j, v.u.l->v[i], a[0]);
     return j_int(n);

@@ -5,7 +5,6 @@
 #include "jinja/method.h"
 
 #define METHOD(name_) static j_value s_##name_(j_run *j, j_value v, j_value *a, const j_args *args)
-#define UNUSED(a)     (void)(a), (void)args
 
 static const j_str *optional_str(j_run *j, j_value v, const char *what)
 {
@@ -78,18 +77,6 @@ static bool is_ascii(uint32_t cp)
     return cp < 0x80;
 }
 
-static bool cased(const j_str *s, bool (*is)(uint32_t cp), bool (*other)(uint32_t cp))
-{
-    bool any = false;
-    for (size_t i = 0, len; i < s->n; i += len) {
-        uint32_t cp = j_char_at(s->s + i, s->n - i, &len);
-        if (other(cp))
-            return false;
-        any |= is(cp);
-    }
-    return any;
-}
-
 #define ASK(name_, expr)                                                                           \
     METHOD(name_)                                                                                  \
     {                                                                                              \
@@ -104,8 +91,8 @@ ASK(isalnum, all(v.u.s, is_alnum))
 ASK(isspace, all(v.u.s, j_is_space))
 ASK(isascii, v.u.s->n == 0 || all(v.u.s, is_ascii))
 ASK(isprintable, v.u.s->n == 0 || all(v.u.s, j_is_printable))
-ASK(islower, cased(v.u.s, j_is_lower, j_is_upper))
-ASK(isupper, cased(v.u.s, j_is_upper, j_is_lower))
+ASK(islower, j_cased(v.u.s, j_is_lower, j_is_upper))
+ASK(isupper, j_cased(v.u.s, j_is_upper, j_is_lower))
 
 /* --- search ------------------------------------------------------------------------- */
 
@@ -204,9 +191,12 @@ static j_value has_affix(j_run *j, j_value v, j_value *args, bool front)
         return j_bool(false);
     if (args[0].kind == J_STR)
         return j_bool(affix(v.u.s, a, z, args[0].u.s, front));
-    for (size_t i = 0; i < args[0].u.l->n; i++)
-        if (affix(v.u.s, a, z, j_want_str(j, args[0].u.l->v[i], "startswith"), front))
+    for (size_t i = 0; i < args[0].u.l->n; i++) {
+        const j_str *what = j_want_str(j, args[0].u.l->v[i], "startswith");
+        j_step(j, 1 + what->n / 64);
+        if (affix(v.u.s, a, z, what, front))
             return j_bool(true);
+    }
     return j_bool(false);
 }
 
@@ -302,8 +292,8 @@ METHOD(zfill)
     UNUSED(args);
     const j_str *s = v.u.s;
     bool sign = s->n > 0 && (*s->s == '-' || *s->s == '+');
-    j_value width = j_int(j_want_int(j, a[0], "zfill") - sign);
-    j_value how[J_PARAMS] = {width, j_strv(j_text(j, "0"))};
+    int64_t width = j_want_int(j, a[0], "zfill");
+    j_value how[J_PARAMS] = {j_int(width > 0 ? width - sign : 0), j_strv(j_text(j, "0"))};
     j_value digits = pad(j, j_sub(j, s, sign, s->n - sign), how, 2, "zfill");
     return sign ? j_strv(j_concat(j, j_sub(j, s, 0, 1), digits.u.s)) : digits;
 }
@@ -394,6 +384,7 @@ static j_value split(j_run *j, const j_str *s, j_value *a, bool right)
 {
     const j_str *sep = optional_str(j, a[0], "split");
     int64_t most = a[1].kind == J_MISSING ? -1 : j_want_int(j, a[1], "split");
+    most = most < 0 ? INT64_MAX : most;
     parts p = {.l = j_list_new(j, 0)};
     if (sep && sep->n == 0)
         j_fail(j, "split can't split at an empty text");

@@ -405,17 +405,20 @@ j_value j_sign(j_run *j, j_op op, j_value v)
 /* Halves go to the even neighbour. */
 static int64_t round_int(j_run *j, int64_t v, int64_t precision)
 {
+    const int64_t half = 5000000000000000000; /* of the first power of ten that is too large */
     int64_t p = 1;
+    bool large = precision == -19 && (v > half || v < -half);
     if (precision >= 0)
         return v;
-    for (int64_t i = precision; i < 0; i++)
-        if (ts_mul_overflow(p, 10, &p))
-            return 0;
-    int64_t down = floor_div(j, N_FLOORDIV, v, p) * p, rest = v - down;
-    if (rest > p / 2 || (rest == p / 2 && p > 1 && (down / p) % 2 != 0))
-        if (ts_add_overflow(down, p, &down))
-            too_large(j, N_ADD);
-    return down;
+    if (precision < -18 && !large)
+        return 0;
+    for (int64_t i = precision; i < 0 && !large; i++)
+        p *= 10;
+    int64_t down = floor_div(j, N_FLOORDIV, v, p), rest = v % p < 0 ? v % p + p : v % p;
+    bool up = rest > p / 2 || (rest == p / 2 && down % 2 != 0);
+    if (large || (up ? ts_add_overflow(v, p - rest, &v) : __builtin_sub_overflow(v, rest, &v)))
+        j_fail(j, "a number is too large to be rounded");
+    return v;
 }
 
 static double round_float(j_run *j, double v, int64_t precision)
@@ -449,7 +452,7 @@ j_value j_round(j_run *j, j_value v, int64_t precision, const j_str *method)
     if (!j_str_eq(method, "ceil") && !j_str_eq(method, "floor"))
         j_fail(j, "round wants common, ceil or floor");
     x = j_str_eq(method, "ceil") ? ceil(x) : floor(x);
-    if (!isfinite(x))
+    if (!isfinite(x) || p == 0)
         j_fail(j, "a number is too large to be rounded");
     return j_float(x / p);
 }

@@ -71,7 +71,7 @@ static const char *describe(j_parser *p, const j_tok *t)
         [T_POW] = "'**'",
     };
     if (t->kind == T_NAME)
-        return j_cstr(p->j, "'%.*s'", (int)(t->u.s->n < 60 ? t->u.s->n : 60), t->u.s->s);
+        return j_cstr(p->j, "'%.*s'", J_SHOWN(t->u.s));
     return t->kind <= T_POW ? words[t->kind] : j_cstr(p->j, "'%c'", t->kind);
 }
 
@@ -348,10 +348,10 @@ static void argument(j_parser *p, j_node *n, size_t *cap)
         const j_str *name = j_take(p)->u.s;
         j_take(p);
         n->kw = j_more(p->j, n->kw, n->n_kw, cap, sizeof *n->kw);
+        j_step(p->j, n->n_kw / 16);
         for (size_t i = 0; i < n->n_kw; i++)
             if (n->kw[i].name == name)
-                j_fail(p->j, "'%.*s' is given twice in a call", (int)(name->n < 60 ? name->n : 60),
-                       name->s);
+                j_fail(p->j, "'%.*s' is given twice in a call", J_SHOWN(name));
         n->kw[n->n_kw].name = name;
         n->kw[n->n_kw].value = j_parse_expr(p, true);
         n->n_kw++;

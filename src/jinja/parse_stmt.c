@@ -269,7 +269,7 @@ static j_node *statement(j_parser *p)
         return jump(p, N_CONTINUE);
     if (is_one_of(word, "block extends include import from autoescape"))
         j_fail(p->j, "'%.*s' isn't supported", (int)word->n, word->s);
-    j_fail(p->j, "there is no tag '%.*s' here", (int)(word->n < 60 ? word->n : 60), word->s);
+    j_fail(p->j, "there is no tag '%.*s' here", J_SHOWN(word));
 }
 
 /* True at the end of the body. */
@@ -323,6 +323,6 @@ void j_parse_template(j_parser *p, j_nodes *body)
             const j_node *n = p->unknown[i].node;
             p->j->line = n->line;
             j_fail(p->j, "there is no %s '%.*s'", n->op == N_FILTER ? "filter" : "test",
-                   (int)(n->name->n < 60 ? n->name->n : 60), n->name->s);
+                   J_SHOWN(n->name));
         }
 }

@@ -9,6 +9,7 @@ static void repr_str(j_run *j, j_buf *b, const j_str *s)
 {
     bool one = memchr(s->s, '\'', s->n) != NULL, two = memchr(s->s, '"', s->n) != NULL;
     char quote = one && !two ? '"' : '\'', q[2] = {quote, 0};
+    j_step(j, s->n / 8);
     if (s->markup)
         j_buf_puts(j, b, "Markup(");
     j_buf_puts(j, b, q);

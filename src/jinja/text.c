@@ -118,6 +118,9 @@ int64_t j_rfind(j_run *j, const j_str *s, const j_str *what, size_t end)
     for (size_t i = end - what->n + 1; i-- > 0;) {
         if (i % 16 == 0)
             j_step(j, 1);
+        if (what->n > 0 && s->s[i] != *what->s)
+            continue;
+        j_step(j, 1 + what->n / 64);
         if (memcmp(s->s + i, what->s, what->n) == 0)
             return (int64_t)i;
     }
@@ -188,6 +191,7 @@ const j_str *j_replace(j_run *j, const j_str *s, const j_str *old, const j_str *
     j_buf b = {0};
     if (most == 0)
         return s;
+    most = most < 0 ? INT64_MAX : most;
     if (old->n == 0) {
         replace_empty(j, &b, s, new_, most);
         return j_as_markup(j, j_buf_done(j, &b), s->markup);

@@ -114,6 +114,18 @@ bool j_is_upper(uint32_t cp)
     return changes(cp, J_LOWER) && !changes(cp, J_UPPER);
 }
 
+bool j_cased(const j_str *s, bool (*is)(uint32_t cp), bool (*other)(uint32_t cp))
+{
+    bool any = false;
+    for (size_t i = 0, len; i < s->n; i += len) {
+        uint32_t cp = j_char_at(s->s + i, s->n - i, &len);
+        if (other(cp))
+            return false;
+        any |= is(cp);
+    }
+    return any;
+}
+
 /* A capital sigma at the end of a word has a small form of its own. */
 static bool ends_word(const j_str *s, size_t at, size_t len)
 {

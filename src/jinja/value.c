@@ -171,6 +171,7 @@ static bool equal_lists(j_run *j, const j_list *a, const j_list *b)
 {
     if (a->n != b->n)
         return false;
+    j_step(j, a->n / 8);
     for (size_t i = 0; i < a->n; i++)
         if (!j_same(a->v[i], b->v[i]) && !j_equal(j, a->v[i], b->v[i]))
             return false;
@@ -280,6 +281,7 @@ int j_order(j_run *j, j_value a, j_value b, const char *op, bool *unordered)
         const j_list *l = a.u.l, *m = b.u.l;
         int r = l->n < m->n ? -1 : l->n > m->n;
         j_enter(j);
+        j_step(j, (l->n < m->n ? l->n : m->n) / 8);
         for (size_t i = 0; i < l->n && i < m->n; i++)
             if (!j_same(l->v[i], m->v[i]) && !j_equal(j, l->v[i], m->v[i])) {
                 r = j_order(j, l->v[i], m->v[i], op, unordered);
@@ -319,13 +321,18 @@ bool j_contains(j_run *j, j_value in, j_value what)
 
 enum { INDEXED = 8 }; /* elements from which on there is an index */
 
-bool j_hashable(j_value v)
+/* A tuple may hold one and the same tuple often, and that one again: what is few values in memory
+ * is more than anybody could go through. */
+bool j_hashable(j_run *j, j_value v)
 {
     if (v.kind == J_TUPLE) {
-        for (size_t i = 0; i < v.u.l->n; i++)
-            if (!j_hashable(v.u.l->v[i]))
-                return false;
-        return true;
+        bool all = true;
+        j_enter(j);
+        j_step(j, 1 + v.u.l->n);
+        for (size_t i = 0; all && i < v.u.l->n; i++)
+            all = j_hashable(j, v.u.l->v[i]);
+        j->depth--;
+        return all;
     }
     return v.kind != J_LIST && v.kind != J_DICT && v.kind != J_NAMESPACE && v.kind != J_VIEW;
 }
@@ -350,6 +357,7 @@ static uint64_t hash_of(j_run *j, j_value v)
         return ts_hash64(&v.u.f, sizeof v.u.f, 3);
     case J_TUPLE:
         j_enter(j);
+        j_step(j, 1 + v.u.l->n);
         for (size_t k = 0; k < v.u.l->n; k++)
             h = h * 31 + hash_of(j, v.u.l->v[k]);
         j->depth--;
@@ -410,7 +418,7 @@ static void index_dict(j_run *j, j_dict *d)
 
 void j_dict_set(j_run *j, j_dict *d, j_value key, j_value value)
 {
-    if (!j_hashable(key))
+    if (!j_hashable(j, key))
         j_fail(j, "%s can't be the key of a dict", j_type_name(key));
     uint64_t hash = hash_of(j, key);
     size_t i = find(j, d, key, hash);
@@ -430,7 +438,7 @@ void j_dict_set(j_run *j, j_dict *d, j_value key, j_value value)
 
 const j_value *j_dict_get(j_run *j, const j_dict *d, j_value key)
 {
-    if (!j_hashable(key))
+    if (!j_hashable(j, key))
         j_fail(j, "%s can't be the key of a dict", j_type_name(key));
     size_t i = find(j, d, key, hash_of(j, key));
     return i < d->n ? &d->p[i].value : NULL;
