@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "command.h"
+#include "grammar/json.h"
 #include "interrupt.h"
 #include "line.h"
 #include "model.h"
@@ -27,6 +28,7 @@ typedef struct chat {
     bool terminal;                /* somebody types, and reads prompts */
     bool colour;                  /* of answers: stdout is a terminal  */
     bool thinking;                /* the last text shown was thought   */
+    bool shown;                   /* of the answer being made anything */
     bool leave;
 } chat;
 
@@ -50,6 +52,7 @@ static bool print_answer(void *user, const char *s, size_t n, bool thought)
     }
     fwrite(s, 1, n, stdout);
     fflush(stdout);
+    c->shown = true;
     return !cli_stdout_failed();
 }
 
@@ -65,13 +68,18 @@ static void print_numbers(const talk_numbers *n)
             (long long)n->reused, rate(n->prompt - n->reused, n->prefill_seconds));
 }
 
-static void end_answer(chat *c, talk_end end)
+static void end_text(chat *c)
 {
     if (c->thinking && c->colour)
         fputs("\x1b[0m", stdout);
     c->thinking = false;
     fputc('\n', stdout);
     fflush(stdout);
+}
+
+static void end_answer(chat *c, talk_end end)
+{
+    end_text(c);
     if (end == TALK_FULL)
         fprintf(stderr,
                 "the context of %lld tokens is full: the answer ends here (-c sets it, /reset "
@@ -89,10 +97,12 @@ static int answer(chat *c, const ts_sb *text)
 {
     ts_error err = {0};
     talk_end end = TALK_DONE;
-    c->thinking = false;
+    c->thinking = c->shown = false;
     ts_status st = talk_ask(&c->talk, text->s, text->n, print_answer, c, &end, &err);
     if (st == TS_OK && end == TALK_UNREAD)
         return CLI_OK; /* cli_finish knows why, and the status */
+    if (st && c->shown)
+        end_text(c);
     if (st == TS_OK)
         end_answer(c, end);
     else if (!c->terminal)
@@ -131,6 +141,8 @@ static ts_status cmd_save(chat *c, const char *arg, ts_error *err)
 
 static ts_status cmd_load(chat *c, const char *arg, ts_error *err)
 {
+    if (strcmp(arg, "-") == 0)
+        return ts_fail(err, TS_BAD_ARG, "/load reads a file, not standard input");
     ts_status st = talk_load(&c->talk, arg, err);
     if (st == TS_OK)
         fprintf(stderr, "%zu messages from %s.\n", json_array_size(c->talk.messages), arg);
@@ -139,11 +151,16 @@ static ts_status cmd_load(chat *c, const char *arg, ts_error *err)
 
 static ts_status cmd_system(chat *c, const char *arg, ts_error *err)
 {
-    const char *now = talk_system(&c->talk);
+    ts_sb now = {0};
     if (*arg)
         return talk_set_system(&c->talk, arg, err);
-    fprintf(stderr, "%s\n", now ? now : "There is no system message.");
-    return TS_OK;
+    if (!talk_system(&c->talk, &now))
+        ts_sb_str(&now, "There is no system message.");
+    if (!now.failed)
+        fprintf(stderr, "%s\n", now.s);
+    ts_status st = now.failed ? ts_fail(err, TS_NO_MEMORY, "no memory for a text") : TS_OK;
+    ts_sb_free(&now);
+    return st;
 }
 
 static ts_status cmd_stats(chat *c, const char *arg, ts_error *err)
@@ -240,7 +257,7 @@ static int turn(chat *c, ts_sb *text)
 {
     ts_error err = {0};
     line_end end = LINE_TEXT;
-    bool block;
+    bool block = false;
 
     if (line_read(c->in, text, &block, &end, &err)) {
         int status = cli_fail(&err);
@@ -276,7 +293,7 @@ static int converse(chat *c)
 static ts_status read_one_of(const char *text, const char *file, char **out, const char *what,
                              ts_error *err)
 {
-    size_t n;
+    size_t n = 0;
     if (text && file)
         return ts_fail(err, TS_BAD_ARG, "%s is given twice, as text and as a file", what);
     if (!file)
@@ -291,10 +308,12 @@ static ts_status read_one_of(const char *text, const char *file, char **out, con
 
 static ts_status read_variables(chat_opts *o, ts_error *err)
 {
-    json_error_t e;
     if (!o->variables)
         return TS_OK;
-    o->talk.variables = json_loads(o->variables, 0, &e);
+    ts_status st = ts_json_read(&o->talk.variables, o->variables, strlen(o->variables),
+                                "--chat-template-kwargs", 0, err);
+    if (st)
+        return st;
     if (!json_is_object(o->talk.variables))
         return ts_fail(err, TS_BAD_ARG, "--chat-template-kwargs wants a JSON object, not '%s'",
                        o->variables);

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/utf8.h"
+#include "grammar/json.h"
 #include "interrupt.h"
 #include "model.h"
 #include "text.h"
@@ -61,11 +62,20 @@ static bool has_system(const talk *t)
     return role && strcmp(role, "system") == 0;
 }
 
-const char *talk_system(const talk *t)
+bool talk_system(const talk *t, ts_sb *out)
 {
-    return has_system(t)
-               ? json_string_value(json_object_get(json_array_get(t->messages, 0), "content"))
-               : NULL;
+    const json_t *content = json_object_get(json_array_get(t->messages, 0), "content"), *part;
+    size_t i;
+    if (!has_system(t))
+        return false;
+    ts_sb_add(out, json_string_value(content), json_string_length(content));
+    json_array_foreach(content, i, part)
+    {
+        const json_t *text = json_object_get(part, "text");
+        ts_sb_add(out, "\n", i > 0);
+        ts_sb_add(out, json_string_value(text), json_string_length(text));
+    }
+    return true;
 }
 
 ts_status talk_set_system(talk *t, const char *text, ts_error *err)
@@ -89,16 +99,18 @@ void talk_reset(talk *t)
 /* The prompt of these messages. */
 static ts_status apply(talk *t, json_t *messages, bool answer, ts_chat_prompt *out, ts_error *err)
 {
-    json_t *request = t->o->variables ? json_copy(t->o->variables) : json_object();
-    char *text = NULL;
-    if (request && json_object_set(request, "messages", messages) == 0 &&
-        json_object_set_new(request, "add_generation_prompt", json_boolean(answer)) == 0)
-        text = json_dumps(request, JSON_COMPACT);
+    json_t *request = json_object();
+    ts_sb text = {0};
+    bool made = request &&
+                (!t->o->variables || json_object_update(request, t->o->variables) == 0) &&
+                json_object_set(request, "messages", messages) == 0 &&
+                json_object_set_new(request, "add_generation_prompt", json_boolean(answer)) == 0;
+    if (made)
+        ts_json_write(request, &text, 0);
     json_decref(request);
-    if (!text)
-        return no_memory(err);
-    ts_status st = ts_chat_apply(t->chat, text, strlen(text), out, err);
-    free(text);
+    ts_status st =
+        made && !text.failed ? ts_chat_apply(t->chat, text.s, text.n, out, err) : no_memory(err);
+    ts_sb_free(&text);
     return st;
 }
 
@@ -320,13 +332,14 @@ ts_status talk_ask(talk *t, const char *text, size_t n, talk_sink *sink, void *u
 {
     answer a = {.t = t, .sink = sink, .user = user};
     ts_chat_prompt p = {0};
-    json_t *messages = json_copy(t->messages);
+    json_t *messages = json_array(); /* json_copy loses elements where memory is short */
     ts_status st = TS_OK;
 
     t->held.n = t->said.n = t->thought.n = 0;
     t->last = (talk_numbers){.turns = 1};
     interrupt_catch();
-    if (!messages || json_array_append_new(messages, message("user", text, n)))
+    if (!messages || json_array_extend(messages, t->messages) ||
+        json_array_append_new(messages, message("user", text, n)))
         st = no_memory(err);
     if (st == TS_OK)
         st = apply(t, messages, true, &p, err);
@@ -377,12 +390,12 @@ static ts_status write_file(const char *path, const char *text, ts_error *err)
 ts_status talk_save(const talk *t, const char *path, ts_error *err)
 {
     json_t *o = json_pack("{s:O}", "messages", t->messages);
-    char *text = o ? json_dumps(o, JSON_INDENT(1)) : NULL;
+    ts_sb text = {0};
+    if (o)
+        ts_json_write(o, &text, TS_JSON_LINES);
+    ts_status st = o && !text.failed ? write_file(path, text.s, err) : no_memory(err);
     json_decref(o);
-    if (!text)
-        return no_memory(err);
-    ts_status st = write_file(path, text, err);
-    free(text);
+    ts_sb_free(&text);
     return st;
 }
 
@@ -390,15 +403,14 @@ static ts_status read_messages(const char *path, json_t **out, ts_error *err)
 {
     char *text;
     size_t n;
-    json_error_t e;
+    json_t *o = NULL;
     ts_status st = text_read(path, &text, &n, err);
     if (st)
         return st;
-    json_t *o = json_loadb(text, n, JSON_ALLOW_NUL, &e);
+    st = ts_json_read(&o, text, n, path, TS_JSON_NUL | TS_JSON_TWICE, err);
     free(text);
-    if (!o)
-        return ts_fail(err, TS_BAD_ARG, "%s: is no JSON: line %d, column %d: %s", path, e.line,
-                       e.column, e.text);
+    if (st)
+        return st;
     *out = json_incref(json_object_get(o, "messages"));
     json_decref(o);
     if (!json_is_array(*out) || json_array_size(*out) == 0) {

@@ -47,7 +47,8 @@ void talk_close(talk *t);
 
 /* The system message: set, or with NULL or "" taken away. */
 ts_status talk_set_system(talk *t, const char *text, ts_error *err);
-const char *talk_system(const talk *t); /* NULL = none */
+/* Adds its text, of parts a line each; false: there is none. */
+bool talk_system(const talk *t, ts_sb *out);
 
 void talk_reset(talk *t); /* all messages but the system's */
 

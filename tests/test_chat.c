@@ -111,8 +111,8 @@ static void test_bad_requests(void)
     static const struct {
         const char *json, *says;
     } cases[] = {
-        {"", "is no JSON: line 1"},
-        {"{\"messages\": [", "is no JSON: line 1, column"},
+        {"", "isn't JSON: line 1"},
+        {"{\"messages\": [", "isn't JSON: line 1, column"},
         {"[]", "a conversation is a JSON object"},
         {"{}", "a conversation has a list of messages"},
         {"{\"messages\": {}}", "a conversation has a list of messages"},
@@ -134,7 +134,7 @@ static void test_bad_requests(void)
          "tool call 1 has no function with a name"},
         {"{\"messages\": [{\"role\": \"user\"}], \"tools\": 3}", "'tools' is no list"},
         {"{\"messages\": [{\"role\": \"user\"}], \"documents\": {}}", "'documents' is no list"},
-        {"{\"messages\": [{\"role\": \"user\", \"content\": \"\xff\"}]}", "is no JSON"},
+        {"{\"messages\": [{\"role\": \"user\", \"content\": \"\xff\"}]}", "isn't JSON"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char want[200];
@@ -176,6 +176,17 @@ static void test_forms(void)
     expect(CALLS "{{ 'x' + c.function.arguments }}" END, as_object, "x{\"at\": [1, 2]}");
     expect(CALLS "{{ 'x' + c.function.arguments }}" END, as_text, "x{\"at\": [1, 2]}");
     expect(CALLS "{{ c.function.arguments }}" END, broken, "{not json");
+    /* numbers and text as Python writes them */
+    expect(CALLS "{{ 'x' + c.function.arguments }}" END,
+           CALL("{\"n\":[0.1,1.0,1e20],\"s\":\"ä\\r\"}"),
+           "x{\"n\": [0.1, 1.0, 1e+20], \"s\": \"ä\\r\"}");
+    /* the last of two, as Python reads them; NUL is a character */
+    expect(ALL, "{\"messages\": [], \"messages\": [{\"role\": \"user\", \"content\": \"x\"}]}",
+           "user:x;");
+    expect("{{ messages[0].content|length }}",
+           "{\"messages\": [{\"role\": \"user\", \"content\": \"a\\u0000b\"}]}", "3");
+    expect(CALLS "{{ c.function.arguments|tojson }}" END, CALL("\"{\\\"a\\\": 1, \\\"a\\\": 2}\""),
+           "{\"a\": 2}");
     /* a system message where the template refuses them */
     expect(ALL, system, "system:s;user:u;");
     expect("{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% "

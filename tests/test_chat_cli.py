@@ -40,6 +40,7 @@ def usage(folder, tiny):
     bad(("chat", "-m", tiny, *CHATML, "-sysf", "/nonexistent"), "/nonexistent", "cannot be opened")
     bad(("chat", "-m", tiny, *CHATML, "--chat-template-file", "b"), "the chat template is given twice")
     bad(("chat", "-m", tiny, *CHATML, "--chat-template-kwargs", "[1]"), "--chat-template-kwargs wants a JSON object")
+    bad(("chat", "-m", tiny, *CHATML, "--chat-template-kwargs", "{"), "--chat-template-kwargs isn't JSON: line 1")
     bad(("chat", "-m", tiny, *CHATML, "-sys", os.fsdecode(b"\xff\xfe")), "the system message is not UTF-8")
     bad(("chat", "-m", tiny, *CHATML, "-n", "x"), "'x'")
 
@@ -95,7 +96,8 @@ def commands(folder, tiny):
     check("1 answers: 2 tokens" in r.err and "the context holds" in r.err, r)
     for given, says in ((b"/nope\n", "there is no command '/nope'"), (b"/save\n", "/save wants the name of a file"),
                         (b"/exit now\n", "/exit takes nothing"), (b"/save /nonexistent/x\n", "/nonexistent/x"),
-                        (b"/load /nonexistent\n", "/nonexistent: cannot be opened")):
+                        (b"/load /nonexistent\n", "/nonexistent: cannot be opened"),
+                        (b"/load -\n", "/load reads a file, not standard input")):
         bad(args, says, stdin=given)
 
 
@@ -110,10 +112,13 @@ def files(folder, tiny):
     with open(b, "rb") as f, open(c, "rb") as g:
         check(f.read() == g.read(), "a conversation that was loaded goes on otherwise")
     check(one.bytes.endswith(two.bytes) and two.out.strip() != "", one, two)
-    for data, says in (("{", "is no JSON: line 1"), ("[]", "holds no messages"), ('{"messages": []}', "no messages"),
+    for data, says in (("{", "isn't JSON: line 1"), ("[]", "holds no messages"), ('{"messages": []}', "no messages"),
                        ('{"messages": [1]}', "message 1 is no object"),
                        ('{"messages": [{"role": "user", "content": 5}]}', "neither text nor parts")):
         bad(args, "wrong.json", says, stdin=f"/load {folder.file('wrong.json', data)}\n".encode())
+    parts = folder.file("parts.json", '{"messages": [{"role": "system", "content": [{"type": "text", "text": "A"}, '
+                        '{"type": "text", "text": "B"}]}, {"role": "user", "content": "x"}]}')
+    check("\nA\nB\n" in good(*args, stdin=f"/load {parts}\n/system\n".encode()).err, "a system message of parts")
     other = folder.file("t.jinja", PLAIN)
     r = good("chat", "-m", tiny, "--chat-template-file", other, "-n", 1, "--chat-template-kwargs",
              '{"mood": "gay"}', stdin=b"x\n")

@@ -188,7 +188,7 @@ static void read_as(const char *s, size_t n)
 {
     json_t *ours = NULL, *theirs = json_loadb(s, n, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, NULL);
     ts_error err = {0};
-    ts_status st = ts_json_read(&ours, s, n, "it", &err);
+    ts_status st = ts_json_read(&ours, s, n, "it", 0, &err);
     CHECK_MSG((st == TS_OK) == (theirs != NULL), "%.*s: %s", (int)n, s, err.msg);
     CHECK_MSG(st || json_equal(ours, theirs), "%.*s", (int)n, s);
     CHECK(st == TS_OK || (st == TS_BAD_ARG && strstr(err.msg, "it isn't JSON: line ")));

@@ -6,6 +6,7 @@
 
 #include "base/mem.h"
 #include "engine.h"
+#include "grammar/json.h"
 
 #define KEY "tokenizer.chat_template"
 
@@ -157,18 +158,6 @@ ts_status ts_chat_tokens(const ts_chat *c, const ts_jinja_text *text, ts_token *
     return TS_OK;
 }
 
-static ts_status parse_request(const char *json, size_t n, json_t **out, ts_error *err)
-{
-    json_error_t e;
-    *out = json_loadb(json, n, JSON_ALLOW_NUL, &e);
-    if (*out)
-        return TS_OK;
-    if (e.line < 0 || json_error_code(&e) == json_error_out_of_memory)
-        return ts_fail(err, TS_NO_MEMORY, "no memory for a conversation of %zu bytes", n);
-    return ts_fail(err, TS_BAD_ARG, "the conversation is no JSON: line %d, column %d: %s", e.line,
-                   e.column, e.text);
-}
-
 ts_status ts_chat_apply(const ts_chat *c, const char *json, size_t n, ts_chat_prompt *out,
                         ts_error *err)
 {
@@ -176,7 +165,8 @@ ts_status ts_chat_apply(const ts_chat *c, const char *json, size_t n, ts_chat_pr
     ts_jinja_text text = {0};
     ts_token *ids = NULL;
     size_t n_ids = 0;
-    ts_status st = parse_request(json, n, &request, err);
+    ts_status st =
+        ts_json_read(&request, json, n, "the conversation", TS_JSON_NUL | TS_JSON_TWICE, err);
     if (st == TS_OK)
         st = ts_chat_render(c, request, NULL, &text, err);
     if (st == TS_OK)

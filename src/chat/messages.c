@@ -3,12 +3,12 @@
  * What the package transformers does before it renders is done here too: tools and documents are
  * None where there are none, and what a model thought goes by all the names templates know it by.
  */
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
 #include "chat/chat.h"
 #include "gguf/show.h"
+#include "grammar/json.h"
 
 /* Number of the message in sentences, from 1. */
 typedef struct where {
@@ -102,18 +102,20 @@ static ts_status fix_content(json_t *m, const ts_chat_caps *caps, const where *w
 
 static ts_status fix_arguments(json_t *function, const ts_chat_caps *caps, const where *w)
 {
-    json_t *args = json_object_get(function, "arguments"), *parsed;
-    json_error_t e;
+    json_t *args = json_object_get(function, "arguments"), *parsed = NULL;
     if (json_is_object(args) && !caps->object_args) {
-        char *text = json_dumps(args, 0);
-        ts_status st = put(function, "arguments", text ? json_string(text) : NULL, w->err);
-        free(text);
+        ts_sb text = {0};
+        ts_json_write(args, &text, 0);
+        ts_status st =
+            put(function, "arguments", text.failed ? NULL : json_stringn(text.s, text.n), w->err);
+        ts_sb_free(&text);
         return st;
     }
     if (!json_is_string(args) || !caps->object_args)
         return TS_OK;
-    parsed = json_loadb(json_string_value(args), json_string_length(args), JSON_ALLOW_NUL, &e);
-    if (!parsed && json_error_code(&e) == json_error_out_of_memory)
+    ts_status st = ts_json_read(&parsed, json_string_value(args), json_string_length(args), "it",
+                                TS_JSON_NUL | TS_JSON_TWICE, NULL);
+    if (st == TS_NO_MEMORY)
         return no_memory(w->err);
     if (!json_is_object(parsed)) { /* what a model wrote may be anything */
         json_decref(parsed);

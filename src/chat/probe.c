@@ -47,14 +47,14 @@ static json_t *tool_call(json_t *args)
         "{s:[{s:s, s:s}, {s:s, s:s, s:[{s:s, s:s, s:{s:s, s:o}}]}, {s:s, s:s, s:s, s:s}],"
         " s:b, s:[{s:s, s:{s:s, s:s, s:{s:s, s:{s:{s:s, s:s}}, s:[s]}}}], s:n}",
         "messages",
-        /* */
+        /* the question */
         "role", "user", "content", "a",
-        /* */
+        /* the call */
         "role", "assistant", "content", "", "tool_calls", "id", "call12345", "type", "function",
         "function", "name", "look", "arguments", args,
-        /* */
+        /* what the tool answers */
         "role", "tool", "tool_call_id", "call12345", "name", "look", "content", "b",
-        /* */
+        /* the tool */
         "add_generation_prompt", 1, "tools", "type", "function", "function", "name", "look",
         "description", "looks", "parameters", "type", "object", "properties", "at", "type",
         "string", "description", "where", "required", "at", "documents");

@@ -1,4 +1,4 @@
-/* json.c - reads JSON (RFC 8259). */
+/* json.c - reads and writes JSON (RFC 8259). */
 #include "grammar/json.h"
 
 #include <errno.h>
@@ -6,12 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/mem.h"
+#include "base/real.h"
 #include "base/utf8.h"
 
 typedef struct reader {
     const char *s, *what;
     size_t n, at;
+    unsigned flags;
     int depth;
     ts_error *err;
 } reader;
@@ -61,7 +62,7 @@ static ts_status code_unit(reader *r, uint32_t *u)
     return TS_OK;
 }
 
-static ts_status escape(reader *r, ts_sb *b)
+static ts_status escape(reader *r, ts_sb *b, bool nul)
 {
     static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
     char c = peek(r), utf8[4];
@@ -87,13 +88,13 @@ static ts_status escape(reader *r, ts_sb *b)
         return st;
     if (u >= 0xd800 && u <= 0xdfff)
         return wrong(r, "half a pair of surrogates");
-    if (u == 0)
+    if (u == 0 && !nul)
         return wrong(r, "\\u0000 can't be taken");
     ts_sb_add(b, utf8, ts_utf8_encode(u, utf8));
     return TS_OK;
 }
 
-static ts_status string(reader *r, ts_sb *b)
+static ts_status string(reader *r, ts_sb *b, bool nul)
 {
     r->at++;
     ts_sb_add(b, "", 0);
@@ -108,7 +109,7 @@ static ts_status string(reader *r, ts_sb *b)
             return wrong(r, "this is not UTF-8");
         if (c == '\\') {
             r->at++;
-            ts_status st = escape(r, b);
+            ts_status st = escape(r, b, nul);
             if (st)
                 return st;
             continue;
@@ -190,8 +191,8 @@ static ts_status member(reader *r, json_t *object)
     json_t *v = NULL;
     if (skip(r) != '"')
         return wrong(r, "a name was expected");
-    ts_status st = string(r, &name);
-    if (!st && json_object_get(object, name.s))
+    ts_status st = string(r, &name, false);
+    if (!st && !(r->flags & TS_JSON_TWICE) && json_object_get(object, name.s))
         st = wrong(r, "a name is there twice (duplicate)");
     if (!st && skip(r) != ':')
         st = wrong(r, "a ':' was expected");
@@ -250,16 +251,17 @@ static ts_status value(reader *r, json_t **out)
     if (c != '"')
         return word(r, out);
     ts_sb text = {0};
-    ts_status st = string(r, &text);
+    ts_status st = string(r, &text, r->flags & TS_JSON_NUL);
     if (!st && !(*out = json_stringn(text.s, text.n)))
         st = no_memory(r);
     ts_sb_free(&text);
     return st;
 }
 
-ts_status ts_json_read(json_t **out, const char *s, size_t n, const char *what, ts_error *err)
+ts_status ts_json_read(json_t **out, const char *s, size_t n, const char *what, unsigned flags,
+                       ts_error *err)
 {
-    reader r = {.s = s, .what = what, .n = n, .err = err};
+    reader r = {.s = s, .what = what, .n = n, .flags = flags, .err = err};
     json_t *v = NULL;
     ts_status st = value(&r, &v);
     if (!st) {
@@ -272,4 +274,102 @@ ts_status ts_json_read(json_t **out, const char *s, size_t n, const char *what, 
     else
         *out = v;
     return st;
+}
+
+/* --- writing ------------------------------------------------------------------------------- */
+
+typedef struct writer {
+    ts_sb *b;
+    bool lines;
+    int depth;
+} writer;
+
+static void write_string(ts_sb *b, const char *s, size_t n)
+{
+    static const char plain[] = "\"\\\n\r\t\b\f", as[] = "\"\\nrtbf";
+    size_t from = 0;
+    ts_sb_add(b, "\"", 1);
+    for (size_t i = 0; i < n; i++) {
+        const char *hit = s[i] ? strchr(plain, s[i]) : NULL;
+        if (!hit && (uint8_t)s[i] >= 0x20)
+            continue;
+        ts_sb_add(b, s + from, i - from);
+        from = i + 1;
+        if (hit)
+            ts_sb_printf(b, "\\%c", as[hit - plain]);
+        else
+            ts_sb_printf(b, "\\u%04x", (unsigned)(uint8_t)s[i]);
+    }
+    ts_sb_add(b, s + from, n - from);
+    ts_sb_add(b, "\"", 1);
+}
+
+static void write_line(writer *w)
+{
+    if (w->lines)
+        ts_sb_printf(w->b, "\n%*s", w->depth, "");
+}
+
+/* What stands in front of an element. */
+static void write_sep(writer *w, bool first)
+{
+    if (!first)
+        ts_sb_str(w->b, w->lines ? "," : ", ");
+    write_line(w);
+}
+
+static void write_value(writer *w, const json_t *v);
+
+static void write_members(writer *w, const json_t *v)
+{
+    const bool object = json_is_object(v);
+    const json_t *x;
+    const char *name;
+    size_t i, n = 0;
+    ts_sb_str(w->b, object ? "{" : "[");
+    w->depth++;
+    json_array_foreach(v, i, x)
+    {
+        write_sep(w, n++ == 0);
+        write_value(w, x);
+    }
+    json_object_foreach((json_t *)(uintptr_t)v, name, x)
+    {
+        write_sep(w, n++ == 0);
+        write_string(w->b, name, strlen(name));
+        ts_sb_str(w->b, ": ");
+        write_value(w, x);
+    }
+    w->depth--;
+    if (n > 0)
+        write_line(w);
+    ts_sb_str(w->b, object ? "}" : "]");
+}
+
+/* Goes as deep as v does, which readers limit. */
+static void write_value(writer *w, const json_t *v)
+{
+    char real[TS_REAL_MAX];
+    switch (json_typeof(v)) {
+    case JSON_OBJECT:
+    case JSON_ARRAY:
+        write_members(w, v);
+        break;
+    case JSON_STRING:
+        write_string(w->b, json_string_value(v), json_string_length(v));
+        break;
+    case JSON_INTEGER:
+        ts_sb_printf(w->b, "%lld", (long long)json_integer_value(v));
+        break;
+    case JSON_REAL:
+        ts_sb_add(w->b, real, ts_real_text(json_real_value(v), real));
+        break;
+    default:
+        ts_sb_str(w->b, json_is_true(v) ? "true" : json_is_false(v) ? "false" : "null");
+    }
+}
+
+void ts_json_write(const json_t *v, ts_sb *b, unsigned flags)
+{
+    write_value(&(writer){.b = b, .lines = flags & TS_JSON_LINES}, v);
 }

@@ -362,7 +362,7 @@ ts_status ts_schema_gbnf(const char *schema, size_t n, char **out, ts_error *err
     if (!c.rule_of)
         st = sc_no_memory(&c);
     else if (schema)
-        st = ts_json_read(&c.root, schema, n, "the schema", err);
+        st = ts_json_read(&c.root, schema, n, "the schema", 0, err);
     if (!st)
         st = convert(&c, schema, out);
     json_decref(c.root);

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/real.h"
 #include "jinja/impl.h"
 
 /* --- what both share ----------------------------------------------------------------- */
@@ -79,13 +80,13 @@ static const char *float_digits(j_run *j, double v, const spec *f)
 {
     char kind = (char)(f->type | 0x20);
     double x = fabs(v);
-    char text[J_FLOAT_MAX];
+    char text[TS_REAL_MAX];
     if (f->type == '%') {
         x *= 100;
         kind = 'f';
     }
     if (f->type == 0 && f->precision < 0) {
-        j_float_text(x, text);
+        ts_real_text(x, text);
         return j_cstr(j, "%s", text);
     }
     if (f->type == 0 || f->type == 'n')

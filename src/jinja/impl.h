@@ -465,8 +465,6 @@ size_t j_trim_left(const char *s, size_t n);  /* bytes of white space at the beg
 size_t j_trim_right(const char *s, size_t n); /* bytes left without white space at the end */
 
 /* number.c */
-enum { J_FLOAT_MAX = 40 };
-size_t j_float_text(double v, char out[J_FLOAT_MAX]);
 /* snprintf of one double by "%.*X" whatever the locale; `kind` is f, e or g. */
 const char *j_float_fixed(j_run *j, double v, char kind, int precision);
 bool j_parse_float(const char *s, size_t n,

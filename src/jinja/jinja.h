@@ -40,8 +40,9 @@ typedef struct ts_jinja_limits {
 typedef struct ts_jinja_input {
     /* Objects whose members are the template's variables; the former's strings are the caller's,
      * the latter's count as the template's own (bos_token); a name in both is the latter's. Either
-     * may be NULL. A member "role" that is one of the names in use (system, user, assistant, tool,
-     * developer, function) counts as the template's: many write tokens like <|user|> around it. */
+     * may be NULL. A string "role" of any object in them that is one of the names in use (system,
+     * user, assistant, tool, developer, function, ipython, model) counts as the template's: many
+     * write tokens like <|user|> around it. */
     const json_t *vars, *trusted;
     const struct tm *now; /* for strftime_now; NULL = it is an error */
     ts_jinja_limits limits;

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/real.h"
 #include "jinja/impl.h"
 
 /* Single quotes unless there are some within and no double ones. */
@@ -104,7 +105,7 @@ static void repr_other(j_run *j, j_buf *b, j_value v)
 
 void j_repr(j_run *j, j_buf *b, j_value v)
 {
-    char text[J_FLOAT_MAX];
+    char text[TS_REAL_MAX];
     j_step(j, 1);
     j_enter(j);
     switch (v.kind) {
@@ -122,7 +123,7 @@ void j_repr(j_run *j, j_buf *b, j_value v)
         j_buf_puts(j, b, text);
         break;
     case J_FLOAT:
-        j_float_text(v.u.f, text);
+        ts_real_text(v.u.f, text);
         j_buf_puts(j, b, text);
         break;
     case J_STR:
