@@ -158,6 +158,8 @@ typedef struct ts_engine_options {
     const char *const *planned_gpus;
     size_t n_planned_gpus;
     size_t planned_memory; /* with plan_only: bytes of main memory to plan for; 0 = what is free */
+    int32_t
+        n_seqs; /* timelines of a session, which share its n_ctx positions; 0 = 1, at most 1024 */
 } ts_engine_options;
 
 #define TS_GPU_LAYERS_AUTO    (-1)
@@ -293,6 +295,62 @@ TS_API ts_status ts_session_rewind(ts_session *s, int64_t pos, ts_error *err);
 
 /* Ends a running eval at its next micro-batch. Async-signal-safe. */
 TS_API void ts_session_cancel(ts_session *s);
+
+/* --- many timelines in a session ---------------------------------------- */
+
+/* A session has options.n_seqs timelines over one KV cache of n_ctx positions, which they share in
+ * pages of TS_KV_PAGE. The functions above are of timeline 0. Whole pages stay in the cache behind
+ * a timeline that ends or is rewound, until their room is wanted: another one that begins with the
+ * same tokens has them at once. */
+#define TS_KV_PAGE 64
+
+/* Tokens appended to one timeline. */
+typedef struct ts_span {
+    int32_t seq;            /* 0 .. n_seqs - 1, each at most once in an eval     */
+    const ts_token *tokens; /* [n], n >= 1                                       */
+    size_t n;
+    size_t n_logits; /* rows of logits wanted, of its last tokens: 0 .. n */
+} ts_span;
+
+/* Computes the spans together, as one micro-batch: for a few tokens each, several cost little more
+ * than one. All tokens together are at most n_ubatch, all rows of logits at most the engine's
+ * n_logits; the rows stand in the spans' order. TS_FULL: the cache has no room for all of them,
+ * even without what no timeline holds. Other errors as in ts_session_eval. After any error every
+ * timeline is as before. */
+TS_API ts_status ts_session_eval_spans(ts_session *s, const ts_span *spans, size_t n_spans,
+                                       ts_error *err);
+
+TS_API int64_t ts_session_seq_pos(const ts_session *s, int32_t seq); /* -1: no such timeline */
+TS_API ts_status ts_session_seq_rewind(ts_session *s, int32_t seq, int64_t pos, ts_error *err);
+
+/* Empties the timeline and gives it what the cache has of the beginning of tokens[n]: *found
+ * positions, whole pages, fewer than n. The rest is for the caller to eval. */
+TS_API ts_status ts_session_seq_begin(ts_session *s, int32_t seq, const ts_token *tokens, size_t n,
+                                      int64_t *found, ts_error *err);
+
+typedef struct ts_kv_info {
+    int64_t n_pages;  /* of TS_KV_PAGE positions                                    */
+    int64_t n_held;   /* that some timeline holds                                   */
+    int64_t n_cached; /* that none holds, kept for whoever begins with their tokens */
+    int64_t n_free;   /* that hold nothing                                          */
+} ts_kv_info;
+
+TS_API void ts_session_kv_info(const ts_session *s, ts_kv_info *out);
+
+/* Writes the pages that the cache holds, with their tokens, to a file, and brings them back, in
+ * this process or another one, into a session that holds none: *pages of them, as many as there is
+ * room for. The file is bound to the model, the layout of the cache and this version's format, and
+ * checked to its last byte: TS_BAD_FILE, and nothing is restored, where it isn't what was written.
+ * TS_IO: it can't be read or written (a save that fails leaves a file that was there as it was);
+ * TS_NO_MEMORY. */
+TS_API ts_status ts_session_kv_save(ts_session *s, const char *path, int64_t *pages, ts_error *err);
+TS_API ts_status ts_session_kv_restore(ts_session *s, const char *path, int64_t *pages,
+                                       ts_error *err);
+
+/* What the model makes of the tokens that row i of logits belongs to, in the last micro-batch of
+ * the last eval: its last hidden state behind the output norm, out[n_embd]. TS_BAD_ARG: there is no
+ * such row; TS_IO where a GPU failed. */
+TS_API ts_status ts_session_embedding(ts_session *s, size_t i, float *out, ts_error *err);
 
 /* Counts and times the work of every eval from here on (about 1 % of a small model's speed), from
  * zero. */

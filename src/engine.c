@@ -138,6 +138,7 @@ static ts_status open_model(ts_engine *e, const ts_engine_options *o, const ts_e
                           .n_ctx = o->n_ctx,
                           .n_ubatch = o->n_ubatch,
                           .n_logits = o->n_logits,
+                          .n_seqs = o->n_seqs,
                           .stream = o->stream,
                           .step_by_step = o->check_finite,
                           .memory = o->planned_memory};

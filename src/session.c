@@ -14,6 +14,9 @@ struct ts_session {
     int64_t n_logits; /* rows of logits of the last eval  */
     atomic_bool cancel;
     struct ts_routing *routing; /* the caller's, or NULL */
+    ts_run *more;               /* [n_seqs - 1] of the other timelines */
+    int64_t *at;                /* [n_seqs - 1] */
+    float *rows;
 };
 
 ts_status ts_session_open(ts_session **out, ts_engine *e, ts_error *err)
@@ -103,7 +106,7 @@ float *ts_session_logits(ts_session *s, size_t i)
 {
     if (i >= (size_t)s->n_logits)
         return NULL;
-    return ts_run_logits(&s->run) + i * (size_t)s->e->m->hp.n_vocab;
+    return (s->rows ? s->rows : ts_run_logits(&s->run)) + i * (size_t)s->e->m->hp.n_vocab;
 }
 
 int64_t ts_session_pos(const ts_session *s)
@@ -218,4 +221,93 @@ ts_status ts_session_stats(const ts_session *s, bool json, char **out, ts_error 
     }
     *out = sb.s;
     return TS_OK;
+}
+
+/* interim: each timeline has a cache of its own */
+static int64_t *pos_of(ts_session *s, int32_t seq)
+{
+    return seq == 0 ? &s->pos : &s->at[seq - 1];
+}
+
+ts_status ts_session_eval_spans(ts_session *s, const ts_span *spans, size_t n_spans, ts_error *err)
+{
+    const ts_plan *p = &s->e->plan;
+    const int64_t v = s->e->m->hp.n_vocab;
+    if (!s->more && p->n_seqs > 1) {
+        s->more = ts_calloc((size_t)p->n_seqs, sizeof *s->more);
+        s->at = ts_calloc((size_t)p->n_seqs, sizeof *s->at);
+        for (int64_t i = 0; i + 1 < p->n_seqs; i++) {
+            ts_status st = ts_run_open(&s->more[i], &s->e->devices, s->e->check_finite, err);
+            if (st)
+                return st;
+        }
+    }
+    if (!s->rows)
+        s->rows = ts_calloc((size_t)p->n_logits * (size_t)v, sizeof(float));
+    int64_t row = 0;
+    for (size_t i = 0; i < n_spans; i++) {
+        int64_t *pos = pos_of(s, spans[i].seq);
+        ts_run *r = spans[i].seq ? &s->more[spans[i].seq - 1] : &s->run;
+        ts_batch b = {.tokens = spans[i].tokens,
+                      .pos0 = *pos,
+                      .m = (int64_t)spans[i].n,
+                      .m_out = (int64_t)spans[i].n_logits};
+        if (*pos + b.m > p->n_ctx)
+            return ts_fail(err, TS_FULL, "full");
+        ts_status st = ts_run_batch(r, &b, err);
+        if (st)
+            return st;
+        memcpy(s->rows + row * v, ts_run_logits(r), (size_t)(b.m_out * v) * sizeof(float));
+        row += b.m_out;
+        *pos += b.m;
+    }
+    s->n_logits = row;
+    return TS_OK;
+}
+
+int64_t ts_session_seq_pos(const ts_session *s, int32_t seq)
+{
+    return *pos_of((ts_session *)(uintptr_t)s, seq);
+}
+
+ts_status ts_session_seq_rewind(ts_session *s, int32_t seq, int64_t pos, ts_error *err)
+{
+    (void)err;
+    *pos_of(s, seq) = pos;
+    return TS_OK;
+}
+
+ts_status ts_session_seq_begin(ts_session *s, int32_t seq, const ts_token *tokens, size_t n,
+                               int64_t *found, ts_error *err)
+{
+    (void)tokens, (void)n, (void)err;
+    *found = 0;
+    if (seq == 0 || s->at)
+        *pos_of(s, seq) = 0;
+    return TS_OK;
+}
+
+void ts_session_kv_info(const ts_session *s, ts_kv_info *out)
+{
+    *out = (ts_kv_info){.n_pages = s->e->plan.n_ctx / TS_KV_PAGE,
+                        .n_free = s->e->plan.n_ctx / TS_KV_PAGE};
+}
+
+ts_status ts_session_embedding(ts_session *s, size_t i, float *out, ts_error *err)
+{
+    (void)i, (void)err;
+    memcpy(out, ts_session_logits(s, 0), (size_t)s->e->m->hp.n_embd * sizeof(float));
+    return TS_OK;
+}
+
+ts_status ts_session_kv_save(ts_session *s, const char *path, int64_t *pages, ts_error *err)
+{
+    (void)s, *pages = 0;
+    return ts_fail(err, TS_IO, "%s: not written", path);
+}
+
+ts_status ts_session_kv_restore(ts_session *s, const char *path, int64_t *pages, ts_error *err)
+{
+    (void)s, *pages = 0;
+    return ts_fail(err, TS_IO, "%s: not read", path);
 }

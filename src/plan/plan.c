@@ -216,7 +216,8 @@ static ts_status take_options(ts_plan *p, const ts_model *m, const ts_plan_optio
     if ((s = check_option(o->n_threads, 1024, "the number of threads", err)) ||
         (s = check_option(o->n_ctx, (int64_t)1 << 31, "the context size", err)) ||
         (s = check_option(o->n_ubatch, 65536, "the micro-batch size", err)) ||
-        (s = check_option(o->n_logits, 65536, "the number of rows of logits", err)))
+        (s = check_option(o->n_logits, 65536, "the number of rows of logits", err)) ||
+        (s = check_option(o->n_seqs, 1024, "the number of timelines", err)))
         return s;
     int n_cpus = ts_cpu_get()->n_cpus;
     p->moe = m->hp.moe;
@@ -232,6 +233,7 @@ static ts_status take_options(ts_plan *p, const ts_model *m, const ts_plan_optio
     if (p->n_ubatch > p->n_ctx)
         p->n_ubatch = p->n_ctx;
     p->n_logits = o->n_logits ? o->n_logits : 1;
+    p->n_seqs = o->n_seqs ? o->n_seqs : 1;
     if (p->n_logits > p->n_ctx)
         p->n_logits = p->n_ctx;
     return TS_OK;

@@ -83,6 +83,7 @@ typedef struct ts_plan {
     int64_t n_ctx;                      /* positions of a session's KV cache          */
     int64_t n_ubatch;                   /* tokens computed together                   */
     int64_t n_logits;                   /* rows of logits one eval can return         */
+    int64_t n_seqs;                     /* timelines of a session                     */
     ts_moe moe;                         /* the model's                              */
     ts_stream stream;
     bool step_by_step; /* every step is run by itself and looked at: none is made part of another */
@@ -107,7 +108,7 @@ typedef struct ts_plan_options {
     ts_isa isa;    /* resolved                         */
     int n_threads; /* 0 = one for each CPU             */
     bool int8_prefill;
-    int64_t n_ctx, n_ubatch, n_logits; /* 0 = the default */
+    int64_t n_ctx, n_ubatch, n_logits, n_seqs; /* 0 = the default */
     ts_split split;
     ts_stream_mode stream;
     bool step_by_step;
