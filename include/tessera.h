@@ -158,8 +158,9 @@ typedef struct ts_engine_options {
     const char *const *planned_gpus;
     size_t n_planned_gpus;
     size_t planned_memory; /* with plan_only: bytes of main memory to plan for; 0 = what is free */
-    int32_t
-        n_seqs; /* timelines of a session, which share its n_ctx positions; 0 = 1, at most 1024 */
+    /* Timelines of a session, which share its n_ctx positions in pages; at most 1024. 0: one that
+     * has them all, without pages. */
+    int32_t n_seqs;
 } ts_engine_options;
 
 #define TS_GPU_LAYERS_AUTO    (-1)
@@ -182,6 +183,7 @@ typedef struct ts_engine_info {
     int64_t n_layer, n_embd, n_vocab;
     int64_t n_ctx_train; /* what the model was trained for           */
     int64_t n_ctx;       /* what sessions hold                       */
+    int64_t n_ctx_seq;   /* what one timeline can have of it         */
     int64_t n_ubatch;
     int n_threads;
     double load_seconds;

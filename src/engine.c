@@ -217,6 +217,7 @@ void ts_engine_get_info(const ts_engine *e, ts_engine_info *info)
     info->n_embd = e->m->hp.n_embd;
     info->n_ctx_train = e->m->hp.n_ctx_train;
     info->n_ctx = e->plan.n_ctx;
+    info->n_ctx_seq = e->plan.n_ctx_seq;
     info->n_ubatch = e->plan.n_ubatch;
     info->n_threads = e->plan.n_threads;
     info->int8_prefill = e->plan.int8_prefill;

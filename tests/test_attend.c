@@ -171,6 +171,7 @@ typedef struct data {
     float *q;           /* [n_tokens][ld]                                         */
     float *k, *v;       /* [n][head_dim] and [n][v_dim] as rounded by store       */
     uint16_t *km, *vm;  /* the cache                                              */
+    int32_t *map;       /* of its pages, or NULL: they are in order                */
     size_t scratch_len; /* bytes                                                  */
     char *scratch, *scratch_raw;
 } data;
@@ -205,11 +206,23 @@ static data make_data(const table *t, const shape *s)
     d.q = floats((size_t)(s->n_tokens * d.ld), 1);
     d.k = floats(n, 1);
     d.v = floats(n_v, 1);
-    d.km = kv_memory(kv, d.n, s->head_dim);
-    d.vm = kv_memory(kv, d.n, s->v_dim);
+    int64_t places = d.n;
+    if (rnd(0, 1)) { /* pages in any order, among others */
+        const int64_t pages = (d.n + TS_PAGE - 1) / TS_PAGE, all = pages + rnd(0, 3);
+        places = all * TS_PAGE;
+        d.map = malloc((size_t)all * sizeof *d.map);
+        REQUIRE(d.map);
+        for (int32_t i = 0; i < all; i++) {
+            const int64_t j = rnd(0, i);
+            d.map[i] = d.map[j];
+            d.map[j] = i;
+        }
+    }
+    d.km = kv_memory(kv, places, s->head_dim);
+    d.vm = kv_memory(kv, places, s->v_dim);
     for (int64_t p = 0; p < d.n; p++)
         if (seen_by_any(s, p))
-            kv->store(d.km, d.vm, p, d.k + p * s->head_dim, d.v + p * s->v_dim, s->head_dim,
+            kv->store(d.km, d.vm, ts_place(d.map, p), d.k + p * s->head_dim, d.v + p * s->v_dim, s->head_dim,
                       s->v_dim);
     for (size_t i = 0; i < n; i++)
         d.k[i] = widened(kv, rounded(kv, d.k[i]));
@@ -230,6 +243,7 @@ static void free_data(data *d)
     free(d->km);
     free(d->vm);
     free(d->scratch_raw);
+    free(d->map);
 }
 
 /* Tokens t0..t1 of s; o is [n_tokens][n_group * v_dim + 3]. Guards around the scratch stay. */
@@ -241,6 +255,7 @@ static void run(const table *tab, const shape *s, const data *d, int64_t t0, int
         .o = o,
         .k = d->km,
         .v = d->vm,
+        .map = d->map,
         .ldq = d->ld,
         .ldo = part ? s->n_group * s->v_dim : s->n_group * s->v_dim + 3,
         .n_tokens = t1 - t0,

@@ -49,7 +49,7 @@ static int64_t token_of(const amx_walk *w, int64_t row)
 /* The tile of K with 16 positions from pos (a multiple of 16): its first chunk of dimensions. */
 static const uint16_t *k_tile(const amx_walk *w, int64_t pos)
 {
-    return (const uint16_t *)w->p->k + pos / 16 * w->chunks * TILE;
+    return (const uint16_t *)w->p->k + ts_place(w->p->map, pos) / 16 * w->chunks * TILE;
 }
 
 /* Both tiles of V with 32 positions from pos (a multiple of 32) and a chunk of dimensions. */
@@ -59,7 +59,14 @@ static const uint16_t *v_tiles(const amx_walk *w, int64_t pos, int64_t chunk)
         return w->edge[0] + chunk * 2 * TILE;
     if (pos + GROUP > w->hi)
         return w->edge[1] + chunk * 2 * TILE;
-    return (const uint16_t *)w->p->v + v_offset(pos, chunk, w->v_chunks);
+    return (const uint16_t *)w->p->v + v_offset(ts_place(w->p->map, pos), chunk, w->v_chunks);
+}
+
+/* What is read a block after pos, or where positions end: to be fetched. */
+static int64_t ahead_of(const amx_walk *w, int64_t pos)
+{
+    const int64_t last = (w->hi - 1) / GROUP * GROUP;
+    return pos + BLOCK < last ? pos + BLOCK : last;
 }
 
 /* --- a block ---------------------------------------------------------------- */
@@ -76,12 +83,13 @@ static ALWAYS_INLINE void prefetch_tile(const uint16_t *t)
 static ALWAYS_INLINE void scores(const amx_walk *w, int64_t b, int64_t j0, int64_t j1, int64_t c,
                                  int n)
 {
-    const int64_t len = w->chunks * TILE, ahead = BLOCK / 16 * len;
+    const int64_t len = w->chunks * TILE;
     const bool fetch = c == 0 && attend_goes_on(w->p, b, BLOCK);
     ts_tiles_see_stores();
     const uint16_t *q0 = w->q + c * len, *q1 = q0 + len;
     for (int64_t j = j0; j < j1; j += 32) {
         const uint16_t *k0 = k_tile(w, b + j), *k1 = k0 + len;
+        const uint16_t *next = fetch ? k_tile(w, ahead_of(w, b + j)) : k0;
         _tile_zero(0);
         _tile_zero(1);
         if (n == 2) {
@@ -100,8 +108,8 @@ static ALWAYS_INLINE void scores(const amx_walk *w, int64_t b, int64_t j0, int64
                 _tile_dpbf16ps(3, 5, 7);
             }
             if (fetch) {
-                prefetch_tile(k0 + ahead + i);
-                prefetch_tile(k1 + ahead + i);
+                prefetch_tile(next + i);
+                prefetch_tile(next + len + i);
             }
         }
         float *s0 = w->s + j * LANES, *s1 = s0 + BLOCK * LANES;
@@ -118,7 +126,7 @@ static ALWAYS_INLINE void scores(const amx_walk *w, int64_t b, int64_t j0, int64
 static ALWAYS_INLINE void add_values(const amx_walk *w, int64_t b, int64_t j0, int64_t j1,
                                      int64_t c, int n)
 {
-    const int64_t len = w->v_chunks * 32 * LANES, ahead = BLOCK * w->v_chunks * 32;
+    const int64_t len = w->v_chunks * 32 * LANES;
     const bool fetch = c == 0 && attend_goes_on(w->p, b, BLOCK);
     ts_tiles_see_stores();
     for (int64_t i = 0; i < w->v_chunks; i++) {
@@ -143,8 +151,9 @@ static ALWAYS_INLINE void add_values(const amx_walk *w, int64_t b, int64_t j0, i
                 _tile_dpbf16ps(3, 5, 7);
             }
             if (fetch) {
-                prefetch_tile(v + ahead);
-                prefetch_tile(v + ahead + TILE);
+                const uint16_t *next = v_tiles(w, ahead_of(w, b + j), i);
+                prefetch_tile(next);
+                prefetch_tile(next + TILE);
             }
         }
         _tile_stored(0, a0, 64);

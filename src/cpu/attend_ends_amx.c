@@ -71,7 +71,8 @@ static void copy_edge(const amx_walk *w, uint16_t *dst, int64_t pos)
     for (int64_t j = 0; j < GROUP; j++)
         mask |= (uint32_t)(pos + j >= w->lo && pos + j < w->hi) << j;
     for (int64_t i = 0; i < w->v_chunks; i++) {
-        const uint16_t *src = (const uint16_t *)w->p->v + v_offset(pos, i, w->v_chunks);
+        const uint16_t *src =
+            (const uint16_t *)w->p->v + v_offset(ts_place(w->p->map, pos), i, w->v_chunks);
         for (int64_t j = 0; j < 2 * TILE; j += GROUP)
             _mm512_storeu_si512(dst + i * 2 * TILE + j, _mm512_maskz_loadu_epi16(mask, src + j));
     }

@@ -31,9 +31,12 @@ static inline void product_block(const attend_walk *w, int64_t b, int64_t j0, in
     const ts_attend *p = w->p;
     const int64_t d = p->head_dim, r0 = t0 * p->n_group, rows = (t1 - t0) * p->n_group;
     const int64_t c0 = j0 & ~(int64_t)15, width = ((j1 + 15) & ~(int64_t)15) - c0;
-    const uint16_t *k = (const uint16_t *)p->k + (b + c0) * d;
-    const uint16_t *v = (const uint16_t *)p->v + (b + j0) * w->lda;
-    const int64_t ahead = attend_goes_on(p, b, ATTEND_BLOCK) ? ATTEND_BLOCK : 0;
+    _Static_assert(TS_PAGE % ATTEND_BLOCK == 0, "a block lies within a page");
+    const int64_t at = ts_place(p->map, b);
+    const uint16_t *k = (const uint16_t *)p->k + (at + c0) * d;
+    const uint16_t *v = (const uint16_t *)p->v + (at + j0) * w->lda;
+    const bool more = attend_goes_on(p, b, ATTEND_BLOCK);
+    const int64_t ahead = more ? ts_place(p->map, b + ATTEND_BLOCK) - at : 0;
     float *score = w->s + r0 * ATTEND_BLOCK + c0;
 
     multiply(&(product){.c = score,

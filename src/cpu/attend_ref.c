@@ -46,7 +46,7 @@ static void scores(const attend_walk *w, int64_t b, int64_t j, int64_t t0, int64
     float k[DIMS];
     seen_by(p, b, j, &t0, &t1);
     for (int64_t d = 0; d < p->head_dim; d += DIMS) {
-        const int64_t n = widen(k, p->k, b + j, p->head_dim, d);
+        const int64_t n = widen(k, p->k, ts_place(p->map, b + j), p->head_dim, d);
         for (int64_t r = t0 * p->n_group; r < t1 * p->n_group; r++) {
             float *s = &w->s[r * ATTEND_BLOCK + j];
             *s = (d ? *s : 0) + dot(w->q + r * p->head_dim + d, k, n);
@@ -82,7 +82,7 @@ static void sums(const attend_walk *w, int64_t b, int64_t j, int64_t t0, int64_t
     float v[DIMS];
     seen_by(p, b, j, &t0, &t1);
     for (int64_t d = 0; d < p->v_dim; d += DIMS) {
-        const int64_t n = widen(v, p->v, b + j, p->v_dim, d);
+        const int64_t n = widen(v, p->v, ts_place(p->map, b + j), p->v_dim, d);
         for (int64_t r = t0 * p->n_group; r < t1 * p->n_group; r++) {
             float *acc = w->acc + r * w->lda + d;
             const float e = w->s[r * ATTEND_BLOCK + j];

@@ -24,6 +24,17 @@ typedef struct ts_kv_layout {
                  int64_t head_dim, int64_t v_dim);
 } ts_kv_layout;
 
+/* Positions of a page: pages of the cache may lie in any order. What any layout puts together for
+ * its kernels lies within one. */
+#define TS_PAGE 64
+
+/* Where position pos of a timeline lies in the cache: its page i is the cache's page map[i]; NULL:
+ * they are in order. */
+static inline int64_t ts_place(const int32_t *map, int64_t pos)
+{
+    return map ? (int64_t)map[pos / TS_PAGE] * TS_PAGE + pos % TS_PAGE : pos;
+}
+
 /* One attention task: the query heads that share one KV head, for a run of consecutive tokens, over
  * the cached positions they may see. K and V lie in the table's KV layout.
  *
@@ -33,6 +44,7 @@ typedef struct ts_attend {
     const float *q; /* token t, head g at q + t * ldq + g * head_dim                     */
     float *o; /* the same with ldo and v_dim: the weighted sum of V, normalised (unless part) */
     const void *k, *v; /* of this KV head, 64-byte aligned                              */
+    const int32_t *map; /* of the timeline's pages (ts_place), or NULL                  */
     int64_t ldq, ldo;
     int64_t n_tokens, n_group;
     int64_t head_dim, v_dim; /* elements of q and K; of V and o                          */

@@ -45,6 +45,12 @@ static bool row_norm(const view *w, size_t i)
     return is(w, i, TS_OP_NORM) && st->vec && !ts_cuda_by_heads(st, w->head_dim);
 }
 
+/* Is what the norm leaves the last hidden state, which the session may ask for? */
+static bool is_hidden(const view *w, size_t i)
+{
+    return i + 2 < w->steps->n && w->steps->v[i + 2].dst == w->steps->logits;
+}
+
 /* Step i is done by step j. */
 static void done_by(const view *w, size_t i, size_t j)
 {
@@ -55,7 +61,8 @@ static void norm_prep(const view *w, size_t i)
 {
     const ts_step *norm = &w->steps->v[i], *prep = norm + 1;
     if (!row_norm(w, i) || !is(w, i + 1, TS_OP_PREP) || prep->a != norm->dst ||
-        prep->d != norm->d || prep->domain != norm->domain || wanted(w, i + 2, norm->dst))
+        prep->d != norm->d || prep->domain != norm->domain || wanted(w, i + 2, norm->dst) ||
+        is_hidden(w, i))
         return;
     done_by(w, i, i + 1);
     w->out[i + 1] = (ts_cuda_fused){TS_CUDA_NORM_PREP, i};

@@ -11,13 +11,52 @@
 typedef struct ts_device ts_device; /* one an engine  */
 typedef struct ts_state ts_state;   /* one a session  */
 
-/* One micro-batch: m tokens at positions pos0.., the last m_out of which want logits. */
+/* Rows of a micro-batch that are one timeline's: consecutive tokens of it. */
+typedef struct ts_rows {
+    int64_t r0, m;      /* rows r0 .. r0 + m - 1                                     */
+    int64_t pos0;       /* position of the first                                     */
+    const int32_t *map; /* of the timeline's pages up to the last of them (ts_place) */
+} ts_rows;
+
+/* One micro-batch of m tokens, m_out of which want logits. Without `spans` they are one timeline's,
+ * at positions pos0.., whose pages are in order, and the last of them want logits. */
 typedef struct ts_batch {
     const ts_token *tokens; /* [m] */
     int64_t m, m_out, pos0;
-    int64_t logits_row;         /* where in the state's logits the m_out rows go */
+    int64_t logits_row; /* where in the state's logits the m_out rows go */
+    int64_t n_spans;
+    const ts_rows *spans;       /* [n_spans] in the rows' order, or NULL                  */
+    const int32_t *pos, *place; /* [m] with spans: each row's position, and where in the cache */
+    const int32_t *out;         /* [m_out] with spans: the rows that want logits, in order     */
+    uint64_t serial;            /* with spans: another one for every batch of the session     */
     struct ts_routing *routing; /* NULL, or what the CPU's routers keep or follow (cpu/route.h) */
 } ts_batch;
+
+static inline int64_t ts_batch_spans(const ts_batch *b)
+{
+    return b->spans ? b->n_spans : 1;
+}
+
+static inline ts_rows ts_batch_span(const ts_batch *b, int64_t i)
+{
+    return b->spans ? b->spans[i] : (ts_rows){0, b->m, b->pos0, NULL};
+}
+
+static inline int64_t ts_batch_pos(const ts_batch *b, int64_t row)
+{
+    return b->spans ? b->pos[row] : b->pos0 + row;
+}
+
+static inline int64_t ts_batch_place(const ts_batch *b, int64_t row)
+{
+    return b->spans ? b->place[row] : b->pos0 + row;
+}
+
+/* The i-th row that wants logits. */
+static inline int64_t ts_batch_out(const ts_batch *b, int64_t i)
+{
+    return b->spans ? b->out[i] : b->m - b->m_out + i;
+}
 
 /* What one kind of work has done in a session. */
 typedef struct ts_work {
@@ -59,7 +98,7 @@ typedef struct ts_backend {
     ts_status (*put)(ts_state *s, ts_buf buf, int64_t r, int64_t rows, const float *src,
                      ts_error *err);
     ts_status (*get)(ts_state *s, ts_buf buf, int64_t r, int64_t rows, float *dst, ts_error *err);
-    /* Positions pos..pos+n-1 of K and V of a layer whose K and V it has, as F16 [n_head_kv][n]
+    /* Places pos..pos+n-1 of K and V of a layer whose K and V it has, as F16 [n_head_kv][n]
      * [head_dim] and the same of V, unless that is K's beginning (latent attention): what was
      * stored last by what has been queued so far. *kv is `room`, which is large enough, or memory
      * of the device's own that stays as it is until the next call. */

@@ -47,6 +47,7 @@ static void cpu_state_close(ts_state *s)
     free(s->bufs);
     free(s->next);
     free(s->merged);
+    free(s->attend);
     free(s->seconds);
     free(s->calls);
     free(s->rows);
@@ -77,14 +78,18 @@ static ts_status cpu_state_open(ts_state **out, ts_device *d, ts_error *err)
     s->mem = ts_map(s->mem_bytes);
     s->bufs = ts_calloc(p->steps.n_bufs, sizeof *s->bufs);
     s->next = ts_calloc(n, sizeof *s->next);
-    s->merged = ts_calloc(n * (size_t)hp->n_head, sizeof *s->merged);
+    s->attend = ts_calloc(n, sizeof *s->attend);
+    for (size_t i = 0; i < n && s->attend; i++)
+        if (p->steps.v[i].op == TS_OP_ATTEND)
+            s->attend[i] = (int32_t)s->n_attend++;
+    s->merged = ts_calloc((size_t)(p->n_seqs * s->n_attend * hp->n_head) + 1, sizeof *s->merged);
     s->seconds = ts_calloc(n, sizeof *s->seconds);
     s->calls = ts_calloc(n, sizeof *s->calls);
     s->rows = ts_calloc(n, sizeof *s->rows);
     s->tile_rows = ts_calloc(n, sizeof *s->tile_rows);
     s->matrices = ts_calloc(n, sizeof *s->matrices);
-    if (!s->mem || !s->bufs || !s->next || !s->merged || !s->seconds || !s->calls || !s->rows ||
-        !s->tile_rows || !s->matrices) {
+    if (!s->mem || !s->bufs || !s->next || !s->attend || !s->merged || !s->seconds || !s->calls ||
+        !s->rows || !s->tile_rows || !s->matrices) {
         cpu_state_close(s);
         return ts_fail(err, TS_NO_MEMORY,
                        "no memory for a session: %zu bytes of KV cache, %zu of buffers", at->kv,
@@ -193,11 +198,15 @@ static bool for_one_thread(const ts_state *s)
 static ts_status cpu_run(ts_state *s, const ts_batch *b, size_t first, size_t end, ts_error *err)
 {
     (void)err;
-    const size_t heads = (size_t)s->d->m->hp.n_head;
+    const int64_t heads = s->d->m->hp.n_head, spans = ts_batch_spans(b);
     for (size_t i = first; i < end; i++) {
         atomic_store_explicit(&s->next[i], 0, memory_order_relaxed);
-        for (size_t h = 0; h < heads && s->d->plan->steps.v[i].op == TS_OP_ATTEND; h++)
-            atomic_store_explicit(&s->merged[i * heads + h], 0, memory_order_relaxed);
+        if (s->d->plan->steps.v[i].op != TS_OP_ATTEND)
+            continue;
+        for (int64_t j = 0; j < spans; j++)
+            for (int64_t h = 0; h < heads; h++)
+                atomic_store_explicit(&s->merged[(j * s->n_attend + s->attend[i]) * heads + h], 0,
+                                      memory_order_relaxed);
     }
     s->batch = b;
     s->first = first;

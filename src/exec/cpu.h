@@ -37,7 +37,11 @@ struct ts_state {
     uint8_t *scratch;
     size_t scratch_bytes;        /* of one thread */
     atomic_int_fast64_t *next;   /* [n_steps] chunks handed out                        */
-    atomic_int_fast64_t *merged; /* [n_steps * n_head] finished parts of a task's heads */
+    /* [n_seqs][n_attend][n_head] finished parts of a task's heads; which of the attention steps a
+     * step is. */
+    atomic_int_fast64_t *merged;
+    int32_t *attend; /* [n_steps] */
+    int64_t n_attend;
     const ts_batch *batch;
     size_t first, end; /* the segment that is run */
     bool stats;

@@ -45,13 +45,13 @@ void ts_cpu_route(ts_state *s, const ts_step *st, int64_t m, int64_t r0, int64_t
     int32_t *id = (int32_t *)s->bufs[st->dst];
     float *weight = (float *)s->bufs[st->dst] + m * used;
     const ts_batch *b = s->batch;
-    const int64_t pos = b->pos0 + (st->domain == TS_OUT_ROWS ? b->m - b->m_out : 0);
     for (int64_t i = r0; i < r1; i++) {
         const float *logits = ts_cpu_row(s, st->a, i);
         ts_route(moe(s), logits, st->vec, id + i * used, weight + i * used);
         if (b->routing)
-            ts_route_kept(moe(s), b->routing, st->layer, pos + i, logits, id + i * used,
-                          weight + i * used);
+            ts_route_kept(moe(s), b->routing, st->layer,
+                          ts_batch_pos(b, st->domain == TS_OUT_ROWS ? ts_batch_out(b, i) : i),
+                          logits, id + i * used, weight + i * used);
     }
 }
 

@@ -49,7 +49,7 @@ static void angles(ts_state *s, const ts_step *st, rows r)
 {
     const ts_rope *rope = st->rope;
     for (int64_t i = r.r0; i < r.r1; i++) {
-        float *cs = ts_cpu_row(s, st->dst, i), pos = (float)(s->batch->pos0 + i);
+        float *cs = ts_cpu_row(s, st->dst, i), pos = (float)ts_batch_pos(s->batch, i);
         for (int64_t j = 0; j < rope->n_rot / 2; j++) {
             float theta = pos * rope->freq[j];
             cs[2 * j] = cosf(theta) * rope->mscale;
@@ -103,7 +103,7 @@ static void store(ts_state *s, const ts_step *st, rows r)
         uint8_t *k = ts_cpu_kv_head(s, false, st->layer, h),
                 *v = ts_cpu_kv_head(s, true, st->layer, h);
         for (int64_t i = r.r0; i < r.r1; i++)
-            s->d->ops->kv->store(k, v, s->batch->pos0 + i,
+            s->d->ops->kv->store(k, v, ts_batch_place(s->batch, i),
                                  ts_cpu_row(s, st->a, i) + h * hp->head_dim,
                                  ts_cpu_row(s, st->b, i) + h * hp->v_dim, hp->head_dim, hp->v_dim);
     }
@@ -315,14 +315,15 @@ static int64_t task_heads(const ts_state *s, int64_t others, int n)
     return heads;
 }
 
-/* The i-th `heads` query heads, which share a KV head. */
-static ts_attend attend_task(const ts_state *s, const ts_step *st, int64_t i, int64_t heads,
-                             int64_t t0, int64_t tokens, int tid)
+/* The i-th `heads` query heads, which share a KV head, for tokens t0.. of a span. */
+static ts_attend attend_task(const ts_state *s, const ts_step *st, const ts_rows *span, int64_t i,
+                             int64_t heads, int64_t t0, int64_t tokens, int tid)
 {
     const ts_hparams *hp = &s->d->m->hp;
     const int64_t head = i * heads, kv = head / (hp->n_head / hp->n_head_kv);
-    return (ts_attend){.q = ts_cpu_row(s, st->a, t0) + head * hp->head_dim,
-                       .o = ts_cpu_row(s, st->dst, t0) + head * hp->v_dim,
+    return (ts_attend){.q = ts_cpu_row(s, st->a, span->r0 + t0) + head * hp->head_dim,
+                       .o = ts_cpu_row(s, st->dst, span->r0 + t0) + head * hp->v_dim,
+                       .map = span->map,
                        .k = ts_cpu_kv_head(s, false, st->layer, kv),
                        .v = ts_cpu_kv_head(s, true, st->layer, kv),
                        .ldq = s->d->plan->steps.bufs[st->a].width,
@@ -331,9 +332,9 @@ static ts_attend attend_task(const ts_state *s, const ts_step *st, int64_t i, in
                        .n_group = heads,
                        .head_dim = hp->head_dim,
                        .v_dim = hp->v_dim,
-                       .pos0 = s->batch->pos0 + t0,
+                       .pos0 = span->pos0 + t0,
                        .k0 = 0,
-                       .k1 = s->batch->pos0 + t0 + tokens,
+                       .k1 = span->pos0 + t0 + tokens,
                        .window = st->window,
                        .scale = hp->attn_scale,
                        .sinks = st->vec ? st->vec + head : NULL,
@@ -341,75 +342,114 @@ static ts_attend attend_task(const ts_state *s, const ts_step *st, int64_t i, in
                        .scratch = s->scratch + (size_t)tid * s->scratch_bytes};
 }
 
-/* Few tokens over many positions: one task for each segment and some heads. Whoever finishes the
- * last segment of these joins them, in the order of positions, so that threads don't matter. */
-static void attend_split(ts_state *s, size_t i, int tid, int n, int64_t first, int64_t n_segments)
-{
-    const ts_step *st = &s->d->plan->steps.v[i];
-    const ts_hparams *hp = &s->d->m->hp;
-    const int64_t heads = task_heads(s, n_segments, n), m = s->batch->m, n_rows = m * heads;
-    for (;;) {
-        int64_t task = ts_claim(&s->next[i]);
-        if (task >= hp->n_head / heads * n_segments)
-            return;
-        int64_t at = task / n_segments, seg = task % n_segments;
-        ts_attend a = attend_task(s, st, at, heads, 0, m, tid);
-        float *whole = a.o, *sums = s->part_sums + at * n_segments * n_rows * hp->v_dim;
-        float *max = s->part_max + at * n_segments * n_rows * 2;
-        int64_t ldo = a.ldo, end = a.k1;
-        a.o = sums + seg * n_rows * hp->v_dim;
-        a.ldo = a.n_group * hp->v_dim;
-        a.part = max + seg * n_rows * 2;
-        a.k0 = (first + seg) * TS_ATTEND_SEGMENT;
-        a.k1 = a.k0 + TS_ATTEND_SEGMENT < end ? a.k0 + TS_ATTEND_SEGMENT : end;
-        s->d->ops->attend(&a);
-        atomic_int_fast64_t *done = &s->merged[(int64_t)i * hp->n_head + at];
-        if (atomic_fetch_add_explicit(done, 1, memory_order_acq_rel) == n_segments - 1)
-            s->d->ops->merge(whole, ldo, sums, max, n_segments, m, a.n_group, hp->v_dim, a.sinks);
-    }
-}
+/* How the attention of a span is cut into tasks. */
+typedef struct cut {
+    ts_rows span;
+    int64_t heads;      /* query heads of a task                                           */
+    int64_t parts;      /* ... so many of which are all                                    */
+    int64_t tokens;     /* of a task                                                       */
+    int64_t blocks;     /* ... so many of which are the span                               */
+    int64_t n_segments; /* > 0: tasks are segments of positions from `first` on, of all tokens */
+    int64_t first;
+    int64_t sums; /* where its partial sums begin: rows of one head and one segment  */
+    int64_t tasks;
+} cut;
 
-/* Tokens of a task: as many as the kernel likes, unless threads would have nothing to do. */
-static int64_t task_tokens(const ts_state *s, int64_t heads, int n)
+/* Tokens of a task: as many as the kernel likes, unless threads would have nothing to do. m: of the
+ * batch. */
+static int64_t task_tokens(const ts_state *s, int64_t heads, int64_t m, int n)
 {
     const int64_t most = ts_attend_tokens(s->d->ops, heads);
-    int64_t even = (s->batch->m * (s->d->m->hp.n_head / heads) + 4 * n - 1) / (4 * n);
+    int64_t even = (m * (s->d->m->hp.n_head / heads) + 4 * n - 1) / (4 * n);
     if (even < 16)
         even = 16;
     return even < most ? even : most;
 }
 
+/* Span i. Few tokens over many positions are cut by segments of positions, if there is room for the
+ * sums behind those of `sums` rows. The bits are the same either way. */
+static cut cut_span(const ts_state *s, const ts_step *st, int64_t i, int64_t sums, int n)
+{
+    const ts_batch *b = s->batch;
+    const int64_t n_head = s->d->m->hp.n_head, spans = ts_batch_spans(b);
+    cut c = {.span = ts_batch_span(b, i), .sums = sums};
+    const int64_t m = c.span.m, pos0 = c.span.pos0;
+    const int64_t lowest = st->window && pos0 + 1 > st->window ? pos0 + 1 - st->window : 0;
+    c.first = lowest / TS_ATTEND_SEGMENT;
+    const int64_t segments = (pos0 + m - 1) / TS_ATTEND_SEGMENT - c.first + 1;
+    if (m <= TS_SPLIT_TOKENS && segments > 1 &&
+        sums + m * segments <= ts_plan_part_rows(s->d->plan)) {
+        c.n_segments = segments;
+        c.heads = task_heads(s, segments * spans, n);
+        c.tokens = m;
+        c.parts = n_head / c.heads;
+        c.tasks = c.parts * segments;
+        return c;
+    }
+    c.heads = task_heads(s, (b->m + TS_SPLIT_TOKENS - 1) / TS_SPLIT_TOKENS + spans - 1, n);
+    c.parts = n_head / c.heads;
+    c.tokens = task_tokens(s, c.heads, b->m, n);
+    c.blocks = (m + c.tokens - 1) / c.tokens;
+    c.tasks = c.parts * c.blocks;
+    return c;
+}
+
+/* One segment and some heads. Whoever finishes the last segment of these joins them, in the order
+ * of positions, so that threads don't matter. */
+static void attend_segment(ts_state *s, size_t i, int64_t span, const cut *c, int64_t task, int tid)
+{
+    const ts_step *st = &s->d->plan->steps.v[i];
+    const ts_hparams *hp = &s->d->m->hp;
+    const int64_t at = task / c->n_segments, seg = task % c->n_segments;
+    const int64_t m = c->span.m, n_rows = m * c->heads;
+    ts_attend a = attend_task(s, st, &c->span, at, c->heads, 0, m, tid);
+    const int64_t row0 = c->sums * hp->n_head + at * c->n_segments * n_rows;
+    float *whole = a.o, *sums = s->part_sums + row0 * hp->v_dim, *max = s->part_max + row0 * 2;
+    const int64_t ldo = a.ldo, end = a.k1;
+    a.o = sums + seg * n_rows * hp->v_dim;
+    a.ldo = a.n_group * hp->v_dim;
+    a.part = max + seg * n_rows * 2;
+    a.k0 = (c->first + seg) * TS_ATTEND_SEGMENT;
+    a.k1 = a.k0 + TS_ATTEND_SEGMENT < end ? a.k0 + TS_ATTEND_SEGMENT : end;
+    s->d->ops->attend(&a);
+    atomic_int_fast64_t *done = &s->merged[(span * s->n_attend + s->attend[i]) * hp->n_head + at];
+    if (atomic_fetch_add_explicit(done, 1, memory_order_acq_rel) == c->n_segments - 1)
+        s->d->ops->merge(whole, ldo, sums, max, c->n_segments, m, a.n_group, hp->v_dim, a.sinks);
+}
+
+/* The tasks of all spans in their order; those claimed grow, so each thread goes through the spans
+ * once. The last tokens of a span see most positions: handing them out first evens out the end. */
 static void attend(ts_state *s, size_t i, int tid, int n)
 {
     const ts_step *st = &s->d->plan->steps.v[i];
-    const ts_batch *b = s->batch;
-    int64_t lowest = st->window && b->pos0 + 1 > st->window ? b->pos0 + 1 - st->window : 0;
-    int64_t first = lowest / TS_ATTEND_SEGMENT;
-    int64_t n_segments = (b->pos0 + b->m - 1) / TS_ATTEND_SEGMENT - first + 1;
-    if (b->m <= TS_SPLIT_TOKENS && n_segments > 1) {
-        attend_split(s, i, tid, n, first, n_segments);
-        return;
-    }
-    /* The last tokens see most positions: handing them out first evens out the end. */
-    const int64_t heads = task_heads(s, (b->m + TS_SPLIT_TOKENS - 1) / TS_SPLIT_TOKENS, n);
-    const int64_t parts = s->d->m->hp.n_head / heads;
-    int64_t most = task_tokens(s, heads, n), blocks = (b->m + most - 1) / most;
+    const int64_t spans = ts_batch_spans(s->batch);
+    int64_t span = 0, before = 0;
+    cut c = cut_span(s, st, 0, 0, n);
     for (;;) {
-        int64_t task = ts_claim(&s->next[i]);
-        if (task >= parts * blocks)
+        const int64_t claimed = ts_claim(&s->next[i]);
+        while (claimed >= before + c.tasks && span + 1 < spans) {
+            before += c.tasks;
+            c = cut_span(s, st, ++span, c.sums + c.span.m * c.n_segments, n);
+        }
+        const int64_t task = claimed - before;
+        if (task >= c.tasks)
             return;
-        int64_t t0 = (blocks - 1 - task / parts) * most;
-        int64_t tokens = b->m - t0 < most ? b->m - t0 : most;
-        ts_attend a = attend_task(s, st, task % parts, heads, t0, tokens, tid);
+        if (c.n_segments) {
+            attend_segment(s, i, span, &c, task, tid);
+            continue;
+        }
+        const int64_t t0 = (c.blocks - 1 - task / c.parts) * c.tokens;
+        const int64_t tokens = c.span.m - t0 < c.tokens ? c.span.m - t0 : c.tokens;
+        const ts_attend a = attend_task(s, st, &c.span, task % c.parts, c.heads, t0, tokens, tid);
         s->d->ops->attend(&a);
     }
 }
 
 static void select_rows(ts_state *s, const ts_step *st, int tid, int n)
 {
-    int64_t m_out = s->batch->m_out, skip = s->batch->m - m_out;
+    const int64_t m_out = s->batch->m_out;
     for (int64_t i = m_out * tid / n; i < m_out * (tid + 1) / n; i++)
-        memcpy(ts_cpu_row(s, st->dst, i), ts_cpu_row(s, st->a, skip + i),
+        memcpy(ts_cpu_row(s, st->dst, i), ts_cpu_row(s, st->a, ts_batch_out(s->batch, i)),
                (size_t)st->d * sizeof(float));
 }
 

@@ -31,6 +31,12 @@ static void tensors(const ts_model *m, const ts_step *st, char *out, size_t n)
              st->w2 ? st->w2->source->name : "");
 }
 
+/* The batch's row of the step's row i. */
+static int64_t row_of(const ts_batch *b, const ts_step *st, int64_t i)
+{
+    return st->domain == TS_ALL_ROWS ? i : ts_batch_out(b, i);
+}
+
 static ts_status found(const ts_run *r, const ts_batch *b, size_t i, ts_buf x, int64_t row,
                        int64_t column, float value, ts_error *err)
 {
@@ -54,9 +60,9 @@ static ts_status found(const ts_run *r, const ts_batch *b, size_t i, ts_buf x, i
                        (long long)((st->domain == TS_ALL_ROWS ? b->m : b->m_out) * p->moe.n_used),
                        (long long)(at % st->d));
     }
-    const int64_t first = st->domain == TS_ALL_ROWS ? 0 : b->m - b->m_out;
+    const int64_t all = st->domain == TS_ALL_ROWS ? b->m : b->m_out;
     if (st->op == TS_OP_ROUTE) { /* ids of all tokens, then their weights */
-        const int64_t used = p->moe.n_used, m = b->m - first;
+        const int64_t used = p->moe.n_used, m = all;
         const int64_t at = row * 2 * used + column - m * used;
         row = at / used;
         column = used + at % used;
@@ -65,8 +71,8 @@ static ts_status found(const ts_run *r, const ts_batch *b, size_t i, ts_buf x, i
                    "step %zu of %zu (%s%s), %s, on %s: %s in '%s', row %lld (position %lld), "
                    "column %lld",
                    i, p->steps.n_main, ts_op_name(st->op), with, layer, p->dev[st->device].name,
-                   what, p->steps.bufs[x].name, (long long)row, (long long)(b->pos0 + first + row),
-                   (long long)column);
+                   what, p->steps.bufs[x].name, (long long)row,
+                   (long long)ts_batch_pos(b, row_of(b, st, row)), (long long)column);
 }
 
 /* Rows of x on the step's device, `d` columns of each. What isn't below `end` is no number. */

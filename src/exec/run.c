@@ -95,7 +95,8 @@ static ts_status open_stream(ts_run *r, ts_error *err)
         return TS_OK;
     const int64_t dims = hp->head_dim + (r->d->m->arch->latent ? 0 : hp->v_dim);
     const size_t n = (size_t)p->n_ubatch * (size_t)(hp->n_head_kv * dims);
-    r->on_stream = ts_calloc((size_t)hp->n_layer, sizeof *r->on_stream);
+    r->n_pages = (p->n_ctx + TS_PAGE - 1) / TS_PAGE;
+    r->on_stream = ts_calloc((size_t)(hp->n_layer * r->n_pages), sizeof *r->on_stream);
     r->kv = ts_calloc(n, sizeof *r->kv);
     bool there = r->on_stream && r->kv;
     if (p->stream.shares) {
@@ -179,16 +180,29 @@ ts_status ts_run_steps(ts_run *r, const ts_batch *b, size_t first, size_t stop, 
 
 ts_status ts_run_batch(ts_run *r, const ts_batch *b, ts_error *err)
 {
-    const int64_t keep = ts_stream_keep(&r->d->plan->stream, &r->d->rates, b->m);
+    /* many timelines are mostly one token each, which isn't worth it */
+    const int64_t keep =
+        ts_batch_spans(b) == 1 ? ts_stream_keep(&r->d->plan->stream, &r->d->rates, b->m) : -1;
     if (keep >= 0)
         return ts_stream_batch(r, b, keep, err);
-    ts_stream_forget(r, b->pos0);
+    ts_stream_forget(r, b);
     return ts_run_steps(r, b, 0, r->d->plan->steps.n_main, err);
 }
 
 float *ts_run_logits(ts_run *r)
 {
     return r->d->be[0]->row(r->state[0], r->d->plan->steps.logits, 0);
+}
+
+ts_status ts_run_hidden(ts_run *r, int64_t i, float *out, ts_error *err)
+{
+    const ts_devices *d = r->d;
+    const int at = d->m->output->device;
+    const ts_buf x = d->plan->steps.hidden;
+    if (at)
+        return d->be[at]->get(r->state[at], x, i, 1, out, err);
+    memcpy(out, d->be[0]->row(r->state[0], x, i), (size_t)d->m->hp.n_embd * sizeof *out);
+    return TS_OK;
 }
 
 /* --- statistics ------------------------------------------------------------- */

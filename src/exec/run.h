@@ -29,9 +29,10 @@ typedef struct ts_run {
     ts_state *state[TS_MAX_DEVICES];
     bool stats;
     ts_work copies;
-    /* Of a plan that streams: how many positions of each layer of the CPU the stream device has,
-     * and rows of K and V on their way. */
-    int64_t *on_stream;
+    /* Of a plan that streams: how many positions of each page the stream device has of each layer
+     * of the CPU, and rows of K and V on their way. */
+    uint8_t *on_stream; /* [n_layer][n_pages] */
+    int64_t n_pages;
     uint16_t *kv;
     /* Of shared experts: each layer's, those with most tokens of the last batch first; a layer's
      * counts, and those the stream device has; how many come ahead in this batch. */
@@ -54,6 +55,9 @@ ts_status ts_run_batch(ts_run *r, const ts_batch *b, ts_error *err);
 ts_status ts_run_steps(ts_run *r, const ts_batch *b, size_t first, size_t stop, ts_error *err);
 
 float *ts_run_logits(ts_run *r); /* [n_logits][n_vocab] */
+
+/* What the output norm has made of row i of the last batch's that wanted logits: out[n_embd]. */
+ts_status ts_run_hidden(ts_run *r, int64_t i, float *out, ts_error *err);
 
 void ts_run_set_stats(ts_run *r, bool on);
 

@@ -22,36 +22,83 @@ static size_t first_of(const ts_steps *s, size_t i, size_t end, int64_t layer)
     return i;
 }
 
+/* --- K and V ------------------------------------------------------------------ */
+
+/* How many of a page's positions, from its beginning, the stream device has of a layer as the CPU
+ * has them. */
+static uint8_t *known(const ts_run *r, int64_t layer, int64_t page)
+{
+    return r->on_stream + layer * r->n_pages + page;
+}
+
+/* Of positions pos.. of a span, to end: how many lie one behind the other in the cache; at most a
+ * micro-batch. */
+static int64_t in_order(const ts_rows *s, int64_t pos, int64_t end, int64_t most)
+{
+    if (!s->map)
+        return end - pos < most ? end - pos : most;
+    int64_t n = TS_PAGE - pos % TS_PAGE;
+    while (pos + n < end && n < most &&
+           s->map[(pos + n) / TS_PAGE] ==
+               s->map[pos / TS_PAGE] + (pos + n) / TS_PAGE - pos / TS_PAGE)
+        n += TS_PAGE;
+    n = n < end - pos ? n : end - pos;
+    return n < most ? n : most;
+}
+
+/* Positions pos.. of a span, to end, are known from here on; or no longer. */
+static void set_known(ts_run *r, const ts_rows *s, int64_t layer, int64_t pos, int64_t end, bool is)
+{
+    for (int64_t at = pos, next; at < end; at = next) {
+        next = at - at % TS_PAGE + TS_PAGE;
+        uint8_t *n = known(r, layer, ts_place(s->map, at) / TS_PAGE);
+        const int64_t most = (next < end ? next : end) - (next - TS_PAGE);
+        if (is ? *n < most : *n > at % TS_PAGE)
+            *n = (uint8_t)(is ? most : at % TS_PAGE);
+    }
+}
+
+/* Positions pos.., to end, of K and V of a layer from device `from` to device `to`. */
+static ts_status move_kv(ts_run *r, const ts_rows *s, int64_t layer, int64_t pos, int64_t end,
+                         int from, int to, ts_error *err)
+{
+    const ts_devices *d = r->d;
+    for (int64_t at = pos, n; at < end; at += n) {
+        const int64_t place = ts_place(s->map, at);
+        const uint16_t *kv;
+        n = in_order(s, at, end, d->plan->n_ubatch);
+        ts_status st = d->be[from]->kv_get(r->state[from], (int)layer, place, n, r->kv, &kv, err);
+        if (!st)
+            st = d->be[to]->kv_put(r->state[to], (int)layer, place, n, kv, err);
+        if (st)
+            return st;
+    }
+    return TS_OK;
+}
+
 /* The stream device gets the K and V that the CPU has of layer l before this batch. */
 static ts_status bring_kv(ts_run *r, const ts_batch *b, int64_t l, ts_error *err)
 {
     const ts_plan *p = r->d->plan;
-    const int sd = p->stream.device;
+    const ts_rows s = ts_batch_span(b, 0);
     if (!cpu_kv(r, l))
         return TS_OK;
-    for (int64_t at = p->stream.all_kv ? r->on_stream[l] : 0, n; at < b->pos0; at += n) {
-        n = b->pos0 - at < p->n_ubatch ? b->pos0 - at : p->n_ubatch;
-        const uint16_t *kv;
-        ts_status s = r->d->be[0]->kv_get(r->state[0], (int)l, at, n, r->kv, &kv, err);
-        if (!s)
-            s = r->d->be[sd]->kv_put(r->state[sd], (int)l, at, n, kv, err);
-        if (s)
-            return s;
-    }
-    if (r->on_stream[l] < b->pos0)
-        r->on_stream[l] = b->pos0;
-    return TS_OK;
+    int64_t from = 0; /* what is known at the beginning needn't come */
+    for (int64_t n = TS_PAGE; p->stream.all_kv && from < s.pos0 && n == TS_PAGE; from += n)
+        n = *known(r, l, ts_place(s.map, from) / TS_PAGE);
+    ts_status st = move_kv(r, &s, l, from, s.pos0, 0, p->stream.device, err);
+    if (!st)
+        set_known(r, &s, l, 0, s.pos0, true);
+    return st;
 }
 
 /* The CPU gets the K and V of this batch. */
 static ts_status fetch_kv(ts_run *r, const ts_batch *b, int64_t l, ts_error *err)
 {
-    const int sd = r->d->plan->stream.device;
+    const ts_rows s = ts_batch_span(b, 0);
     if (!cpu_kv(r, l))
         return TS_OK;
-    const uint16_t *kv;
-    ts_status s = r->d->be[sd]->kv_get(r->state[sd], (int)l, b->pos0, b->m, r->kv, &kv, err);
-    return s ? s : r->d->be[0]->kv_put(r->state[0], (int)l, b->pos0, b->m, kv, err);
+    return move_kv(r, &s, l, s.pos0, s.pos0 + s.m, r->d->plan->stream.device, 0, err);
 }
 
 /* Has the stream device the rows when the first list has run up to step `end`? They are what the
@@ -205,18 +252,21 @@ ts_status ts_stream_batch(ts_run *r, const ts_batch *b, int64_t keep, ts_error *
         s = ts_run_steps(r, b, from, p->steps.n, err);
     if (s)
         return s;
-    ts_stream_forget(r, b->pos0);
+    ts_stream_forget(r, b);
+    const ts_rows rows = ts_batch_span(b, 0);
     for (int64_t l = keep; l < layers; l++)
         if (cpu_kv(r, l))
-            r->on_stream[l] = b->pos0 + b->m;
+            set_known(r, &rows, l, rows.pos0, rows.pos0 + rows.m, true);
     return TS_OK;
 }
 
-void ts_stream_forget(ts_run *r, int64_t pos0)
+void ts_stream_forget(ts_run *r, const ts_batch *b)
 {
-    for (int64_t l = 0; r->on_stream && l < r->d->m->hp.n_layer; l++)
-        if (r->on_stream[l] > pos0)
-            r->on_stream[l] = pos0;
+    for (int64_t i = 0; r->on_stream && i < ts_batch_spans(b); i++) {
+        const ts_rows s = ts_batch_span(b, i);
+        for (int64_t l = 0; l < r->d->m->hp.n_layer; l++)
+            set_known(r, &s, l, s.pos0, s.pos0 + s.m, false);
+    }
 }
 
 /* --- rates ------------------------------------------------------------------ */

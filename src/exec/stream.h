@@ -14,14 +14,14 @@
  * nothing is done. */
 ts_status ts_stream_measure(ts_devices *d, ts_run *r, const ts_log *log, ts_error *err);
 
-/* As ts_run_batch, of which it is the part for batches that are streamed. */
+/* As ts_run_batch, of which it is the part for batches that are streamed: of one timeline. */
 ts_status ts_stream_batch(ts_run *r, const ts_batch *b, int64_t keep, ts_error *err);
 
 /* SHARE, of m rows: which of a layer's experts the stream device has. */
 ts_status ts_stream_share_step(ts_run *r, const ts_step *st, int64_t m, ts_error *err);
 
-/* A batch at pos0 has been computed by the first list: what the stream device had from there on is
- * no longer so. */
-void ts_stream_forget(ts_run *r, int64_t pos0);
+/* A batch is computed by the first list: what the stream device had of its positions is no longer
+ * so. */
+void ts_stream_forget(ts_run *r, const ts_batch *b);
 
 #endif

@@ -133,9 +133,8 @@ size_t ts_plan_cpu_work(ts_plan *p, int device, const ts_model *m)
         const size_t n = aligned(mul + st->kset->prep->bytes(TS_HEADS_TOKENS, st->w->k));
         d->scratch = n > d->scratch ? n : d->scratch;
     }
-    size_t segments = (size_t)((p->n_ctx + TS_ATTEND_SEGMENT - 1) / TS_ATTEND_SEGMENT);
-    size_t rows = sat_mul(TS_SPLIT_TOKENS, (size_t)hp->n_head);
-    d->parts = aligned(sat_mul(sat_mul(segments, rows), ((size_t)hp->v_dim + 2) * sizeof(float)));
+    const size_t rows = sat_mul((size_t)ts_plan_part_rows(p), (size_t)hp->n_head);
+    d->parts = aligned(sat_mul(rows, ((size_t)hp->v_dim + 2) * sizeof(float)));
     return sat_add(sat_mul(d->scratch, (size_t)d->n_threads), d->parts);
 }
 
@@ -234,6 +233,10 @@ static ts_status take_options(ts_plan *p, const ts_model *m, const ts_plan_optio
         p->n_ubatch = p->n_ctx;
     p->n_logits = o->n_logits ? o->n_logits : 1;
     p->n_seqs = o->n_seqs ? o->n_seqs : 1;
+    p->paged = o->n_seqs > 0;
+    if (p->paged)
+        p->n_ctx = (p->n_ctx + TS_PAGE - 1) / TS_PAGE * TS_PAGE;
+    p->n_ctx_seq = p->paged && trained < p->n_ctx ? trained : p->n_ctx;
     if (p->n_logits > p->n_ctx)
         p->n_logits = p->n_ctx;
     return TS_OK;
@@ -266,10 +269,10 @@ static void say_changes(const ts_plan *p, const ts_model *m, const ts_plan_optio
     if (o->n_threads > p->n_threads)
         ts_logf(log, TS_LOG_WARN, "%d threads asked for, %d CPUs to run on: %d threads are used",
                 o->n_threads, p->n_threads, p->n_threads);
-    if (p->n_ctx > m->hp.n_ctx_train)
+    if (p->n_ctx_seq > m->hp.n_ctx_train)
         ts_logf(log, TS_LOG_WARN,
                 "a context of %lld is more than the %lld the model was trained for",
-                (long long)p->n_ctx, (long long)m->hp.n_ctx_train);
+                (long long)p->n_ctx_seq, (long long)m->hp.n_ctx_train);
     if (o->stream == TS_STREAM_ON && o->split.n_accels && !p->stream.device)
         ts_logf(
             log, TS_LOG_WARN,
@@ -512,8 +515,8 @@ ts_status ts_plan_make(ts_plan *out, ts_model *m, const ts_plan_options *opt, co
     ts_status s = take_options(&p, m, opt, err);
     if (s)
         return s;
-    ts_rope_for(&m->rope, p.n_ctx);
-    ts_rope_for(&m->rope_swa, p.n_ctx);
+    ts_rope_for(&m->rope, p.n_ctx_seq);
+    ts_rope_for(&m->rope_swa, p.n_ctx_seq);
     s = split_model(&p, m, &opt->split, opt->stream, err);
     if (s)
         return s;

@@ -8,6 +8,7 @@
 
 #include "base/mem.h"
 #include "base/probe.h"
+#include "cpu/ops.h"
 #include "plan/split.h"
 #include "plan/step.h"
 
@@ -84,6 +85,8 @@ typedef struct ts_plan {
     int64_t n_ubatch;                   /* tokens computed together                   */
     int64_t n_logits;                   /* rows of logits one eval can return         */
     int64_t n_seqs;                     /* timelines of a session                     */
+    int64_t n_ctx_seq;                  /* positions that one of them may have        */
+    bool paged;                         /* they share the cache in pages              */
     ts_moe moe;                         /* the model's                              */
     ts_stream stream;
     bool step_by_step; /* every step is run by itself and looked at: none is made part of another */
@@ -93,6 +96,15 @@ typedef struct ts_plan {
 
 /* Tokens of which a head's activations are prepared and multiplied together (TS_OP_HEADS). */
 #define TS_HEADS_TOKENS 64
+
+/* Rows of partial sums, for each head: of a segment of positions and a token each. A timeline of
+ * the longest context has room for TS_SPLIT_TOKENS tokens; what many timelines' steps have no room
+ * for isn't cut by segments. */
+static inline int64_t ts_plan_part_rows(const ts_plan *p)
+{
+    const int64_t segments = (p->n_ctx + TS_ATTEND_SEGMENT - 1) / TS_ATTEND_SEGMENT;
+    return TS_SPLIT_TOKENS * (segments + p->n_seqs - 1);
+}
 
 /* Floats of 16 rows of which activations of experts are prepared, a piece along k at a time. */
 #define TS_GATHER_K       512

@@ -676,6 +676,7 @@ void ts_build_logits(ts_builder *b, ts_buf x)
     ts_build_layer(b, -1);
     b->device = m->output->device;
     ts_build_norm(b, x, x, m->output_norm);
+    b->s->hidden = x;
     b->s->logits = ts_build_buf(b, "logits", m->hp.n_vocab);
     ts_build_matmul(b, b->s->logits, x, m->output);
     if (m->hp.logit_softcap > 0)

@@ -119,6 +119,7 @@ typedef struct ts_steps {
     int64_t row_group;  /* rows are shared out in groups of this many (the widest prep's) ... */
     int64_t group_from; /* ... when there are at least this many                              */
     ts_buf logits;      /* [m_out][n_vocab] */
+    ts_buf hidden; /* [m_out][n_embd] of which logits are made, on the output matrix's device */
 } ts_steps;
 
 /* Runs the model's build function and finds the barriers. Every weight and layer must have been
