@@ -105,6 +105,9 @@ static void cuda_state_close(ts_state *s)
     for (int i = 0; s->shapes && i < d->n_segments * TS_CUDA_SHAPES; i++)
         ts_rt_graph_close(s->shapes[i].graph);
     ts_cuda_kv_close(s);
+    if (s->cpu)
+        ts_rt_unpin(s->cpu);
+    ts_rt_event_close(s->has_read);
     ts_rt_free(s->mem);
     pthread_mutex_unlock(&d->lock);
     free(s->shapes);
@@ -161,7 +164,44 @@ static ts_status cuda_state_open(ts_state **out, ts_device *d, ts_error *err)
 
 /* --- copies --------------------------------------------------------------------- */
 
-/* Through pinned memory, a piece at a time, which a kernel reads. */
+/* The CPU's buffers are pinned, whole pages of them, or copies go through pieces that are. */
+static void cuda_share(ts_state *s, const void *mem, size_t bytes)
+{
+    const uintptr_t page = 4096, lo = ((uintptr_t)mem + page - 1) / page * page;
+    const uintptr_t hi = ((uintptr_t)mem + bytes) / page * page;
+    pthread_mutex_lock(&s->d->lock);
+    int e = ts_rt_use(s->d->at->ordinal);
+    if (!e && hi > lo && !(e = ts_rt_event_open(&s->has_read)) &&
+        !(e = ts_rt_pin((const void *)lo, hi - lo))) {
+        s->cpu = (const uint8_t *)lo;
+        s->cpu_bytes = hi - lo;
+    }
+    pthread_mutex_unlock(&s->d->lock);
+    if (e)
+        ts_logf(&s->d->log, TS_LOG_DEBUG, "%s: the CPU's buffers can't be pinned (%s)",
+                s->d->at->name, ts_rt_text(e));
+}
+
+static ts_status cuda_settle(ts_state *s, ts_error *err)
+{
+    if (!s->reading)
+        return TS_OK;
+    s->reading = false;
+    const int e = ts_rt_event_wait(s->has_read);
+    return e ? ts_cuda_failed(s->d, e, "waiting for it", err) : TS_OK;
+}
+
+/* Few bytes are copied sooner than the next step of the CPU could wait for them to be read. */
+#define DIRECT_BYTES (TS_CUDA_PIECE / 64)
+
+static bool is_pinned(const ts_state *s, const void *p, size_t bytes)
+{
+    const uintptr_t at = (uintptr_t)p, lo = (uintptr_t)s->cpu;
+    return s->cpu && at >= lo && bytes <= s->cpu_bytes && at - lo <= s->cpu_bytes - bytes;
+}
+
+/* A kernel reads what the CPU has, where that is pinned and worth it; else through pinned memory, a
+ * piece at a time. */
 static ts_status cuda_put(ts_state *s, ts_buf buf, int64_t r, int64_t rows, const float *src,
                           ts_error *err)
 {
@@ -171,6 +211,15 @@ static ts_status cuda_put(ts_state *s, ts_buf buf, int64_t r, int64_t rows, cons
     size_t left = (size_t)(rows * d->plan->steps.bufs[buf].width);
     pthread_mutex_lock(&d->lock);
     int e = ts_rt_use(d->at->ordinal);
+    const size_t all = left * sizeof *src;
+    if (all >= DIRECT_BYTES && (uintptr_t)src % 16 == 0 && is_pinned(s, src, all)) {
+        if (!e)
+            e = ts_cuda_pull(dst, src, (int64_t)left, d->stream);
+        if (!e)
+            e = ts_rt_event_record(s->has_read, d->stream);
+        s->reading = !e;
+        left = 0;
+    }
     while (left && !e) {
         const size_t n = left < most ? left : most;
         if (d->under_way == d->pieces) {
@@ -198,6 +247,12 @@ static ts_status cuda_get(ts_state *s, ts_buf buf, int64_t r, int64_t rows, floa
     size_t left = (size_t)(rows * d->plan->steps.bufs[buf].width) * sizeof *dst;
     pthread_mutex_lock(&d->lock);
     int e = ts_rt_use(d->at->ordinal);
+    if (!e && is_pinned(s, dst, left)) {
+        if (!(e = ts_rt_copy(to, src, left, d->stream)))
+            e = ts_rt_wait(d->stream);
+        d->under_way = 0;
+        left = 0;
+    }
     while (left && !e) {
         const size_t n = left < TS_CUDA_PIECE ? left : TS_CUDA_PIECE;
         if ((e = ts_rt_copy(d->pinned, src, n, d->stream)) || (e = ts_rt_wait(d->stream)))
@@ -323,10 +378,11 @@ static size_t cuda_stats(const ts_state *s, ts_work out[TS_MAX_WORK])
     {                                                                                              \
         .open = open_, .name = "CUDA", .close = cuda_close, .load = ts_cuda_load,                  \
         .state_open = cuda_state_open, .state_close = cuda_state_close, .run = ts_cuda_run,        \
-        .put = cuda_put, .get = cuda_get, .kv_get = ts_cuda_kv_get, .kv_put = ts_cuda_kv_put,      \
-        .stream_open = cuda_stream_open, .stream_begin = cuda_stream_begin,                        \
-        .stream_experts = cuda_stream_experts, .stream_end = cuda_stream_end,                      \
-        .stream_time = cuda_stream_time, .set_stats = cuda_set_stats, .stats = cuda_stats,         \
+        .share = cuda_share, .settle = cuda_settle, .put = cuda_put, .get = cuda_get,              \
+        .kv_get = ts_cuda_kv_get, .kv_put = ts_cuda_kv_put, .stream_open = cuda_stream_open,       \
+        .stream_begin = cuda_stream_begin, .stream_experts = cuda_stream_experts,                  \
+        .stream_end = cuda_stream_end, .stream_time = cuda_stream_time,                            \
+        .set_stats = cuda_set_stats, .stats = cuda_stats,                                          \
     }
 
 const ts_backend ts_backend_cuda = BACKEND(cuda_open);

@@ -78,6 +78,11 @@ struct ts_state {
     uint16_t *halves;        /* [K, V][n_head_kv][n_ubatch][head_dim] */
     ts_cuda_shape *shapes;   /* [n_segments][TS_CUDA_SHAPES] */
     uint64_t runs;
+    /* The CPU's buffers, if they are pinned, and what has been read of them. */
+    const uint8_t *cpu;
+    size_t cpu_bytes;
+    void *has_read;
+    bool reading;
     bool stats;
     double *seconds; /* [n_steps] */
     int64_t *calls, *rows;

@@ -117,7 +117,8 @@ const int ts_rt_no_memory = cudaErrorMemoryAllocation, ts_rt_bad_value = cudaErr
 
 int ts_rt_pin(const void *p, size_t bytes)
 {
-    const int e = (int)cudaHostRegister((void *)(uintptr_t)p, bytes, cudaHostRegisterPortable);
+    const int e = (int)cudaHostRegister((void *)(uintptr_t)p, bytes,
+                                        cudaHostRegisterPortable | cudaHostRegisterMapped);
     if (e)
         cudaGetLastError();
     return e;

@@ -94,6 +94,13 @@ typedef struct ts_backend {
     ts_status (*run)(ts_state *s, const ts_batch *b, size_t first, size_t end, ts_error *err);
     /* The CPU's: where row r of a buffer of floats is. */
     float *(*row)(ts_state *s, ts_buf buf, int64_t r);
+    /* The CPU's: where all of a state's buffers are. */
+    void (*buffers)(const ts_state *s, const void **mem, size_t *bytes);
+    /* An accelerator's: the CPU's buffers stay at [bytes] until the state is closed, and it may get
+     * ready to copy from and to them by itself. `settle` comes before anybody writes to a row that
+     * was put: it returns when what was put has been read. Both may be NULL. */
+    void (*share)(ts_state *s, const void *at, size_t bytes);
+    ts_status (*settle)(ts_state *s, ts_error *err);
     /* An accelerator's: rows r.. of a buffer of floats from and to the CPU's memory. */
     ts_status (*put)(ts_state *s, ts_buf buf, int64_t r, int64_t rows, const float *src,
                      ts_error *err);

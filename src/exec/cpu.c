@@ -223,6 +223,13 @@ static float *cpu_row(ts_state *s, ts_buf buf, int64_t r)
     return (float *)s->bufs[buf] + r * s->d->plan->steps.bufs[buf].width;
 }
 
+static void cpu_buffers(const ts_state *s, const void **mem, size_t *bytes)
+{
+    const size_t kv = aligned(s->d->at->kv);
+    *mem = s->mem + kv;
+    *bytes = s->mem_bytes - kv;
+}
+
 /* --- statistics ------------------------------------------------------------- */
 
 static void cpu_set_stats(ts_state *s, bool on)
@@ -288,6 +295,7 @@ const ts_backend ts_backend_cpu = {
     .state_close = cpu_state_close,
     .run = cpu_run,
     .row = cpu_row,
+    .buffers = cpu_buffers,
     .kv_get = ts_cpu_kv_get,
     .kv_put = ts_cpu_kv_put,
     .set_stats = cpu_set_stats,

@@ -35,8 +35,8 @@ struct ts_state {
     uint8_t **bufs;          /* [n_bufs]; NULL: not on this device */
     float *part_sums, *part_max;
     uint8_t *scratch;
-    size_t scratch_bytes;        /* of one thread */
-    atomic_int_fast64_t *next;   /* [n_steps] chunks handed out                        */
+    size_t scratch_bytes;      /* of one thread */
+    atomic_int_fast64_t *next; /* [n_steps] chunks handed out                        */
     /* [n_seqs][n_attend][n_head] finished parts of a task's heads; which of the attention steps a
      * step is. */
     atomic_int_fast64_t *merged;

@@ -75,7 +75,7 @@ ts_status ts_devices_open(ts_devices *out, const ts_backend *const be[], const t
 
 void ts_run_close(ts_run *r)
 {
-    for (int i = 0; r->d && i < r->d->n; i++)
+    for (int i = r->d ? r->d->n : 0; i-- > 0;) /* the CPU's memory last, which others may use */
         r->d->be[i]->state_close(r->state[i]);
     free(r->on_stream);
     free(r->kv);
@@ -129,12 +129,29 @@ ts_status ts_run_open(ts_run *out, const ts_devices *d, bool check_finite, ts_er
     ts_status s = open_stream(&r, err);
     if (!s && check_finite)
         s = open_seen(&r, err);
-    for (int i = 0; i < d->n && !s; i++)
+    const void *mem = NULL;
+    size_t bytes = 0;
+    for (int i = 0; i < d->n && !s; i++) {
         s = d->be[i]->state_open(&r.state[i], d->dev[i], err);
+        if (i == 0 && !s)
+            d->be[0]->buffers(r.state[0], &mem, &bytes);
+        else if (!s && d->be[i]->share)
+            d->be[i]->share(r.state[i], mem, bytes);
+    }
     if (s)
         ts_run_close(&r);
     else
         *out = r;
+    return s;
+}
+
+/* Rows of the CPU that an accelerator still reads aren't written yet. */
+static ts_status settle(ts_run *r, ts_error *err)
+{
+    ts_status s = TS_OK;
+    for (int i = 1; i < r->d->n && !s; i++)
+        if (r->d->be[i]->settle)
+            s = r->d->be[i]->settle(r->state[i], err);
     return s;
 }
 
@@ -166,10 +183,12 @@ ts_status ts_run_steps(ts_run *r, const ts_batch *b, size_t first, size_t stop, 
             return TS_OK;
         end = r->seen ? i + 1 : ts_steps_segment(steps, i);
         end = end < stop ? end : stop;
-        ts_status s = st->op == TS_OP_COPY ? copy(r, st, b, rows, err)
-                      : st->op == TS_OP_SHARE
-                          ? ts_stream_share_step(r, st, rows, err)
-                          : d->be[st->device]->run(r->state[st->device], b, i, end, err);
+        ts_status s = st->device == 0 ? settle(r, err) : TS_OK;
+        if (!s)
+            s = st->op == TS_OP_COPY ? copy(r, st, b, rows, err)
+                : st->op == TS_OP_SHARE
+                    ? ts_stream_share_step(r, st, rows, err)
+                    : d->be[st->device]->run(r->state[st->device], b, i, end, err);
         if (!s && r->seen)
             s = ts_finite_step(r, b, i, r->seen, r->n_seen, err);
         if (s)
