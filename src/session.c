@@ -6,7 +6,7 @@
 
 #include "base/mem.h"
 #include "engine.h"
-#include "exec/pages.h"
+#include "exec/kv_file.h"
 
 struct ts_session {
     ts_engine *e;
@@ -217,14 +217,19 @@ ts_status ts_session_eval(ts_session *s, const ts_token *tokens, size_t n, size_
     return TS_OK;
 }
 
+static ts_status no_pages(ts_error *err)
+{
+    return ts_fail(err, TS_BAD_ARG,
+                   "the engine was opened without n_seqs: no session of it has "
+                   "timelines that share a cache");
+}
+
 static ts_status check_spans(const ts_session *s, const ts_span *spans, size_t n, ts_error *err)
 {
     const ts_plan *p = &s->e->plan;
     size_t m = 0, m_out = 0;
     if (!s->pages)
-        return ts_fail(err, TS_BAD_ARG,
-                       "the engine was opened without n_seqs: no session of it "
-                       "has timelines that share a cache");
+        return no_pages(err);
     if (n < 1)
         return ts_fail(err, TS_BAD_ARG, "an eval needs at least one span");
     for (size_t i = 0; i < n; i++) {
@@ -358,6 +363,19 @@ void ts_session_kv_info(const ts_session *s, ts_kv_info *out)
         ts_pages_info(s->pages, out);
 }
 
+ts_status ts_session_kv_save(ts_session *s, const char *path, int64_t *pages, ts_error *err)
+{
+    *pages = 0;
+    return s->pages ? ts_kv_save(&s->run, s->pages, path, pages, err) : no_pages(err);
+}
+
+ts_status ts_session_kv_restore(ts_session *s, const char *path, int64_t *pages, ts_error *err)
+{
+    *pages = 0;
+    s->n_logits = 0;
+    return s->pages ? ts_kv_restore(&s->run, s->pages, path, pages, err) : no_pages(err);
+}
+
 void ts_session_set_routing(ts_session *s, struct ts_routing *r)
 {
     s->routing = r;
@@ -454,16 +472,4 @@ ts_status ts_session_stats(const ts_session *s, bool json, char **out, ts_error 
     }
     *out = sb.s;
     return TS_OK;
-}
-
-ts_status ts_session_kv_save(ts_session *s, const char *path, int64_t *pages, ts_error *err)
-{
-    (void)s, *pages = 0;
-    return ts_fail(err, TS_IO, "%s: not written", path);
-}
-
-ts_status ts_session_kv_restore(ts_session *s, const char *path, int64_t *pages, ts_error *err)
-{
-    (void)s, *pages = 0;
-    return ts_fail(err, TS_IO, "%s: not read", path);
 }

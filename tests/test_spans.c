@@ -1,8 +1,10 @@
 /* test_spans.c - many timelines over one cache: whatever shares a micro-batch, whichever pages a
  * timeline has, and whoever computed them, each gives the logits it gives alone. On the CPU, and
  * split between it and fake accelerators. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "check.h"
@@ -229,6 +231,145 @@ static void test_arch(const char *arch, const char *path, int64_t len)
               (int)all.shared, (int)all.full, (int)all.rewound);
 }
 
+/* --- saved ---------------------------------------------------------------------- */
+
+static int64_t cached(ts_session *s)
+{
+    ts_kv_info k;
+    ts_session_kv_info(s, &k);
+    CHECK(k.n_held == 0);
+    return k.n_cached;
+}
+
+/* A new session on e gets what the file has; text `who` goes on from there as if it had been
+ * computed here. Returns how many pages came. */
+static int64_t restored(texts *x, const char *what, ts_engine *e, const char *file, int who)
+{
+    ts_error err = {0};
+    ts_session *s = NULL;
+    int64_t pages = 0, pos = 0;
+    REQUIRE(ts_session_open(&s, e, &err) == TS_OK);
+    CHECK_MSG(ts_session_kv_restore(s, file, &pages, &err) == TS_OK, "%s", err.msg);
+    CHECK(cached(s) == pages);
+    CHECK(ts_session_seq_begin(s, 1, x->t[who], (size_t)x->len, &pos, &err) == TS_OK);
+    for (int64_t n; pos < x->len; pos += n) {
+        n = x->len - pos < 30 ? x->len - pos : 30;
+        const ts_span span = {1, x->t[who] + pos, (size_t)n, 1};
+        REQUIRE(ts_session_eval_spans(s, &span, 1, &err) == TS_OK);
+        CHECK_MSG(memcmp(ts_session_logits(s, 0), x->want[who] + (size_t)(pos + n - 1) * x->v,
+                         x->v * sizeof(float)) == 0,
+                  "%s: text %d at %d", what, who, (int)(pos + n - 1));
+    }
+    int64_t again = 1;
+    CHECK(ts_session_kv_restore(s, file, &again, &err) == TS_BAD_ARG && again == 0);
+    ts_session_close(s);
+    return pages;
+}
+
+static long file_size(const char *path)
+{
+    FILE *f = fopen(path, "rb");
+    REQUIRE(f && fseek(f, 0, SEEK_END) == 0);
+    const long n = ftell(f);
+    fclose(f);
+    return n;
+}
+
+static void flip(const char *path, long at, int bits)
+{
+    FILE *f = fopen(path, "r+b");
+    REQUIRE(f && fseek(f, at, SEEK_SET) == 0);
+    const int c = fgetc(f);
+    REQUIRE(fseek(f, at, SEEK_SET) == 0 && fputc(c ^ bits, f) >= 0);
+    fclose(f);
+}
+
+/* A file that isn't what was written is refused, and nothing is restored. */
+static void test_damaged(ts_engine *e, const char *file)
+{
+    ts_error err = {0};
+    ts_session *s = NULL;
+    int64_t pages = 1;
+    const long size = file_size(file);
+    REQUIRE(ts_session_open(&s, e, &err) == TS_OK);
+    for (int i = 0; i < 40; i++) { /* the header's bytes, and any */
+        const long at = i < 24 ? 2 * i : (long)rnd(0, size - 1);
+        const int bits = 1 << rnd(0, 7);
+        flip(file, at, bits);
+        CHECK_MSG(ts_session_kv_restore(s, file, &pages, &err) == TS_BAD_FILE, "byte %ld", at);
+        CHECK(pages == 0 && cached(s) == 0);
+        flip(file, at, bits);
+    }
+    CHECK(chmod(file, 0620) == 0);
+    CHECK(ts_session_kv_restore(s, file, &pages, &err) == TS_BAD_FILE && strstr(err.msg, "user"));
+    CHECK(chmod(file, 0600) == 0);
+    CHECK(truncate(file, size - 1) == 0);
+    CHECK(ts_session_kv_restore(s, file, &pages, &err) == TS_BAD_FILE && strstr(err.msg, "size"));
+    CHECK(truncate(file, 20) == 0);
+    CHECK(ts_session_kv_restore(s, file, &pages, &err) == TS_BAD_FILE);
+    CHECK(truncate(file, 0) == 0);
+    CHECK(ts_session_kv_restore(s, file, &pages, &err) == TS_BAD_FILE);
+    CHECK(unlink(file) == 0);
+    CHECK(ts_session_kv_restore(s, file, &pages, &err) == TS_IO);
+    CHECK(ts_session_kv_save(s, "/nonexistent/file", &pages, &err) == TS_IO && pages == 0);
+    CHECK(cached(s) == 0);
+    ts_session_close(s);
+}
+
+/* What one engine saves others restore: the CPU's, one with accelerators, one with less room. */
+static void test_saved(const char *arch, const char *path)
+{
+    ts_error err = {0};
+    texts x = {.len = LEN};
+    char file[] = "/tmp/tessera-test-XXXXXX";
+    const int fd = mkstemp(file);
+    REQUIRE(fd >= 0);
+    close(fd);
+    REQUIRE(ts_synth_tiny(path, arch, "Q8_0", false, &err) == TS_OK);
+    ts_engine *e = open_engine(path, TS_ISA_REF, SEQS, 5 * LEN, 0, TS_STREAM_OFF);
+    ts_session *s = NULL;
+    make_texts(&x, path, TS_ISA_REF, e->plan.n_ctx_seq);
+    REQUIRE(ts_session_open(&s, e, &err) == TS_OK);
+    for (int64_t pos = 0, n; pos < LEN; pos += n) {
+        ts_span span[SEQS];
+        n = LEN - pos < 9 ? LEN - pos : 9;
+        for (int i = 0; i < SEQS; i++)
+            span[i] = (ts_span){i, x.t[i] + pos, (size_t)n, 0};
+        REQUIRE(ts_session_eval_spans(s, span, SEQS, &err) == TS_OK);
+    }
+    int64_t pages = 0;
+    CHECK_MSG(ts_session_kv_save(s, file, &pages, &err) == TS_OK, "%s", err.msg);
+    ts_session_close(s);
+    const int64_t own =
+        LEN / TS_KV_PAGE; /* of a text; texts 1 and 3 share two pages, 2 and 4 one */
+    CHECK_MSG(pages == SEQS * own - 2 * 2 - 2 * 1, "%s: %d pages", arch, (int)pages);
+    for (int i = 0; i < 3; i++)
+        CHECK(restored(&x, arch, e, file, i) == pages);
+    ts_engine_close(e);
+
+    e = open_engine(path, TS_ISA_REF, SEQS, 5 * LEN, 1, TS_STREAM_ON);
+    CHECK(restored(&x, arch, e, file, 4) == pages);
+    ts_engine_close(e);
+    e = open_engine(path, TS_ISA_REF, SEQS, 2 * LEN, 99, TS_STREAM_OFF);
+    CHECK(restored(&x, arch, e, file, 1) == (2 * LEN + TS_KV_PAGE - 1) / TS_KV_PAGE);
+    ts_engine_close(e);
+
+    REQUIRE(ts_synth_tiny(path, arch, "Q4_K_M", false, &err) == TS_OK);
+    e = open_engine(path, TS_ISA_REF, SEQS, 5 * LEN, 0, TS_STREAM_OFF);
+    REQUIRE(ts_session_open(&s, e, &err) == TS_OK);
+    CHECK(ts_session_kv_restore(s, file, &pages, &err) == TS_BAD_FILE &&
+          strstr(err.msg, "another model"));
+    CHECK(pages == 0 && cached(s) == 0);
+    ts_session_close(s);
+    ts_engine_close(e);
+
+    REQUIRE(ts_synth_tiny(path, arch, "Q8_0", false, &err) == TS_OK);
+    e = open_engine(path, TS_ISA_REF, SEQS, 5 * LEN, 0, TS_STREAM_OFF);
+    test_damaged(e, file);
+    ts_engine_close(e);
+    free_texts(&x);
+}
+
 /* What isn't a batch: a sentence, and nothing has moved. */
 static void test_misuse(const char *path)
 {
@@ -296,6 +437,8 @@ int main(void)
         if (!SANITIZED || i == 0 || i == 4 || i == 7 || i == 14)
             test_arch(archs[i], path, i == 0 || i == 3 ? LONG : LEN); /* gemma3 has windows */
     }
+    for (size_t i = 0; i < sizeof archs / sizeof *archs; i += 7) /* latent, and sinks, too */
+        test_saved(archs[i], path);
     ts_error err = {0};
     REQUIRE(ts_synth_tiny(path, "llama", "Q8_0", false, &err) == TS_OK);
     test_misuse(path);

@@ -1,4 +1,4 @@
-/* kv.c - K and V of a layer, from and to the host: of layers that are streamed.
+/* kv.c - K and V of a layer, from and to the host: of layers that are streamed, and to be saved.
  *
  * Of a batch they are fetched behind the layer that stored them, while later layers are computed:
  * on a stream of their own, after the event of their layer. */
@@ -40,7 +40,7 @@ ts_status ts_cuda_kv_open(ts_state *s, ts_error *err)
     const ts_hparams *hp = &d->m->hp;
     const size_t bytes = (size_t)ts_cuda_kv_parts(d->m) * sizeof(uint16_t) *
                          (size_t)(hp->n_head_kv * d->plan->n_ubatch * hp->head_dim);
-    if (d->plan->stream.device != d->index)
+    if (d->plan->stream.device != d->index && !d->plan->paged)
         return TS_OK;
     s->stored = ts_calloc((size_t)hp->n_layer, sizeof *s->stored);
     if (!s->stored)
@@ -80,7 +80,8 @@ ts_status ts_cuda_kv_get(ts_state *s, int layer, int64_t pos, int64_t n, uint16_
     (void)room;
     int e = ts_rt_use(s->d->at->ordinal);
     if (!e)
-        e = ts_rt_stream_wait(s->leaving, s->stored[layer]);
+        e = s->stored[layer] ? ts_rt_stream_wait(s->leaving, s->stored[layer])
+                             : ts_rt_wait(s->d->stream);
     if (!e)
         e = move(s, layer, pos, n, false, s->leaving);
     if (!e)

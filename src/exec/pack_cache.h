@@ -39,6 +39,9 @@ typedef struct ts_pack_key {
     uint64_t packed;       /* bytes of the arena                                           */
 } ts_pack_key;
 
+/* source_bytes, head and sample of a key that is zero. */
+void ts_pack_key_source(ts_pack_key *key, const ts_gguf *g);
+
 ts_status ts_pack_key_make(ts_pack_key *key, const ts_plan *p, const ts_model *m, ts_error *err);
 
 /* The first block of the file. Padded with zeros to TS_PACK_PAGE. */

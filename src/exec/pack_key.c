@@ -15,7 +15,7 @@ static uint64_t mix(uint64_t h, uint64_t v)
 
 /* Metadata, tensor tables, and pages spread evenly over the tensors' data, first and last
  * included. */
-static void hash_source(ts_pack_key *key, const ts_gguf *g)
+void ts_pack_key_source(ts_pack_key *key, const ts_gguf *g)
 {
     key->source_bytes = ts_gguf_file_bytes(g);
     for (int i = 0; i < ts_gguf_n_shards(g); i++) {
@@ -85,6 +85,6 @@ static ts_status hash_layouts(uint64_t *h, const ts_model *m, ts_error *err)
 ts_status ts_pack_key_make(ts_pack_key *key, const ts_plan *p, const ts_model *m, ts_error *err)
 {
     *key = (ts_pack_key){.isa = (uint64_t)p->isa, .packed = p->dev[0].packed};
-    hash_source(key, m->g);
+    ts_pack_key_source(key, m->g);
     return hash_layouts(&key->layout, m, err);
 }
