@@ -348,6 +348,33 @@ static void test_full(alone *a)
     close_rig(&r);
 }
 
+/* Four pages: both need the third at once. Who came last waits until the other one has ended, and
+ * isn't tried before there is room. */
+static void test_who_waits(alone *a)
+{
+    static heard h[2];
+    static ts_token prompt[2][60];
+    ts_gen_options o[2];
+    ts_sched_info info;
+    rig r = open_rig(2, 256, 64, 4);
+    memset(h, 0, sizeof h);
+    hold(true);
+    for (size_t i = 0; i < 2; i++) {
+        random_tokens(prompt[i], 60, i);
+        o[i] = options(prompt[i], 60, i ? 100 : 150, &h[i]);
+        add(&r, &o[i]);
+    }
+    hold(false);
+    wait_end(&h[0]);
+    wait_end(&h[1]);
+    ts_sched_get_info(r.s, &info);
+    CHECK_MSG(h[0].order < h[1].order && info.n_preempted == 1, "%zu, %zu, %lld preempted",
+              h[0].order, h[1].order, (long long)info.n_preempted);
+    check_same(a, &o[0], &h[0], 150, "who stays");
+    check_same(a, &o[1], &h[1], 100, "who waits");
+    close_rig(&r);
+}
+
 /* --- text ---------------------------------------------------------------------------------------
  */
 
@@ -572,11 +599,11 @@ static void test_embedding(void)
 {
     static heard h[3];
     static ts_token prompt[3][100];
-    static float got[3][256], want[256];
+    static float got[3][128], want[128];
     rig r = open_rig(3, 1024, 32, 4);
     ts_engine *e = open_engine(1, 1024, 512);
     ts_session *s;
-    REQUIRE(r.info.n_embd == 256 && ts_session_open(&s, e, NULL) == TS_OK);
+    REQUIRE(r.info.n_embd == 128 && ts_session_open(&s, e, NULL) == TS_OK);
     memset(h, 0, sizeof h);
     hold(true);
     for (size_t i = 0; i < 3; i++) {
@@ -947,8 +974,9 @@ static void *busy_main(void *user)
             ts_status st = ts_sched_add(b->r->s, &o, &g[i], NULL);
             b->n_added += st == TS_OK;
             b->n_full += st == TS_FULL;
-            if (st && st != TS_FULL)
-                EXPECT(false);
+            EXPECT(st == TS_OK || st == TS_FULL);
+            if (st)
+                usleep(500);
         }
         if (rnd_u64(&b->seed) % 2)
             usleep((useconds_t)(rnd_u64(&b->seed) % 3000));
@@ -996,7 +1024,7 @@ static void test_threads(void)
                   info.n_waiting == 0,
               "%lld done, %lld cancelled, %lld failed of %lld", (long long)info.n_done,
               (long long)info.n_cancelled, (long long)info.n_failed, (long long)added);
-    CHECK(added > 50 && info.n_done > 0 && info.n_cancelled > 0);
+    CHECK(added > (SANITIZED ? 8 : 50) && info.n_done > 0 && info.n_cancelled > 0);
     printf("threads: %lld added, %lld refused, %lld preempted, %lld steps\n", (long long)added,
            (long long)full, (long long)info.n_preempted, (long long)info.n_steps);
     close_rig(&r);
@@ -1004,13 +1032,14 @@ static void test_threads(void)
 
 int main(void)
 {
-    REQUIRE(ts_synth_tiny(MODEL, "llama", "Q8_0", true, NULL) == TS_OK);
+    REQUIRE(ts_synth_tiny(MODEL, "llama", "F32", true, NULL) == TS_OK);
     alone a = open_alone();
     test_same(&a);
     test_chunks(&a);
     test_shared(&a);
     test_leader_gone(&a);
     test_full(&a);
+    test_who_waits(&a);
     test_text(&a);
     test_grammar(&a);
     test_probs(&a);
