@@ -348,30 +348,55 @@ static void test_full(alone *a)
     close_rig(&r);
 }
 
-/* Four pages: both need the third at once. Who came last waits until the other one has ended, and
- * isn't tried before there is room. */
+/* Four pages: both need the third at once. Who came last waits until the other one has ended,
+ * isn't tried before there is room, and is overtaken by nobody who has waited before. */
 static void test_who_waits(alone *a)
 {
-    static heard h[2];
-    static ts_token prompt[2][60];
-    ts_gen_options o[2];
+    static heard h[3];
+    static ts_token prompt[3][60];
+    static const int64_t made[3] = {150, 100, 5};
+    ts_gen_options o[3];
     ts_sched_info info;
     rig r = open_rig(2, 256, 64, 4);
     memset(h, 0, sizeof h);
     hold(true);
-    for (size_t i = 0; i < 2; i++) {
+    for (size_t i = 0; i < 3; i++) {
         random_tokens(prompt[i], 60, i);
-        o[i] = options(prompt[i], 60, i ? 100 : 150, &h[i]);
+        o[i] = options(prompt[i], i < 2 ? 60 : 10, made[i], &h[i]);
+        o[i].client = i;
         add(&r, &o[i]);
     }
     hold(false);
-    wait_end(&h[0]);
-    wait_end(&h[1]);
+    for (size_t i = 0; i < 3; i++)
+        wait_end(&h[i]);
     ts_sched_get_info(r.s, &info);
-    CHECK_MSG(h[0].order < h[1].order && info.n_preempted == 1, "%zu, %zu, %lld preempted",
-              h[0].order, h[1].order, (long long)info.n_preempted);
-    check_same(a, &o[0], &h[0], 150, "who stays");
-    check_same(a, &o[1], &h[1], 100, "who waits");
+    CHECK_MSG(h[0].order < h[1].order && h[0].order < h[2].order && info.n_preempted == 1,
+              "%zu, %zu, %zu, %lld preempted", h[0].order, h[1].order, h[2].order,
+              (long long)info.n_preempted);
+    CHECK(info.n_prompt == 130 && info.n_cached == 0 && h[1].usage.n_cached == 0);
+    for (size_t i = 0; i < 3; i++)
+        check_same(a, &o[i], &h[i], (size_t)made[i], "who waits");
+    close_rig(&r);
+}
+
+/* The cache has room for more than the model was trained for: one that reaches that ends, and
+ * nobody else is troubled. */
+static void test_trained(void)
+{
+    static heard h[2];
+    static ts_token prompt[2045];
+    ts_sched_info info;
+    rig r = open_rig(2, 4096, 512, 4);
+    memset(h, 0, sizeof h);
+    random_tokens(prompt, 2045, 1);
+    ts_gen_options o[2] = {options(prompt, 2045, -1, &h[0]), options(prompt + 1, 9, 20, &h[1])};
+    for (size_t i = 0; i < 2; i++)
+        add(&r, &o[i]);
+    for (size_t i = 0; i < 2; i++)
+        wait_end(&h[i]);
+    ts_sched_get_info(r.s, &info);
+    CHECK(h[0].end == TS_GEN_LENGTH && h[0].n_made == 4 && h[1].n_made == 20);
+    CHECK(info.n_preempted == 0);
     close_rig(&r);
 }
 
@@ -415,6 +440,9 @@ static void check_text(const heard *h, const char *text, size_t n_tokens, ts_gen
                   h->usage.n_made == made,
               "'%s', %zu tokens, end %d, %lld made; not '%s', %zu, %d, %lld", h->text, h->n_made,
               (int)h->end, (long long)h->usage.n_made, text, n_tokens, (int)end, (long long)made);
+    for (size_t i = 0; i < h->n_made; i++)
+        CHECK(h->n_top[i] == 2 && h->top[i][0].id == h->chosen[i].id &&
+              h->top[i][0].logprob == h->chosen[i].logprob && h->top[i][1].id == 6);
 }
 
 static ts_token find_eog(alone *a)
@@ -444,6 +472,7 @@ static void test_text(alone *a)
     find_bytes(a);
     ts_gen_options o = options(prompt, 3, 0, &h);
     o.ignore_eos = false;
+    o.n_probs = 2;
     say(&r, &h, &o, "one", -1);
     check_text(&h, "one", 3, TS_GEN_LENGTH, 3);
     CHECK(h.n_events == 3 && h.text_at[2] == 2);
@@ -1040,6 +1069,7 @@ int main(void)
     test_leader_gone(&a);
     test_full(&a);
     test_who_waits(&a);
+    test_trained();
     test_text(&a);
     test_grammar(&a);
     test_probs(&a);
