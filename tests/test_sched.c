@@ -354,7 +354,7 @@ static void test_who_waits(alone *a)
 {
     static heard h[3];
     static ts_token prompt[3][60];
-    static const int64_t made[3] = {150, 100, 5};
+    static const int64_t made[3] = {100, 100, 5};
     ts_gen_options o[3];
     ts_sched_info info;
     rig r = open_rig(2, 256, 64, 4);
@@ -496,6 +496,9 @@ static void test_text(alone *a)
     CHECK(h.text_at[3] == 3 && h.text_at[4] == 3); /* both came when it was over */
     say(&r, &h, &o, "on tw", eog);                 /* held back, given at the end */
     check_text(&h, "on tw", 5, TS_GEN_STOP, 6);
+    say(&r, &h, &o, "on twwz", -1); /* a part of it goes out before the rest */
+    check_text(&h, "on twwz", 7, TS_GEN_LENGTH, 7);
+    CHECK(h.text_at[3] == 3 && h.text_at[4] == 3 && h.text_at[5] == 5);
     say(&r, &h, &o, "on tw", -1);
     check_text(&h, "on tw", 5, TS_GEN_LENGTH, 5);
     /* control tokens */
@@ -945,6 +948,15 @@ static void test_failures(alone *a)
     }
     ts_sched_get_info(r.s, &info);
     CHECK(info.n_failed == 3 && info.n_done == 6 && info.kv.n_held == 0);
+    /* one that is alone, and the cache has no room: there is nothing to wait for */
+    memset(h, 0, sizeof h);
+    hold(true);
+    add(&r, &o[0]);
+    wait_held();
+    between.fail = TS_FULL;
+    hold(false);
+    wait_end(&h[0]);
+    CHECK_MSG(h[0].end == TS_GEN_LENGTH && h[0].n_made == 0, "end %d", (int)h[0].end);
     int64_t pages = -1;
     ts_error err = {0};
     CHECK(ts_sched_kv_save(r.s, "bad", &pages, &err) == TS_IO && strstr(err.msg, "bad: not") &&
