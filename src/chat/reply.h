@@ -37,8 +37,8 @@ typedef ts_status ts_reply_fn(void *user, const ts_reply_part *part, ts_error *e
 typedef struct ts_reply_options {
     const char *tools; /* [n_tools] the request's "tools", JSON; NULL: no calls are looked for */
     size_t n_tools;
-    bool reasoning; /* thinking is told from the content; else it is content, markers and all */
-    bool forced;    /* the answer was made under ts_reply_grammar's grammar                   */
+    bool reasoning;     /* thinking is told from the content; else it is content, markers and all */
+    const char *forced; /* ts_reply_grammar's prefix, for an answer made under its grammar; NULL */
 } ts_reply_options;
 
 enum {
@@ -67,12 +67,13 @@ void ts_reply_close(ts_reply *r);
 bool ts_reply_special(const ts_chat *c);
 
 /* For a tool_choice of "required" (name NULL: any of the tools) or of one function: what the prompt
- * gets as its end, its control tokens parsed (it may be ""), and the grammar, GBNF, of what
- * follows; both allocated, ts_free. parallel: more than one call may come. An answer made so is
- * read with ts_reply_options.forced. TS_BAD_ARG: no such tools, no tool of this name, or parameters
- * that are no schema; TS_UNSUPPORTED: the form has no grammar, or a schema has a keyword that isn't
- * supported; TS_NO_MEMORY. */
-ts_status ts_reply_grammar(const ts_chat *c, const char *tools, size_t n_tools, const char *name,
-                           bool parallel, char **prefix, char **gbnf, ts_error *err);
+ * gets as its end, its control tokens parsed (it may be ""; it ends thinking that the prompt
+ * opened), and the grammar, GBNF, of what follows; both allocated, ts_free. parallel: more than one
+ * call may come. TS_BAD_ARG: no such tools, no tool of this name, or parameters that are no schema;
+ * TS_UNSUPPORTED: the form has no grammar, or a schema has a keyword that isn't supported;
+ * TS_NO_MEMORY. */
+ts_status ts_reply_grammar(const ts_chat *c, const char *prompt_text, size_t n_prompt_text,
+                           const char *tools, size_t n_tools, const char *name, bool parallel,
+                           char **prefix, char **gbnf, ts_error *err);
 
 #endif
