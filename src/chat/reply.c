@@ -189,8 +189,10 @@ r_scanned r_stream(ts_reply *r)
 /* The markers that lead to a call's name, one after the other. */
 static r_step in_head(ts_reply *r)
 {
-    static r_state *const begins[] = {
-        [R_JSON] = r_json_begin, [R_NAMED] = r_named_begin, [R_TAGS] = r_tags_begin};
+    static r_state *const begins[] = {[R_JSON] = r_json_begin,
+                                      [R_NAMED] = r_named_begin,
+                                      [R_TAGS] = r_tags_begin,
+                                      [R_PYTHON] = r_python_begin};
     const ts_reply_form *f = r->form;
     for (;;) {
         const char *next = r->stage == 1 && f->begin ? f->begin : r->stage < 3 ? f->open : NULL;
@@ -298,6 +300,13 @@ static r_step at_marker(ts_reply *r, const r_marker *m)
             r_emit(r, TS_REPLY_CONTENT, m->s, m->n);
         r_take(r, m->n);
         return r_goto(r, r_in_thinking);
+    case R_UNTHINK: /* thinking that was ended before it began */
+        if (!r->reasoning)
+            r_emit(r, TS_REPLY_CONTENT, m->s, m->n);
+        else
+            r_boundary(r);
+        r_take(r, m->n);
+        return R_GO;
     case R_ENTER: /* a bracket at its end belongs to the call */
         return r_enter(r, m->stage, m->n - (m->s[m->n - 1] == '['));
     case R_BRACE:
@@ -386,8 +395,10 @@ static void set_markers(ts_reply *r, bool tools)
 {
     const ts_reply_form *f = r->form;
     bool channels = f->kind == R_CHANNELS;
-    if (!channels)
+    if (!channels) {
         add_marker(r, r->think->begin, R_THINK, 0);
+        add_marker(r, r->think->end, R_UNTHINK, 0);
+    }
     add_marker(r, r->think->open, R_OPEN, 0);
     add_marker(r, r->think->close, R_CLOSE, 0);
     for (size_t i = 0; i < 4; i++)

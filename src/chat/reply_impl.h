@@ -7,6 +7,7 @@
  * reply_json.c   calls that are JSON: {"name": ..., "arguments": ...}
  * reply_named.c  calls of a name and JSON
  * reply_tags.c   calls whose parameters stand between tags
+ * reply_python.c calls as Python writes them
  * reply_channel.c  messages with headers (gpt-oss)
  * reply_grammar.c  grammars of calls
  *
@@ -24,7 +25,7 @@
 
 /* --- forms ------------------------------------------------------------------------------ */
 
-typedef enum r_kind { R_NONE, R_JSON, R_NAMED, R_TAGS, R_CHANNELS } r_kind;
+typedef enum r_kind { R_NONE, R_JSON, R_NAMED, R_TAGS, R_PYTHON, R_CHANNELS } r_kind;
 
 /* How a call is written. Any of the markers may be NULL. White space may stand between all parts.
  *
@@ -97,6 +98,10 @@ unsigned r_schema_types(const json_t *parameters, const json_t *schema);
 /* Adds the JSON text of a value that stands as plain text: of another type if it can be. */
 ts_status r_value(ts_sb *b, unsigned types, const char *s, size_t n, ts_error *err);
 
+/* Adds the JSON text of a Python value (reply_python.c); false: s[n] is none, or memory is short.
+ */
+bool r_python(ts_sb *b, const char *s, size_t n);
+
 /* --- JSON, byte by byte --------------------------------------------------------------------- */
 
 enum { R_SCAN_DEPTH = 512 };
@@ -128,7 +133,17 @@ typedef r_step r_state(ts_reply *r);
 enum { R_MARKERS = 16 };
 
 /* What a marker in text does. */
-typedef enum r_role { R_THINK, R_ENTER, R_BRACE, R_HEADER, R_TO, R_OPEN, R_CLOSE, R_DROP } r_role;
+typedef enum r_role {
+    R_THINK,
+    R_UNTHINK,
+    R_ENTER,
+    R_BRACE,
+    R_HEADER,
+    R_TO,
+    R_OPEN,
+    R_CLOSE,
+    R_DROP
+} r_role;
 
 typedef struct r_marker {
     const char *s;
@@ -239,10 +254,11 @@ r_step r_in_thinking(ts_reply *r);
 r_step r_behind(ts_reply *r);
 r_step r_enter(ts_reply *r, int stage, size_t at);
 
-r_step r_json_begin(ts_reply *r);  /* at the list or object        */
-r_step r_named_begin(ts_reply *r); /* at the name                  */
-r_step r_named_args(ts_reply *r);  /* behind it                    */
-r_step r_tags_begin(ts_reply *r);  /* at the name, behind `open`   */
+r_step r_json_begin(ts_reply *r);   /* at the list or object        */
+r_step r_named_begin(ts_reply *r);  /* at the name                  */
+r_step r_named_args(ts_reply *r);   /* behind it                    */
+r_step r_tags_begin(ts_reply *r);   /* at the name, behind `open`   */
+r_step r_python_begin(ts_reply *r); /* behind `begin`             */
 r_step r_channel_begin(ts_reply *r);
 
 #endif

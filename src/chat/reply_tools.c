@@ -180,9 +180,18 @@ unsigned r_schema_types(const json_t *parameters, const json_t *schema)
 
 /* --- values that stand as text -------------------------------------------------------------- */
 
-static bool is_word(const char *s, size_t n, const char *word)
+/* Templates hand values over as Python prints them, and models learn it. */
+static bool as_python(ts_sb *b, unsigned types, const char *s, size_t n)
 {
-    return n == strlen(word) && memcmp(s, word, n) == 0;
+    static const struct {
+        char first;
+        unsigned type;
+    } begins[] = {
+        {'T', R_BOOLEAN}, {'F', R_BOOLEAN}, {'N', R_NULL}, {'{', R_OBJECT}, {'[', R_ARRAY}};
+    for (size_t i = 0; i < sizeof begins / sizeof *begins; i++)
+        if (n > 0 && *s == begins[i].first && (types & begins[i].type))
+            return r_python(b, s, n);
+    return false;
 }
 
 ts_status r_value(ts_sb *b, unsigned types, const char *s, size_t n, ts_error *err)
@@ -204,12 +213,8 @@ ts_status r_value(ts_sb *b, unsigned types, const char *s, size_t n, ts_error *e
             ts_sb_add(b, s + from, to - from);
             return TS_OK;
         }
-        /* as Python writes them */
-        if ((types & R_BOOLEAN) && !(types & R_STRING) &&
-            (is_word(s + from, to - from, "True") || is_word(s + from, to - from, "False"))) {
-            ts_sb_str(b, s[from] == 'T' ? "true" : "false");
+        if (!(types & R_STRING) && as_python(b, types, s + from, to - from))
             return TS_OK;
-        }
     }
     ts_sb_json_str(b, s, n);
     return TS_OK;
