@@ -47,6 +47,10 @@ typedef struct ts_reply_form {
     const char *skip;                /* R_NAMED: what stands up to and with it is no part of NAME */
     const char *number;              /* R_NAMED: what may stand behind NAME, and what follows it  */
     const char *name_end;
+    /* for grammars: what is written behind `begin` or `open`, before and behind NAME, behind the
+     * arguments, and between tags */
+    const char *gap, *pre, *post, *args_end;
+    bool breaks;
     const char *content; /* R_NAMED: the name that stands for text instead of a call */
     const char *open, *head_end, *param, *key_end, *attr_end, *mid, *value_end, *close;
     bool lines;          /* R_TAGS: a line break on either side of a value isn't its own */
@@ -95,6 +99,8 @@ enum {
 
 /* The types of a schema; parameters: what its references are looked up in. */
 unsigned r_schema_types(const json_t *parameters, const json_t *schema);
+/* What "#/..." refers to; NULL: nothing. */
+const json_t *r_refer(const json_t *root, const char *ref);
 /* Adds the JSON text of a value that stands as plain text: of another type if it can be. */
 ts_status r_value(ts_sb *b, unsigned types, const char *s, size_t n, ts_error *err);
 
