@@ -1,6 +1,7 @@
 /* reply_impl.h - what the files of the reply reader share.
  *
- * reply.c        the text between markers; which parts of a form are where
+ * reply.c        opens a reader and gives it text
+ * reply_text.c   the text between markers, what leads into a call and out of it
  * reply_form.c   the table of forms
  * reply_tools.c  the request's tools: names, and what their parameters may be
  * reply_scan.c   JSON, byte by byte
@@ -235,6 +236,8 @@ r_step r_goto(ts_reply *r, r_state *state);
 r_step r_fail(ts_reply *r, ts_status st);
 r_step r_no_memory(ts_reply *r);
 
+/* Hands a part over; nothing of an empty text. */
+void r_part(ts_reply *r, ts_reply_kind kind, const char *s, size_t n);
 /* Text of the content or, in thinking, of the reasoning. */
 void r_emit(ts_reply *r, ts_reply_kind kind, const char *s, size_t n);
 /* White space around a marker isn't content. */
