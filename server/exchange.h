@@ -24,6 +24,8 @@ struct ts_http {
     bool local; /* reached from this machine alone */
     atomic_bool draining, ending;
     _Atomic size_t held; /* bytes of bodies in memory */
+    pthread_mutex_t left_lock;
+    ts_job *left; /* whose client went away: closed by ts_http_tick */
 };
 
 typedef enum ts_route_kind { TS_ROUTE_INFO, TS_ROUTE_ASK } ts_route_kind;

@@ -159,6 +159,32 @@ static void log_exchange(ts_exchange *x, enum MHD_RequestTerminationCode how, do
     ts_access_log_write(x->http->o.log, &a);
 }
 
+/* Closing a job may take as long as a step, which is too long for a thread that serves others. */
+static void leave_job(ts_http *h, ts_job *j)
+{
+    if (!j || j->n_ended == j->n_started) {
+        ts_job_close(j);
+        return;
+    }
+    ts_job_leave(j);
+    pthread_mutex_lock(&h->left_lock);
+    j->next = h->left;
+    h->left = j;
+    pthread_mutex_unlock(&h->left_lock);
+}
+
+static void close_left(ts_http *h)
+{
+    pthread_mutex_lock(&h->left_lock);
+    ts_job *j = h->left, *next;
+    h->left = NULL;
+    pthread_mutex_unlock(&h->left_lock);
+    for (; j; j = next) {
+        next = j->next;
+        ts_job_close(j);
+    }
+}
+
 static void on_completed(void *cls, struct MHD_Connection *c, void **state,
                          enum MHD_RequestTerminationCode how)
 {
@@ -169,11 +195,9 @@ static void on_completed(void *cls, struct MHD_Connection *c, void **state,
         return;
     *state = NULL;
     double seconds = ts_now() - x->t0;
-    if (x->job && x->job->slow)
-        atomic_fetch_add(&h->service->metrics.slow_readers, 1);
     count(x, seconds);
     log_exchange(x, how, seconds);
-    ts_job_close(x->job);
+    leave_job(h, x->job);
     ts_conn_set(&h->conns, x->conn, TS_CONN_IDLE);
     atomic_fetch_sub(&h->held, x->held);
     atomic_fetch_sub(&h->service->metrics.in_flight, 1);
@@ -325,6 +349,7 @@ ts_status ts_http_open(ts_http **out, const ts_http_options *o, ts_error *err)
                           .timeout_write = o->timeout_write,
                           .metrics = &o->service->metrics};
     pthread_mutex_init(&h->conns.lock, NULL);
+    pthread_mutex_init(&h->left_lock, NULL);
     size_t n = ts_routes(&routes);
     for (size_t i = 0; i < n; i++)
         h->service->metrics.route[i] = routes[i].path;
@@ -355,6 +380,7 @@ const char *ts_http_url(const ts_http *h)
 void ts_http_tick(ts_http *h)
 {
     ts_conns_tick(&h->conns);
+    close_left(h);
 }
 
 void ts_http_drain(ts_http *h)
@@ -391,6 +417,8 @@ void ts_http_close(ts_http *h)
     }
     if (h->no_memory)
         MHD_destroy_response(h->no_memory);
+    close_left(h);
     pthread_mutex_destroy(&h->conns.lock);
+    pthread_mutex_destroy(&h->left_lock);
     free(h);
 }

@@ -21,7 +21,7 @@ void ts_info_model(const ts_service *s, size_t i, ts_sb *b)
                  ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"tessera\",\"meta\":"
                  "{\"n_vocab\":%lld,\"n_ctx\":%lld,\"n_ctx_train\":%lld,\"n_embd\":%lld,"
                  "\"n_params\":%lld,\"size\":%llu,\"desc\":",
-                 (long long)s->started, (long long)s->info.n_vocab, (long long)s->info.n_ctx,
+                 (long long)s->started, (long long)s->info.n_vocab, (long long)s->info.n_ctx_seq,
                  (long long)s->info.n_ctx_train, (long long)s->info.n_embd,
                  (long long)s->info.n_params, (unsigned long long)s->info.model_bytes);
     add_text(b, s->info.desc);
@@ -70,10 +70,10 @@ void ts_info_props(const ts_service *s, ts_sb *b)
     add_text(b, s->info.desc);
     ts_sb_printf(b,
                  ",\"total_slots\":%lld,\"n_ctx\":%lld,\"n_queue\":%lld,\"isa\":\"%s\",\"gpus\":",
-                 (long long)i.n_slots, (long long)s->info.n_ctx, (long long)i.n_queue, s->info.isa);
+                 (long long)i.n_slots, (long long)s->info.n_ctx_seq, (long long)i.n_queue, s->info.isa);
     add_text(b, s->info.gpus);
     ts_sb_printf(b, ",\"default_generation_settings\":{\"n_ctx\":%lld,\"params\":",
-                 (long long)s->info.n_ctx);
+                 (long long)s->info.n_ctx_seq);
     add_sampling(b, &s->o.sampling);
     ts_sb_str(b, "},\"chat_template\":");
     if (s->template_text)

@@ -81,7 +81,18 @@ static void on_event(void *user, const ts_gen_event *ev)
 static bool is_gone(void *user)
 {
     ts_job *j = ((ts_choice *)user)->job;
-    return atomic_load(&j->doomed) || j->owner.gone(j->owner.user);
+    pthread_mutex_lock(&j->lock);
+    bool over = atomic_load(&j->doomed) || j->owner.gone(j->owner.user);
+    pthread_mutex_unlock(&j->lock);
+    return over;
+}
+
+void ts_job_leave(ts_job *j)
+{
+    pthread_mutex_lock(&j->lock);
+    atomic_store(&j->doomed, true);
+    j->waiting = false;
+    pthread_mutex_unlock(&j->lock);
 }
 
 /* --- open and close --------------------------------------------------------------------------- */

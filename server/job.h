@@ -71,6 +71,7 @@ struct ts_job {
     size_t sent;
     ts_sb in; /* the queue as it was taken */
     bool finished;
+    ts_job *next; /* of those that were left */
     bool cut;           /* there was no memory for the rest, not even for an event that says so */
     double first_token; /* seconds; 0: none yet */
 
@@ -86,8 +87,10 @@ enum { TS_JOB_MAX_QUEUE = 1 << 20 };
 /* Takes the request over, whatever it returns; nothing is running yet when it fails. */
 ts_status ts_job_open(ts_job **out, ts_service *s, ts_request *r, const ts_job_owner *owner,
                       uint64_t client, ts_refusal *no);
-/* May be called at any time; what runs is cancelled. NULL is fine. */
+/* Waits, where something still runs, until the step that is being computed ends. NULL is fine. */
 void ts_job_close(ts_job *j);
+/* The owner goes away: it isn't called any more, and what runs is cancelled. */
+void ts_job_leave(ts_job *j);
 
 /* Reads what came and makes the answer of it. After TS_JOB_READY of a job that isn't streamed, out
  * is the whole answer. */

@@ -7,7 +7,7 @@
 static ts_status check_length(const ts_job *j, const ts_prompt *p, const char *param,
                               ts_refusal *no)
 {
-    const long long n_ctx = (long long)j->service->info.n_ctx;
+    const long long n_ctx = (long long)j->service->info.n_ctx_seq;
     if (p->n_ids == 0)
         return ts_refuse(no, 400, "invalid_value", param,
                          "The prompt is empty: there is nothing to begin with.");
