@@ -54,7 +54,8 @@ ts_status __wrap_ts_session_eval_spans(ts_session *s, const ts_span *spans, size
         if (spans[i].n_logits) {
             float *l = ts_session_logits(s, row++);
             size_t at = (size_t)ts_session_seq_pos(s, spans[i].seq) - between.said_from;
-            REQUIRE(at < between.n_say);
+            EXPECT(at < between.n_say);
+            at = at < between.n_say ? at : 0;
             for (size_t k = 0; k < 389; k++)
                 l[k] = (float)(k % 7) - 10;
             l[between.say[at]] = 10;
@@ -915,7 +916,7 @@ typedef struct quick {
 static void quick_event(void *user, const ts_gen_event *ev)
 {
     quick *q = user;
-    CHECK(q->ends == 0);
+    EXPECT(q->ends == 0);
     q->events++;
     q->ends += ev->end != TS_GEN_RUNS;
 }
@@ -947,7 +948,7 @@ static void *busy_main(void *user)
             b->n_added += st == TS_OK;
             b->n_full += st == TS_FULL;
             if (st && st != TS_FULL)
-                CHECK(false);
+                EXPECT(false);
         }
         if (rnd_u64(&b->seed) % 2)
             usleep((useconds_t)(rnd_u64(&b->seed) % 3000));
@@ -965,7 +966,7 @@ static void *busy_main(void *user)
                     usleep(200);
             ts_sched_get_info(b->r->s, &info);
             ts_gen_close(g[i]);
-            CHECK(q[i].ends == 1);
+            EXPECT(q[i].ends == 1);
         }
     }
     return NULL;
@@ -1023,6 +1024,7 @@ int main(void)
     test_failures(&a);
     test_threads();
     close_alone(&a);
+    CHECK(rig_wrong == 0);
     unlink(MODEL);
     return check_done("sched");
 }
