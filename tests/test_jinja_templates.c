@@ -5,17 +5,6 @@
  * Without them the test is skipped, unless TS_TEST_TEMPLATES says that they must be there. */
 #include "chat/chat_case.h"
 
-static bool template_path(char *path, size_t n, const char *name)
-{
-    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-    int k;
-    if (cache && *cache)
-        k = snprintf(path, n, "%s/tessera/templates/%s", cache, name);
-    else
-        k = snprintf(path, n, "%s/.cache/tessera/templates/%s", home ? home : "", name);
-    return k > 0 && (size_t)k < n;
-}
-
 typedef struct golden {
     FILE *f;
     json_t *conversations, *tokens;
@@ -55,7 +44,7 @@ static void check_template(golden *g, const char *name, uint64_t hash)
     char path[700];
     size_t n = 0, i;
     json_t *c;
-    REQUIRE(template_path(path, sizeof path, name));
+    REQUIRE(chat_template_path(path, sizeof path, name));
     char *text = chat_read(path, &n);
     ts_jinja *t = NULL;
     ts_error err = {0};
@@ -78,7 +67,7 @@ int main(void)
     char path[700], name[200];
     unsigned long long hash;
     size_t n;
-    if (!template_path(path, sizeof path, "Qwen-Qwen3-0.6B.jinja"))
+    if (!chat_template_path(path, sizeof path, "Qwen-Qwen3-0.6B.jinja"))
         return 1;
     char *one = chat_read(path, &n);
     free(one);

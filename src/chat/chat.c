@@ -34,16 +34,21 @@ static ts_status set_tokens(ts_chat *c, ts_error *err)
     return TS_OK;
 }
 
-static ts_status open_one(const ts_chat *c, ts_jinja **out, ts_chat_caps *caps, const char *name,
-                          const char *s, size_t n, ts_error *err)
+/* Of the chat's two templates the second is the one for tools. */
+static ts_status open_one(ts_chat *c, bool tools, const char *name, const char *s, size_t n,
+                          ts_error *err)
 {
+    ts_jinja **out = tools ? &c->tools : &c->main;
     ts_status st = ts_jinja_open(out, name, s, n, err);
-    return st ? st : ts_chat_probe(*out, c->tokens, caps, err);
+    if (st == TS_OK)
+        st = ts_chat_probe(*out, c->tokens, tools ? &c->tools_caps : &c->caps, err);
+    if (st == TS_OK)
+        st = ts_chat_learn(c->tok, s, n, tools ? &c->tools_speech : &c->speech, err);
+    return st;
 }
 
-/* One of the file's; absent leaves *out alone. */
-static ts_status open_key(const ts_chat *c, const ts_gguf *g, const char *key, ts_jinja **out,
-                          ts_chat_caps *caps, ts_error *err)
+/* One of the file's, if it is there. */
+static ts_status open_key(ts_chat *c, const ts_gguf *g, const char *key, bool tools, ts_error *err)
 {
     char name[300];
     ts_str s = {0};
@@ -52,7 +57,7 @@ static ts_status open_key(const ts_chat *c, const ts_gguf *g, const char *key, t
     if (st || !found)
         return st;
     snprintf(name, sizeof name, "%s: %s", ts_gguf_path(g), key);
-    st = open_one(c, out, caps, name, s.s, s.n, err);
+    st = open_one(c, tools, name, s.s, s.n, err);
     if (st == TS_BAD_ARG) { /* it is the file that is wrong */
         st = TS_BAD_FILE;
         if (err)
@@ -64,12 +69,12 @@ static ts_status open_key(const ts_chat *c, const ts_gguf *g, const char *key, t
 static ts_status open_templates(ts_chat *c, const ts_gguf *g, const char *text, ts_error *err)
 {
     if (text && strcmp(text, "chatml") == 0)
-        return open_one(c, &c->main, &c->caps, "chatml", chatml, sizeof chatml - 1, err);
+        return open_one(c, false, "chatml", chatml, sizeof chatml - 1, err);
     if (text)
-        return open_one(c, &c->main, &c->caps, "the chat template", text, strlen(text), err);
-    ts_status st = open_key(c, g, KEY, &c->main, &c->caps, err);
+        return open_one(c, false, "the chat template", text, strlen(text), err);
+    ts_status st = open_key(c, g, KEY, false, err);
     if (st == TS_OK)
-        st = open_key(c, g, KEY ".tool_use", &c->tools, &c->tools_caps, err);
+        st = open_key(c, g, KEY ".tool_use", true, err);
     if (st == TS_OK && !c->main)
         st =
             ts_fail(err, TS_UNSUPPORTED,

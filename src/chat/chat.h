@@ -17,11 +17,19 @@ typedef struct ts_chat_caps {
     bool system;      /* a message of the role system                         */
 } ts_chat_caps;
 
+/* How the answers to a template's prompts are written (reply_form.c). */
+typedef struct ts_chat_speech {
+    const struct ts_reply_form *form;   /* of tool calls */
+    const struct ts_reply_think *think; /* of thinking   */
+    bool special;                       /* their markers have control tokens in them */
+} ts_chat_speech;
+
 /* Immutable once open. */
 struct ts_chat {
     const ts_tokenizer *tok;
     ts_jinja *main, *tools; /* the latter for requests with tools; may be NULL */
     ts_chat_caps caps, tools_caps;
+    ts_chat_speech speech, tools_speech;
     json_t *tokens; /* bos_token, eos_token */
 };
 
@@ -40,6 +48,10 @@ ts_status ts_chat_tokens(const ts_chat *c, const ts_jinja_text *text, ts_token *
 
 /* messages.c: checks a request and brings it into the template's forms, in place. */
 ts_status ts_chat_prepare(json_t *request, const ts_chat_caps *caps, ts_error *err);
+
+/* reply_form.c: finds it in the source of a template. TS_NO_MEMORY. */
+ts_status ts_chat_learn(const ts_tokenizer *tok, const char *source, size_t n, ts_chat_speech *out,
+                        ts_error *err);
 
 /* probe.c */
 ts_status ts_chat_probe(const ts_jinja *t, const json_t *tokens, ts_chat_caps *out, ts_error *err);

@@ -43,6 +43,18 @@ static inline char *chat_file(const char *name, size_t *n)
     return chat_read(path, n);
 }
 
+/* Where scripts/fetch_templates.py has put a template. */
+static inline bool chat_template_path(char *path, size_t n, const char *name)
+{
+    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    int k;
+    if (cache && *cache)
+        k = snprintf(path, n, "%s/tessera/templates/%s", cache, name);
+    else
+        k = snprintf(path, n, "%s/.cache/tessera/templates/%s", home ? home : "", name);
+    return k > 0 && (size_t)k < n;
+}
+
 static inline json_t *chat_json(const char *name)
 {
     size_t n = 0;
