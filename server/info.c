@@ -68,9 +68,9 @@ void ts_info_props(const ts_service *s, ts_sb *b)
     add_text(b, s->names[0]);
     ts_sb_str(b, ",\"desc\":");
     add_text(b, s->info.desc);
-    ts_sb_printf(b,
-                 ",\"total_slots\":%lld,\"n_ctx\":%lld,\"n_queue\":%lld,\"isa\":\"%s\",\"gpus\":",
-                 (long long)i.n_slots, (long long)s->info.n_ctx_seq, (long long)i.n_queue, s->info.isa);
+    ts_sb_printf(
+        b, ",\"total_slots\":%lld,\"n_ctx\":%lld,\"n_queue\":%lld,\"isa\":\"%s\",\"gpus\":",
+        (long long)i.n_slots, (long long)s->info.n_ctx_seq, (long long)i.n_queue, s->info.isa);
     add_text(b, s->info.gpus);
     ts_sb_printf(b, ",\"default_generation_settings\":{\"n_ctx\":%lld,\"params\":",
                  (long long)s->info.n_ctx_seq);

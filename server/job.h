@@ -71,7 +71,7 @@ struct ts_job {
     size_t sent;
     ts_sb in; /* the queue as it was taken */
     bool finished;
-    ts_job *next; /* of those that were left */
+    ts_job *next;       /* of those that were left */
     bool cut;           /* there was no memory for the rest, not even for an event that says so */
     double first_token; /* seconds; 0: none yet */
 
