@@ -29,15 +29,35 @@ static uint64_t bytes_of(const ts_conn *c, ts_conn_phase phase)
     return phase == TS_CONN_SENDS ? i.tcpi_bytes_acked : i.tcpi_bytes_received;
 }
 
+ts_status ts_conns_open(ts_conns *all, size_t n, ts_error *err)
+{
+    pthread_mutex_init(&all->lock, NULL);
+    all->all = ts_calloc(n, sizeof *all->all);
+    if (!all->all)
+        return ts_fail(err, TS_NO_MEMORY, "no memory for %zu connections", n);
+    for (size_t i = 0; i < n; i++) {
+        all->all[i].next = all->free;
+        all->free = &all->all[i];
+    }
+    return TS_OK;
+}
+
+void ts_conns_close(ts_conns *all)
+{
+    free(all->all);
+    pthread_mutex_destroy(&all->lock);
+}
+
 ts_conn *ts_conn_open(ts_conns *all, int fd)
 {
-    ts_conn *c = ts_calloc(1, sizeof *c);
-    if (!c)
-        return NULL;
-    c->fd = fd;
-    c->since = ts_now();
     pthread_mutex_lock(&all->lock);
-    c->next = all->first;
+    ts_conn *c = all->free;
+    if (!c) {
+        pthread_mutex_unlock(&all->lock);
+        return NULL;
+    }
+    all->free = c->next;
+    *c = (ts_conn){.fd = fd, .since = ts_now(), .next = all->first};
     if (c->next)
         c->next->prev = c;
     all->first = c;
@@ -57,8 +77,9 @@ void ts_conn_close(ts_conns *all, ts_conn *c)
         c->prev->next = c->next;
     else
         all->first = c->next;
+    c->next = all->free;
+    all->free = c;
     pthread_mutex_unlock(&all->lock);
-    free(c);
     atomic_fetch_sub(&all->metrics->connections, 1);
 }
 

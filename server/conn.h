@@ -31,11 +31,17 @@ typedef struct ts_conn {
 typedef struct ts_conns {
     pthread_mutex_t lock;
     ts_conn *first;
+    ts_conn *free;                      /* by next */
+    ts_conn *all;                       /* [as many as there may be] */
     double timeout_read, timeout_write; /* seconds; 0: none */
     ts_metrics *metrics;
 } ts_conns;
 
-/* NULL where there is no memory: the connection is to be closed. */
+/* Room for n. TS_NO_MEMORY. */
+ts_status ts_conns_open(ts_conns *all, size_t n, ts_error *err);
+void ts_conns_close(ts_conns *all);
+
+/* NULL: there are as many as there is room for. */
 ts_conn *ts_conn_open(ts_conns *all, int fd);
 void ts_conn_close(ts_conns *all, ts_conn *c); /* before its socket is closed */
 

@@ -224,7 +224,7 @@ static void on_connection(void *cls, struct MHD_Connection *c, void **context,
         return;
     setsockopt(i->connect_fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
     *context = ts_conn_open(&h->conns, i->connect_fd);
-    if (!*context) /* no time limit could be kept */
+    if (!*context)
         shutdown(i->connect_fd, SHUT_RDWR);
 }
 
@@ -348,7 +348,6 @@ ts_status ts_http_open(ts_http **out, const ts_http_options *o, ts_error *err)
     h->conns = (ts_conns){.timeout_read = o->timeout_read,
                           .timeout_write = o->timeout_write,
                           .metrics = &o->service->metrics};
-    pthread_mutex_init(&h->conns.lock, NULL);
     pthread_mutex_init(&h->left_lock, NULL);
     size_t n = ts_routes(&routes);
     for (size_t i = 0; i < n; i++)
@@ -360,8 +359,12 @@ ts_status ts_http_open(ts_http **out, const ts_http_options *o, ts_error *err)
                                                    MHD_RESPMEM_PERSISTENT);
     if (h->no_memory)
         MHD_add_response_header(h->no_memory, "Content-Type", "application/json");
-    ts_status st = h->no_memory ? listen_at(h, &fd, err)
-                                : ts_fail(err, TS_NO_MEMORY, "no memory for the server");
+    /* some more: one that is closed may still be there while the next one comes */
+    ts_status st = ts_conns_open(&h->conns, (size_t)o->max_connections + 64, err);
+    if (st == TS_OK && !h->no_memory)
+        st = ts_fail(err, TS_NO_MEMORY, "no memory for the server");
+    if (st == TS_OK)
+        st = listen_at(h, &fd, err);
     if (st == TS_OK)
         st = start(h, fd, err);
     if (st) {
@@ -418,7 +421,7 @@ void ts_http_close(ts_http *h)
     if (h->no_memory)
         MHD_destroy_response(h->no_memory);
     close_left(h);
-    pthread_mutex_destroy(&h->conns.lock);
+    ts_conns_close(&h->conns);
     pthread_mutex_destroy(&h->left_lock);
     free(h);
 }
