@@ -171,7 +171,7 @@ void ts_exchange_check(ts_exchange *x)
     if (x->no.status == 431 || x->no.status == 413)
         return;
     if (strange_host(x)) {
-        ts_refuse(&x->no, 403, "strange_host", "",
+        ts_refuse(&x->no, 421, "strange_host", "",
                   "This server is for this machine alone and isn't called that; --host or a key "
                   "allows names.");
         return;

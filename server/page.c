@@ -1,6 +1,7 @@
 /* page.c - the chat page: the assembler takes the files of server/page/ in as they are. */
 #include "page.h"
 
+#include <stdbool.h>
 #include <string.h>
 
 /* page_files.def, which CMake writes, has a line TS_PAGE_FILE(NUMBER, NAME, PATH) a file. */
@@ -30,9 +31,11 @@ static const ts_page_file files[] = {
 
 const ts_page_file *ts_page_find(const char *path)
 {
-    const char *name = strcmp(path, "/") == 0 ? "index.html" : path + 1;
-    if (path[0] != '/')
+    static const char folder[] = "/page/";
+    const bool first = strcmp(path, "/") == 0;
+    if (!first && strncmp(path, folder, sizeof folder - 1) != 0)
         return NULL;
+    const char *name = first ? "index.html" : path + sizeof folder - 1;
     for (const ts_page_file *f = files; f->name; f++)
         if (strcmp(f->name, name) == 0)
             return f;

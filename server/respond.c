@@ -34,9 +34,8 @@ static void add_page_headers(struct MHD_Response *r)
     MHD_add_response_header(r, "Referrer-Policy", "no-referrer");
     MHD_add_response_header(
         r, "Content-Security-Policy",
-        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' "
-        "data: blob:; connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action "
-        "'none'; frame-ancestors 'none'");
+"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src "
+        "'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'");
 }
 
 /* Takes r over; NULL: there was no memory. */
