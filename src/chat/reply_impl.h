@@ -1,6 +1,7 @@
 /* reply_impl.h - what the files of the reply reader share.
  *
- * reply.c        the text between markers; which parts of a form are where
+ * reply.c        opens a reader and gives it text
+ * reply_text.c   the text between markers, what leads into a call and out of it
  * reply_form.c   the table of forms
  * reply_tools.c  the request's tools: names, and what their parameters may be
  * reply_scan.c   JSON, byte by byte
@@ -47,6 +48,10 @@ typedef struct ts_reply_form {
     const char *skip;                /* R_NAMED: what stands up to and with it is no part of NAME */
     const char *number;              /* R_NAMED: what may stand behind NAME, and what follows it  */
     const char *name_end;
+    /* for grammars: what is written behind `begin` or `open`, before and behind NAME, behind the
+     * arguments, and between tags */
+    const char *gap, *pre, *post, *args_end;
+    bool breaks;
     const char *content; /* R_NAMED: the name that stands for text instead of a call */
     const char *open, *head_end, *param, *key_end, *attr_end, *mid, *value_end, *close;
     bool lines;          /* R_TAGS: a line break on either side of a value isn't its own */
@@ -95,6 +100,8 @@ enum {
 
 /* The types of a schema; parameters: what its references are looked up in. */
 unsigned r_schema_types(const json_t *parameters, const json_t *schema);
+/* What "#/..." refers to; NULL: nothing. */
+const json_t *r_refer(const json_t *root, const char *ref);
 /* Adds the JSON text of a value that stands as plain text: of another type if it can be. */
 ts_status r_value(ts_sb *b, unsigned types, const char *s, size_t n, ts_error *err);
 
@@ -229,6 +236,8 @@ r_step r_goto(ts_reply *r, r_state *state);
 r_step r_fail(ts_reply *r, ts_status st);
 r_step r_no_memory(ts_reply *r);
 
+/* Hands a part over; nothing of an empty text. */
+void r_part(ts_reply *r, ts_reply_kind kind, const char *s, size_t n);
 /* Text of the content or, in thinking, of the reasoning. */
 void r_emit(ts_reply *r, ts_reply_kind kind, const char *s, size_t n);
 /* White space around a marker isn't content. */

@@ -45,17 +45,29 @@ static bool take_word(reader *p, const char *word)
 
 /* --- strings ------------------------------------------------------------------------------- */
 
-/* \x41 and the like: so many digits. */
-static bool code_point(reader *p, int digits, ts_sb *text)
+static bool hexadecimal(reader *p, int digits, uint32_t *out)
 {
     uint32_t u = 0;
-    char utf8[4];
     for (int i = 0; i < digits; i++, p->at++) {
         char c = p->at < p->n ? p->s[p->at] : 0, small = (char)(c | 0x20);
         if ((c < '0' || c > '9') && (small < 'a' || small > 'f'))
             return false;
         u = u << 4 | (uint32_t)(c <= '9' ? c - '0' : small - 'a' + 10);
     }
+    *out = u;
+    return true;
+}
+
+/* \x41 and the like: so many digits. Pairs of surrogates are JSON's. */
+static bool code_point(reader *p, int digits, ts_sb *text)
+{
+    uint32_t u, low;
+    char utf8[4];
+    if (!hexadecimal(p, digits, &u))
+        return false;
+    if (u >= 0xd800 && u < 0xdc00 && take_word(p, "\\u") && hexadecimal(p, 4, &low) &&
+        low >= 0xdc00 && low < 0xe000)
+        u = 0x10000 + ((u - 0xd800) << 10) + (low - 0xdc00);
     if (u > 0x10ffff || (u >= 0xd800 && u < 0xe000))
         return false;
     ts_sb_add(text, utf8, ts_utf8_encode(u, utf8));
@@ -64,7 +76,7 @@ static bool code_point(reader *p, int digits, ts_sb *text)
 
 static bool escape(reader *p, ts_sb *text)
 {
-    static const char from[] = "\\'\"nrtbfav0", to[] = "\\'\"\n\r\t\b\f\a\v";
+    static const char from[] = "\\'\"/nrtbfav0", to[] = "\\'\"/\n\r\t\b\f\a\v";
     char c = p->at < p->n ? p->s[p->at++] : 0;
     const char *known = c ? strchr(from, c) : NULL;
     if (!c)

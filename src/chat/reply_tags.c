@@ -9,7 +9,7 @@
 
 enum { LONGEST = TS_REPLY_MAX_NAME + 200 }; /* of what is read as a name */
 
-static r_state in_name, behind_name, at_param, in_key, in_attr, at_mid, in_value;
+static r_state in_name, behind_name, at_param, in_key, in_attr, at_mid, in_json, in_value;
 
 /* Moves r->at to the marker: as r_match. */
 static int find(ts_reply *r, const char *marker)
@@ -174,6 +174,27 @@ static r_step at_mid(ts_reply *r)
         r->at += strlen(mid);
     }
     r->from = r->at;
+    r->scan = (r_scan){0};
+    return r_goto(r, r->types & (R_OBJECT | R_ARRAY) ? in_json : in_value);
+}
+
+/* A list or an object may have the marker at its end in a string: it is followed to its own end.
+ * What turns out to be neither is a value like others. */
+static r_step in_json(ts_reply *r)
+{
+    const char *p = r_text(r);
+    size_t n = r_left(r);
+    r_scanned got = R_MORE;
+    for (; got == R_MORE && r->at < n; r->at++) {
+        if (r->scan.depth == 0 && !r_is_space(p[r->at]) && p[r->at] != '{' && p[r->at] != '[')
+            got = R_BAD;
+        else
+            got = r_scan_byte(&r->scan, p[r->at]);
+    }
+    if (got == R_MORE && !r_is_end(r) && n < TS_REPLY_MAX_HELD)
+        return R_WAIT;
+    if (got != R_DONE)
+        r->at = r->from;
     return r_goto(r, in_value);
 }
 

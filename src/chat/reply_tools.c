@@ -120,8 +120,8 @@ static unsigned type_of_value(const json_t *v)
     }
 }
 
-/* "#/$defs/name", without escapes. */
-static const json_t *refer(const json_t *root, const char *ref)
+/* Without escapes in names. */
+const json_t *r_refer(const json_t *root, const char *ref)
 {
     char step[TS_REPLY_MAX_NAME];
     if (strncmp(ref, "#/", 2) != 0)
@@ -148,7 +148,7 @@ static unsigned types_of(const json_t *root, const json_t *schema, int depth, in
     if (!json_is_object(schema) || depth == MAX_DEPTH || --*work < 0)
         return R_ANY;
     if (json_is_string(v = json_object_get(schema, "$ref")))
-        return types_of(root, refer(root, json_string_value(v)), depth + 1, work);
+        return types_of(root, r_refer(root, json_string_value(v)), depth + 1, work);
     if (json_is_string(v = json_object_get(schema, "type")))
         return type_of_name(v);
     json_array_foreach(v, i, e)

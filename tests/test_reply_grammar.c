@@ -1,0 +1,252 @@
+/* test_reply_grammar.c - grammars of calls that must be made: for every form, what a sampler makes
+ * under one from random logits is read as calls of the tools it may call, with arguments that their
+ * schemas accept. */
+#include "grammar/grammar.h"
+#include "grammar/json.h"
+#include "reply_case.h"
+#include "schema_oracle.h"
+
+#define TOOL(name, parameters)                                                                     \
+    "{\"type\": \"function\", \"function\": {\"name\": \"" name "\"" parameters "}}"
+#define PARAMETERS(properties, rest)                                                               \
+    ", \"parameters\": {\"type\": \"object\", \"properties\": {" properties "}" rest "}"
+#define LOOK                                                                                       \
+    "\"city\": {\"type\": \"string\", \"description\": \"where\"}, "                               \
+    "\"days\": {\"type\": \"integer\", \"minimum\": 0, \"maximum\": 12}, "                         \
+    "\"unit\": {\"enum\": [\"c\", \"1\", \"true\"]}, "                                             \
+    "\"tags\": {\"type\": \"array\", \"items\": {\"type\": \"string\"}, \"maxItems\": 2}"
+#define MIX                                                                                        \
+    "\"at\": {\"$ref\": \"#/$defs/place\"}, \"flag\": {\"type\": \"boolean\"}, "                   \
+    "\"maybe\": {\"anyOf\": [{\"type\": \"string\"}, {\"type\": \"null\"}]}, "                     \
+    "\"n\": {\"type\": [\"number\", \"null\"]}, \"k\": {\"const\": \"x y\"}, "                     \
+    "\"e\": {\"enum\": [1, \"a\", null, false]}"
+#define PLACE                                                                                      \
+    ", \"$defs\": {\"place\": {\"type\": \"object\", \"properties\": {\"x\": {\"type\": "          \
+    "\"number\", \"minimum\": -5, \"maximum\": 5}, \"in\": {\"$ref\": \"#/$defs/place\"}}, "       \
+    "\"required\": [\"x\"]}}, \"required\": [\"at\", \"flag\"]"
+
+static const char tools[] =
+    "[" TOOL("look", PARAMETERS(LOOK, ", \"required\": [\"city\"]")) ", " TOOL(
+        "mix", PARAMETERS(MIX, PLACE)) ", " TOOL("now", PARAMETERS("", "")) ", " TOOL("any",
+                                                                                      "") "]";
+
+/* --- a model of random logits ---------------------------------------------------------------- */
+
+/* Ends come often enough: of strings and brackets, and what closes a value between tags. */
+static void fill(float *logits, const talk *t, const char *closing, size_t *spelled, int at,
+                 uint64_t *seed)
+{
+    int64_t n = ts_tokenizer_n(t->tok);
+    for (int64_t i = 0; i < n; i++) {
+        const char *s = "";
+        size_t k = ts_tokenizer_piece(t->tok, (ts_token)i, false, &s);
+        logits[i] = 2 * rnd_normal(seed);
+        if (k == 1 && *s && strchr("\"}])", *s))
+            logits[i] += 6 + (float)at / (*s == '"' ? 100 : 50);
+        if (closing && *spelled && k == 1 && *s == closing[*spelled - 1])
+            logits[i] += 100;
+        if (ts_tokenizer_is_eog(t->tok, (ts_token)i))
+            logits[i] += 4 + (float)at / 50;
+    }
+}
+
+/* A text under the grammar: free it. */
+static char *made(const talk *t, const ts_vocab *vocab, ts_gram *gram, const char *closing,
+                  uint64_t *seed)
+{
+    ts_grammar g = {.gram = gram, .vocab = vocab};
+    ts_sampler_options o;
+    ts_sampler *s = NULL;
+    ts_error err = {0};
+    ts_sb text = {0};
+    size_t n = (size_t)ts_tokenizer_n(t->tok), spelled = 0;
+    float *logits = malloc(n * sizeof *logits);
+    ts_sampler_options_init(&o);
+    o.temp = 1;
+    o.top_k = 0;
+    o.top_p = 1;
+    o.min_p = 0;
+    o.seed = rnd_u64(seed);
+    REQUIRE(ts_sampler_open(&s, &o, NULL) == TS_OK && logits);
+    CHECK_MSG(ts_sampler_set_grammar(s, &g, &err) == TS_OK, "%s", err.msg);
+    for (int i = 0; i < 4000; i++) {
+        ts_token id = -1;
+        const char *p = "";
+        if (closing && !spelled && rnd_u64(seed) % 8 == 0)
+            spelled = 1;
+        fill(logits, t, closing, &spelled, i, seed);
+        CHECK_MSG(ts_sampler_sample(s, logits, n, &id, &err) == TS_OK, "%s", err.msg);
+        if (id < 0 || ts_tokenizer_is_eog(t->tok, id))
+            break;
+        ts_sampler_accept(s, id);
+        size_t k = ts_tokenizer_piece(t->tok, id, false, &p);
+        if (spelled)
+            spelled = k == 1 && *p == closing[spelled - 1] && closing[spelled] ? spelled + 1 : 0;
+        ts_sb_add(&text, p, k);
+    }
+    CHECK(ts_sampler_grammar_state(s) == TS_GRAMMAR_COMPLETE ||
+          ts_sampler_grammar_state(s) == TS_GRAMMAR_ENDED);
+    ts_sampler_close(s);
+    free(logits);
+    ts_sb_add(&text, "", 0);
+    return text.s;
+}
+
+/* --- what it is read as -------------------------------------------------------------------------
+ */
+
+typedef struct calls {
+    const json_t *names; /* tool -> parameters */
+    const char *only;
+    char name[100];
+    ts_sb args;
+    int n;
+    bool content;
+} calls;
+
+static void end_call(calls *c)
+{
+    json_t *args = NULL, *schema = json_object_get(c->names, c->name);
+    ts_error err = {0};
+    if (!c->n)
+        return;
+    CHECK_MSG(!c->only || strcmp(c->only, c->name) == 0, "%s is called", c->name);
+    CHECK_MSG(ts_json_read(&args, c->args.s ? c->args.s : "", c->args.n, "it", TS_JSON_NUL, &err) ==
+                  TS_OK,
+              "%s: '%s'", err.msg, c->args.s);
+    CHECK_MSG(json_is_object(args) && (!json_is_object(schema) || so_valid(schema, schema, args)),
+              "%s: '%s'", c->name, c->args.s);
+    json_decref(args);
+    c->args.n = 0;
+}
+
+static ts_status take(void *user, const ts_reply_part *p, ts_error *err)
+{
+    calls *c = user;
+    (void)err;
+    if (p->kind == TS_REPLY_CALL) {
+        end_call(c);
+        snprintf(c->name, sizeof c->name, "%s", p->name);
+        c->n++;
+    } else if (p->kind == TS_REPLY_ARGUMENTS) {
+        ts_sb_add(&c->args, p->text, p->n);
+    } else {
+        c->content = true;
+    }
+    return TS_OK;
+}
+
+typedef struct run {
+    talk t;
+    ts_vocab *vocab;
+    const char *prompt;
+    r_tools tools;
+    size_t n_many; /* answers of more than one call */
+} run;
+
+static void check_text(run *r, const char *prefix, const char *only, bool parallel,
+                       const char *text)
+{
+    const char *form = r->t.c->speech.form->name;
+    calls c = {.names = r->tools.names, .only = only};
+    ts_reply_options opt = {
+        .tools = tools, .n_tools = sizeof tools - 1, .reasoning = true, .forced = prefix};
+    ts_reply *reply = NULL;
+    size_t n = strlen(text), half = n / 2;
+    CHECK(ts_reply_open(&reply, r->t.c, r->prompt, strlen(r->prompt), &opt, NULL) == TS_OK);
+    REQUIRE(reply);
+    CHECK(ts_reply_push(reply, text, half, false, take, &c, NULL) == TS_OK);
+    CHECK(ts_reply_push(reply, text + half, n - half, true, take, &c, NULL) == TS_OK);
+    end_call(&c);
+    CHECK_MSG(c.n > 0 && !c.content && (parallel || c.n == 1),
+              "%s%s: %d calls%s in '%s' behind '%s'", form, parallel ? ", parallel" : "", c.n,
+              c.content ? " and content" : "", text, prefix);
+    r->n_many += c.n > 1;
+    ts_sb_free(&c.args);
+    ts_reply_close(reply);
+}
+
+static void check_grammar(run *r, const char *name, bool parallel, uint64_t *seed)
+{
+    const ts_reply_form *f = r->t.c->speech.form;
+    char *prefix = NULL, *gbnf = NULL;
+    ts_gram *gram = NULL;
+    ts_error err = {0};
+    ts_status st = ts_reply_grammar(r->t.c, r->prompt, strlen(r->prompt), tools, sizeof tools - 1,
+                                    name, parallel, &prefix, &gbnf, &err);
+    CHECK_MSG(st == TS_OK, "%s: %s", f->name, err.msg);
+    if (st)
+        return;
+    CHECK_MSG(ts_gram_open(&gram, gbnf, strlen(gbnf), &err) == TS_OK, "%s: %s\n%s", f->name,
+              err.msg, gbnf);
+    REQUIRE(gram);
+    for (int i = 0; i < (SANITIZED ? 2 : 8); i++) {
+        char *text = made(&r->t, r->vocab, gram, f->value_end, seed);
+        check_text(r, prefix, name, parallel, text);
+        free(text);
+    }
+    ts_gram_close(gram);
+    free(prefix);
+    free(gbnf);
+}
+
+static ts_vocab *vocab_of(const ts_tokenizer *tok)
+{
+    int32_t n = (int32_t)ts_tokenizer_n(tok);
+    ts_str *pieces = calloc((size_t)n, sizeof *pieces);
+    uint8_t *eog = calloc((size_t)n, 1);
+    ts_vocab *v = NULL;
+    REQUIRE(pieces && eog);
+    for (int32_t i = 0; i < n; i++) {
+        pieces[i].n = ts_tokenizer_piece(tok, i, false, &pieces[i].s);
+        eog[i] = ts_tokenizer_is_eog(tok, i);
+    }
+    REQUIRE(ts_vocab_open(&v, pieces, eog, n, NULL) == TS_OK);
+    free(pieces);
+    free(eog);
+    return v;
+}
+
+static const char *prompt_of(const ts_reply_form *f, const ts_reply_think *t, bool thinking)
+{
+    static char prompt[100];
+    snprintf(prompt, sizeof prompt, "<|x|>assistant\n%s",
+             f->content ? f->begin
+             : thinking ? t->begin
+                        : "");
+    return prompt;
+}
+
+static void test_forms(void)
+{
+    static const char *const names[] = {"look", "mix", "now", "any", NULL};
+    uint64_t seed = 1;
+    size_t n = 0;
+    for (size_t i = 0; r_form_row(i); i++) {
+        const ts_reply_form *f = r_form_row(i);
+        char tmpl[200];
+        snprintf(tmpl, sizeof tmpl, "{# %s %s #}", f->needs[0] ? f->needs[0] : "",
+                 f->needs[1] ? f->needs[1] : "");
+        run r = {.t = talk_open(tmpl)};
+        const ts_chat_speech *s = &r.t.c->speech;
+        CHECK_MSG(s->form == f, "%s isn't found by what it needs", f->name);
+        r.vocab = vocab_of(r.t.tok);
+        REQUIRE(r_tools_open(&r.tools, tools, sizeof tools - 1, NULL) == TS_OK);
+        for (size_t k = 0; k < 5 && f->kind != R_NONE; k++)
+            for (int how = 0; how < 4; how++) {
+                r.prompt = prompt_of(f, s->think, how / 2 && f->kind != R_CHANNELS);
+                check_grammar(&r, names[k], how % 2, &seed);
+            }
+        n += r.n_many > 0;
+        ts_vocab_close(r.vocab);
+        r_tools_close(&r.tools);
+        talk_close(&r.t);
+    }
+    CHECK_MSG(n > 20, "%zu forms with several calls", n);
+}
+
+int main(void)
+{
+    test_forms();
+    return check_done("reply_grammar");
+}
