@@ -348,6 +348,58 @@ static void test_full(alone *a)
     close_rig(&r);
 }
 
+/* Four pages: both need the third at once. Who came last waits until the other one has ended,
+ * isn't tried before there is room, and is overtaken by nobody who has waited before. */
+static void test_who_waits(alone *a)
+{
+    static heard h[3];
+    static ts_token prompt[3][60];
+    static const int64_t made[3] = {100, 100, 5};
+    ts_gen_options o[3];
+    ts_sched_info info;
+    rig r = open_rig(2, 256, 64, 4);
+    memset(h, 0, sizeof h);
+    hold(true);
+    for (size_t i = 0; i < 3; i++) {
+        random_tokens(prompt[i], 60, i);
+        o[i] = options(prompt[i], i < 2 ? 60 : 10, made[i], &h[i]);
+        o[i].client = i;
+        add(&r, &o[i]);
+    }
+    hold(false);
+    for (size_t i = 0; i < 3; i++)
+        wait_end(&h[i]);
+    ts_sched_get_info(r.s, &info);
+    CHECK_MSG(h[0].order < h[1].order && h[0].order < h[2].order && info.n_preempted == 1,
+              "%zu, %zu, %zu, %lld preempted", h[0].order, h[1].order, h[2].order,
+              (long long)info.n_preempted);
+    CHECK(info.n_prompt == 130 && info.n_cached == 0 && h[1].usage.n_cached == 0);
+    for (size_t i = 0; i < 3; i++)
+        check_same(a, &o[i], &h[i], (size_t)made[i], "who waits");
+    close_rig(&r);
+}
+
+/* The cache has room for more than the model was trained for: one that reaches that ends, and
+ * nobody else is troubled. */
+static void test_trained(void)
+{
+    static heard h[2];
+    static ts_token prompt[2045];
+    ts_sched_info info;
+    rig r = open_rig(2, 4096, 512, 4);
+    memset(h, 0, sizeof h);
+    random_tokens(prompt, 2045, 1);
+    ts_gen_options o[2] = {options(prompt, 2045, -1, &h[0]), options(prompt + 1, 9, 20, &h[1])};
+    for (size_t i = 0; i < 2; i++)
+        add(&r, &o[i]);
+    for (size_t i = 0; i < 2; i++)
+        wait_end(&h[i]);
+    ts_sched_get_info(r.s, &info);
+    CHECK(h[0].end == TS_GEN_LENGTH && h[0].n_made == 4 && h[1].n_made == 20);
+    CHECK(info.n_preempted == 0);
+    close_rig(&r);
+}
+
 /* --- text ---------------------------------------------------------------------------------------
  */
 
@@ -388,6 +440,9 @@ static void check_text(const heard *h, const char *text, size_t n_tokens, ts_gen
                   h->usage.n_made == made,
               "'%s', %zu tokens, end %d, %lld made; not '%s', %zu, %d, %lld", h->text, h->n_made,
               (int)h->end, (long long)h->usage.n_made, text, n_tokens, (int)end, (long long)made);
+    for (size_t i = 0; i < h->n_made; i++)
+        CHECK(h->n_top[i] == 2 && h->top[i][0].id == h->chosen[i].id &&
+              h->top[i][0].logprob == h->chosen[i].logprob && h->top[i][1].id == 6);
 }
 
 static ts_token find_eog(alone *a)
@@ -417,6 +472,7 @@ static void test_text(alone *a)
     find_bytes(a);
     ts_gen_options o = options(prompt, 3, 0, &h);
     o.ignore_eos = false;
+    o.n_probs = 2;
     say(&r, &h, &o, "one", -1);
     check_text(&h, "one", 3, TS_GEN_LENGTH, 3);
     CHECK(h.n_events == 3 && h.text_at[2] == 2);
@@ -440,6 +496,9 @@ static void test_text(alone *a)
     CHECK(h.text_at[3] == 3 && h.text_at[4] == 3); /* both came when it was over */
     say(&r, &h, &o, "on tw", eog);                 /* held back, given at the end */
     check_text(&h, "on tw", 5, TS_GEN_STOP, 6);
+    say(&r, &h, &o, "on twwz", -1); /* a part of it goes out before the rest */
+    check_text(&h, "on twwz", 7, TS_GEN_LENGTH, 7);
+    CHECK(h.text_at[3] == 3 && h.text_at[4] == 3 && h.text_at[5] == 5);
     say(&r, &h, &o, "on tw", -1);
     check_text(&h, "on tw", 5, TS_GEN_LENGTH, 5);
     /* control tokens */
@@ -572,11 +631,11 @@ static void test_embedding(void)
 {
     static heard h[3];
     static ts_token prompt[3][100];
-    static float got[3][256], want[256];
+    static float got[3][128], want[128];
     rig r = open_rig(3, 1024, 32, 4);
     ts_engine *e = open_engine(1, 1024, 512);
     ts_session *s;
-    REQUIRE(r.info.n_embd == 256 && ts_session_open(&s, e, NULL) == TS_OK);
+    REQUIRE(r.info.n_embd == 128 && ts_session_open(&s, e, NULL) == TS_OK);
     memset(h, 0, sizeof h);
     hold(true);
     for (size_t i = 0; i < 3; i++) {
@@ -889,6 +948,15 @@ static void test_failures(alone *a)
     }
     ts_sched_get_info(r.s, &info);
     CHECK(info.n_failed == 3 && info.n_done == 6 && info.kv.n_held == 0);
+    /* one that is alone, and the cache has no room: there is nothing to wait for */
+    memset(h, 0, sizeof h);
+    hold(true);
+    add(&r, &o[0]);
+    wait_held();
+    between.fail = TS_FULL;
+    hold(false);
+    wait_end(&h[0]);
+    CHECK_MSG(h[0].end == TS_GEN_LENGTH && h[0].n_made == 0, "end %d", (int)h[0].end);
     int64_t pages = -1;
     ts_error err = {0};
     CHECK(ts_sched_kv_save(r.s, "bad", &pages, &err) == TS_IO && strstr(err.msg, "bad: not") &&
@@ -947,8 +1015,9 @@ static void *busy_main(void *user)
             ts_status st = ts_sched_add(b->r->s, &o, &g[i], NULL);
             b->n_added += st == TS_OK;
             b->n_full += st == TS_FULL;
-            if (st && st != TS_FULL)
-                EXPECT(false);
+            EXPECT(st == TS_OK || st == TS_FULL);
+            if (st)
+                usleep(500);
         }
         if (rnd_u64(&b->seed) % 2)
             usleep((useconds_t)(rnd_u64(&b->seed) % 3000));
@@ -996,7 +1065,7 @@ static void test_threads(void)
                   info.n_waiting == 0,
               "%lld done, %lld cancelled, %lld failed of %lld", (long long)info.n_done,
               (long long)info.n_cancelled, (long long)info.n_failed, (long long)added);
-    CHECK(added > 50 && info.n_done > 0 && info.n_cancelled > 0);
+    CHECK(added > (SANITIZED ? 8 : 50) && info.n_done > 0 && info.n_cancelled > 0);
     printf("threads: %lld added, %lld refused, %lld preempted, %lld steps\n", (long long)added,
            (long long)full, (long long)info.n_preempted, (long long)info.n_steps);
     close_rig(&r);
@@ -1004,13 +1073,15 @@ static void test_threads(void)
 
 int main(void)
 {
-    REQUIRE(ts_synth_tiny(MODEL, "llama", "Q8_0", true, NULL) == TS_OK);
+    REQUIRE(ts_synth_tiny(MODEL, "llama", "F32", true, NULL) == TS_OK);
     alone a = open_alone();
     test_same(&a);
     test_chunks(&a);
     test_shared(&a);
     test_leader_gone(&a);
     test_full(&a);
+    test_who_waits(&a);
+    test_trained();
     test_text(&a);
     test_grammar(&a);
     test_probs(&a);

@@ -152,7 +152,7 @@ static void test_open(void)
 
 int main(void)
 {
-    REQUIRE(ts_synth_tiny(MODEL, "llama", "Q8_0", true, NULL) == TS_OK);
+    REQUIRE(ts_synth_tiny(MODEL, "llama", "F32", true, NULL) == TS_OK);
     test_open();
     test_generations();
     CHECK(rig_wrong == 0);
