@@ -19,7 +19,7 @@ except ImportError as e:
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from cli_tool import Folder, check, done  # noqa: E402
-from serve_tool import Server  # noqa: E402
+from serve_tool import HERMES, Server  # noqa: E402
 
 KEY = "the-key"
 ASK = [{"role": "system", "content": "You are kind."}, {"role": "user", "content": "Hello"}]
@@ -51,7 +51,7 @@ def sync(c):
         chunks = list(s)
     check("".join(x.choices[0].delta.content or "" for x in chunks if x.choices) == said, "a stream:", chunks[:3])
     check(chunks[-1].usage.completion_tokens == 8 and chunks[0].choices[0].delta.role == "assistant", chunks[-1])
-    with c.chat.completions.create(model="tiny", messages=ASK, stream=True, max_tokens=2000,
+    with c.chat.completions.create(model="tiny", messages=ASK, stream=True, max_tokens=9000,
                                    extra_body={"ignore_eos": True}) as s:  # stopped early
         for x in s:
             if x.choices[0].delta.content:
@@ -84,12 +84,12 @@ def errors(c, base):
 
 
 def structured(c):
-    r = c.chat.completions.parse(model="tiny", messages=ASK, response_format=Person, max_tokens=100)
+    r = c.chat.completions.parse(model="tiny", messages=ASK, response_format=Person, max_tokens=900)
     check(isinstance(r.choices[0].message.parsed, Person), r)
-    r = c.chat.completions.create(model="tiny", messages=ASK, max_tokens=100, response_format={
+    r = c.chat.completions.create(model="tiny", messages=ASK, max_tokens=900, response_format={
         "type": "json_schema", "json_schema": {"name": "p", "strict": True, "schema": Person.model_json_schema()}})
     check(Person.model_validate_json(r.choices[0].message.content), r)
-    with c.chat.completions.stream(model="tiny", messages=ASK, response_format=Person, max_tokens=100) as s:
+    with c.chat.completions.stream(model="tiny", messages=ASK, response_format=Person, max_tokens=900) as s:
         for _ in s:
             pass
         check(isinstance(s.get_final_completion().choices[0].message.parsed, Person), "a stream that is parsed")
@@ -97,7 +97,7 @@ def structured(c):
 
 def calls(c):
     for choice in ("required", {"type": "function", "function": {"name": "get_weather"}}):
-        r = c.chat.completions.create(model="tiny", messages=ASK, tools=TOOLS, tool_choice=choice, max_tokens=200,
+        r = c.chat.completions.create(model="tiny", messages=ASK, tools=TOOLS, tool_choice=choice, max_tokens=900,
                                       parallel_tool_calls=False)
         m = r.choices[0].message
         check(r.choices[0].finish_reason == "tool_calls" and len(m.tool_calls) == 1, r)
@@ -108,7 +108,7 @@ def calls(c):
         r = c.chat.completions.create(model="tiny", tools=TOOLS, max_tokens=3, messages=[
             *ASK, m, {"role": "tool", "tool_call_id": call.id, "content": "sunny"}])
         check(r.choices[0].finish_reason in ("stop", "length"), r)
-    with c.chat.completions.create(model="tiny", messages=ASK, tools=TOOLS, tool_choice="required", max_tokens=200,
+    with c.chat.completions.create(model="tiny", messages=ASK, tools=TOOLS, tool_choice="required", max_tokens=900,
                                    parallel_tool_calls=False, stream=True) as s:
         deltas = [d for x in s for d in x.choices[0].delta.tool_calls or []]
     check(deltas[0].function.name == "get_weather" and deltas[0].id and all(d.index == 0 for d in deltas), deltas)
@@ -134,7 +134,7 @@ async def asynchronous(base):
 
 
 def langchain(base):
-    llm = ChatOpenAI(base_url=base, api_key=KEY, model="tiny", max_tokens=30, temperature=0.5)
+    llm = ChatOpenAI(base_url=base, api_key=KEY, model="tiny", max_tokens=30, temperature=0.5, stream_usage=True)
     ask = [SystemMessage("You are kind."), HumanMessage("Hello")]
     r = llm.invoke(ask)
     check(isinstance(r, AIMessage) and r.usage_metadata["output_tokens"] > 0, r)
@@ -142,7 +142,7 @@ def langchain(base):
     check(len(parts) >= 2 and any(p.usage_metadata for p in parts), parts[-2:])
     check(len(llm.batch([ask, ask, ask])) == 3, "a batch")
     check(isinstance(asyncio.run(llm.ainvoke(ask)), AIMessage), "asynchronous")
-    wide = ChatOpenAI(base_url=base, api_key=KEY, model="tiny", max_tokens=200)
+    wide = ChatOpenAI(base_url=base, api_key=KEY, model="tiny", max_tokens=900)
     for method in ("json_schema", "function_calling"):
         v = wide.with_structured_output(Person, method=method).invoke(ask)
         check(isinstance(v, Person), method, v)
@@ -159,23 +159,6 @@ def langchain(base):
     e = OpenAIEmbeddings(base_url=base, api_key=KEY, model="tiny", check_embedding_ctx_length=False)
     check(len(e.embed_documents(["a", "b"])) == 2 and len(e.embed_query("a")) == 256, "embeddings")
 
-
-HERMES = """{%- if tools %}<|start_header_id|>system
-# Tools
-<tools>{% for t in tools %}
-{{ t | tojson }}{% endfor %}
-</tools>
-For each call return a json object within <tool_call></tool_call> XML tags:
-<tool_call>
-{"name": <function-name>, "arguments": <args-json-object>}
-</tool_call><|eot_id|>{% endif %}
-{%- for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>
-{{ m.content }}{% for c in m.tool_calls or [] %}
-<tool_call>
-{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}}
-</tool_call>{% endfor %}<|eot_id|>{% endfor %}
-{%- if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>
-{% endif %}"""
 
 with Folder() as f:
     model = f.model("tiny.gguf")

@@ -14,6 +14,25 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from cli_tool import ENV, TESSERA, check  # noqa: E402
 
 
+# A chat template with tools, for vocabularies as that of tessera synth.
+HERMES = """{%- if tools %}<|start_header_id|>system
+# Tools
+<tools>{% for t in tools %}
+{{ t | tojson }}{% endfor %}
+</tools>
+For each call return a json object within <tool_call></tool_call> XML tags:
+<tool_call>
+{"name": <function-name>, "arguments": <args-json-object>}
+</tool_call><|eot_id|>{% endif %}
+{%- for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>
+{{ m.content }}{% for c in m.tool_calls or [] %}
+<tool_call>
+{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}}
+</tool_call>{% endfor %}<|eot_id|>{% endfor %}
+{%- if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>
+{% endif %}"""
+
+
 class Answer:
     def __init__(self, status, headers, body):
         self.status, self.headers, self.body = status, headers, body

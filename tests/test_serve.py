@@ -14,7 +14,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from cli_tool import Folder, bad, check, done, good  # noqa: E402
-from serve_tool import Server, head_of, read_all  # noqa: E402
+from serve_tool import HERMES, Server, head_of, read_all  # noqa: E402
 
 LONG = {"n": 128, "max_tokens": 1900, "ignore_eos": True}  # minutes, with --isa ref
 SLOW = ("--isa", "ref", "-t", 1)
@@ -216,6 +216,44 @@ def embeddings(s):
     check(s.post("/v1/embeddings", {"input": "a", "dimensions": 256}).status == 200, "dimensions")
     r = s.post("/v1/embeddings", {"input": "a", "dimensions": 100})
     check(r.status == 400 and r.error.get("param") == "dimensions", r)
+
+
+def tools(folder, tiny):
+    function = {"name": "get_weather", "parameters": {
+        "type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}, "celsius": {"type": "boolean"}},
+        "required": ["city", "celsius"], "additionalProperties": False}}
+    offered = [{"type": "function", "function": function}, {"type": "function", "function": {"name": "other", "parameters": {
+        "type": "object", "properties": {}, "additionalProperties": False}}}]
+    named = {"type": "function", "function": {"name": "get_weather"}}
+    with Server(tiny, "--chat-template-file", folder.file("hermes.jinja", HERMES), "--no-log") as s:
+        for choice in ("required", named):
+            r = s.chat(tools=offered, tool_choice=choice, max_tokens=900, parallel_tool_calls=False)
+            choice0 = r.json["choices"][0]
+            calls = choice0["message"].get("tool_calls", [])
+            check(choice0["finish_reason"] == "tool_calls" and len(calls) == 1 and choice0["message"]["content"] is None
+                  and calls[0]["type"] == "function" and calls[0]["id"].startswith("call_"), r)
+            args = json.loads(calls[0]["function"]["arguments"])
+            check(calls[0]["function"]["name"] in ("get_weather", "other") and isinstance(args, dict), r)
+        check(calls[0]["function"]["name"] == "get_weather" and args["city"] in ("Paris", "Rome") and
+              isinstance(args["celsius"], bool), "a named function:", r)
+        events = s.stream("/v1/chat/completions", {"messages": MESSAGES, "tools": offered, "tool_choice": named,
+                                                   "max_tokens": 900, "parallel_tool_calls": False})
+        deltas = [d for e in events for d in e["choices"][0]["delta"].get("tool_calls", [])]
+        first = deltas[0]
+        check(first["index"] == 0 and first["type"] == "function" and first["function"] ==
+              {"name": "get_weather", "arguments": ""} and first["id"].startswith("call_"), first)
+        check(all(set(d) == {"index", "function"} and set(d["function"]) == {"arguments"} for d in deltas[1:]), deltas)
+        check(json.loads("".join(d["function"]["arguments"] for d in deltas))["city"] in ("Paris", "Rome"), deltas)
+        check(events[-1]["choices"][0]["finish_reason"] == "tool_calls", events[-1])
+        check(s.chat(tools=offered, tool_choice="none", max_tokens=3).json["usage"]["prompt_tokens"] <
+              s.chat(tools=offered, max_tokens=3).json["usage"]["prompt_tokens"], "tools that may not be called are told")
+        broken = [{"type": "function", "function": {"name": "f", "parameters": {"type": "nonsense"}}}]
+        refuse(s, "/v1/chat/completions", {"messages": MESSAGES, "tools": broken, "tool_choice": "required"}, 400, "tools")
+        r = s.post("/v1/chat/completions", {"tools": offered, "max_tokens": 2, "messages": [
+            *MESSAGES, {"role": "assistant", "content": None, "tool_calls": [
+                {"id": "call_1", "type": "function", "function": {"name": "get_weather", "arguments": "{}"}}]},
+            {"role": "tool", "tool_call_id": "call_1", "content": "sunny"}]})
+        check(r.status == 200, "a tool's answer:", r)
 
 
 # --- what doesn't -----------------------------------------------------------------------------------------------------
@@ -732,6 +770,7 @@ with Folder() as f:
         paths(server)
     with Server(small, "--max-body", 100 << 10, "--no-log") as server:
         large(server)
+    tools(f, small)
     keys(f, small)
     origins(small)
     crowds(small)
