@@ -23,9 +23,10 @@ struct ts_http {
     char url[300];
     bool local; /* reached from this machine alone */
     atomic_bool draining, ending;
-    _Atomic size_t held; /* bytes of bodies in memory */
-    pthread_mutex_t left_lock;
-    ts_job *left; /* whose client went away: closed by ts_http_tick */
+    _Atomic size_t held;  /* bytes of bodies in memory */
+    pthread_mutex_t lock; /* of what ts_http_tick has to do: */
+    ts_job *left;         /* jobs whose client went away, to be closed */
+    ts_exchange *large;   /* requests with large bodies, to be read    */
 };
 
 typedef enum ts_route_kind { TS_ROUTE_INFO, TS_ROUTE_ASK } ts_route_kind;
@@ -54,6 +55,8 @@ struct ts_exchange {
     size_t held, discarded;   /* of it: in memory, dropped */
     ts_sb out;                /* the answer of a route that doesn't generate */
     const char *type;
+    ts_exchange *next; /* of those with large bodies                          */
+    bool read;         /* such a body has been: no, out or job say the result */
     ts_job *job;
     const char *rest; /* constant text that ends a stream */
     /* for the log */
@@ -88,5 +91,7 @@ enum MHD_Result ts_exchange_no_memory(ts_http *h, struct MHD_Connection *c);
 /* generate.c: reads the body, starts what it asks for; or goes on when something came. */
 enum MHD_Result ts_exchange_generate(ts_exchange *x);
 enum MHD_Result ts_exchange_go_on(ts_exchange *x);
+/* Reads the large bodies that there are. */
+void ts_exchange_read_large(ts_http *h);
 
 #endif

@@ -1,7 +1,8 @@
 /* generate.c - requests that read a body: what they ask for is started, and gone on with. */
 #include "exchange.h"
 
-/* Bodies of this size are read one at a time: JSON takes many times its size when it is read. */
+/* Bodies from this size on are read one at a time, because JSON takes many times its size when it
+ * is read, and by ts_http_tick's thread, because it takes a while. */
 enum { LARGE = 256 << 10 };
 
 /* --- the connection, as a job sees it
@@ -48,38 +49,77 @@ static ts_status start(ts_exchange *x, ts_request *r)
     return ts_job_open(&x->job, s, r, &owner, x->client_hash, &x->no);
 }
 
-static ts_status read_and_start(ts_exchange *x)
+static void read_and_start(ts_exchange *x)
 {
     ts_service *s = x->http->service;
     ts_request r = {0};
-    bool large = x->in.n > LARGE;
-    if (large)
-        pthread_mutex_lock(&s->large);
     ts_status st = ts_request_read(&r, x->route->ask, x->in.s ? x->in.s : "", x->in.n,
                                    s->info.n_vocab, &s->o.sampling, &x->no);
     if (st == TS_OK)
         st = start(x, &r);
     ts_request_free(&r);
-    if (large)
-        pthread_mutex_unlock(&s->large);
     if (!x->http->o.log_prompts) {
         ts_sb_free(&x->in);
         atomic_fetch_sub(&x->http->held, x->held);
         x->held = 0;
     }
-    return st;
+}
+
+static enum MHD_Result answer(ts_exchange *x)
+{
+    if (x->no.status)
+        return ts_exchange_refuse(x);
+    return x->job ? ts_exchange_go_on(x) : ts_exchange_respond(x, 200);
+}
+
+/* The connection waits for ts_exchange_read_large. */
+static enum MHD_Result put_off(ts_exchange *x)
+{
+    ts_http *h = x->http;
+    pthread_mutex_lock(&h->lock);
+    ts_exchange **last = &h->large;
+    while (*last)
+        last = &(*last)->next;
+    *last = x;
+    suspend(x);
+    pthread_mutex_unlock(&h->lock);
+    return MHD_YES;
+}
+
+void ts_exchange_read_large(ts_http *h)
+{
+    for (;;) {
+        pthread_mutex_lock(&h->lock);
+        ts_exchange *x = h->large;
+        if (x)
+            h->large = x->next;
+        pthread_mutex_unlock(&h->lock);
+        if (!x)
+            return;
+        if (gone(x))
+            ts_refuse(&x->no, 503, "shutting_down", "", "The server is shutting down.");
+        else
+            read_and_start(x);
+        x->read = true;
+        wake(x);
+    }
 }
 
 enum MHD_Result ts_exchange_generate(ts_exchange *x)
 {
-    if (read_and_start(x))
-        return ts_exchange_refuse(x);
-    return x->job ? ts_exchange_go_on(x) : ts_exchange_respond(x, 200);
+    if (x->in.n >= LARGE)
+        return put_off(x);
+    read_and_start(x);
+    return answer(x);
 }
 
 enum MHD_Result ts_exchange_go_on(ts_exchange *x)
 {
     ts_job *j = x->job;
+    if (x->read) {
+        x->read = false;
+        return answer(x);
+    }
     switch (ts_job_pump(j, &x->no)) {
     case TS_JOB_WAITS:
         return MHD_YES;

@@ -101,7 +101,7 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const cha
     }
     if (!x->begun)
         return begin(x);
-    return x->job && !x->status ? ts_exchange_go_on(x) : MHD_YES;
+    return x->status ? MHD_YES : ts_exchange_go_on(x);
 }
 
 /* --- ends
@@ -167,18 +167,18 @@ static void leave_job(ts_http *h, ts_job *j)
         return;
     }
     ts_job_leave(j);
-    pthread_mutex_lock(&h->left_lock);
+    pthread_mutex_lock(&h->lock);
     j->next = h->left;
     h->left = j;
-    pthread_mutex_unlock(&h->left_lock);
+    pthread_mutex_unlock(&h->lock);
 }
 
 static void close_left(ts_http *h)
 {
-    pthread_mutex_lock(&h->left_lock);
+    pthread_mutex_lock(&h->lock);
     ts_job *j = h->left, *next;
     h->left = NULL;
-    pthread_mutex_unlock(&h->left_lock);
+    pthread_mutex_unlock(&h->lock);
     for (; j; j = next) {
         next = j->next;
         ts_job_close(j);
@@ -348,7 +348,7 @@ ts_status ts_http_open(ts_http **out, const ts_http_options *o, ts_error *err)
     h->conns = (ts_conns){.timeout_read = o->timeout_read,
                           .timeout_write = o->timeout_write,
                           .metrics = &o->service->metrics};
-    pthread_mutex_init(&h->left_lock, NULL);
+    pthread_mutex_init(&h->lock, NULL);
     size_t n = ts_routes(&routes);
     for (size_t i = 0; i < n; i++)
         h->service->metrics.route[i] = routes[i].path;
@@ -384,6 +384,7 @@ void ts_http_tick(ts_http *h)
 {
     ts_conns_tick(&h->conns);
     close_left(h);
+    ts_exchange_read_large(h);
 }
 
 void ts_http_drain(ts_http *h)
@@ -422,6 +423,6 @@ void ts_http_close(ts_http *h)
         MHD_destroy_response(h->no_memory);
     close_left(h);
     ts_conns_close(&h->conns);
-    pthread_mutex_destroy(&h->left_lock);
+    pthread_mutex_destroy(&h->lock);
     free(h);
 }

@@ -9,6 +9,8 @@
 #ifndef TS_JOB_H
 #define TS_JOB_H
 
+#include <pthread.h>
+
 #include "chat/reply.h"
 #include "service.h"
 

@@ -9,8 +9,8 @@ typedef struct ts_page_file {
     const unsigned char *data, *end;
 } ts_page_file;
 
-/* The file of a path: "/" is index.html, "/page/NAME" the file NAME. NULL: there is none. Nothing is
- * looked up in a file system, so there is nothing outside to reach. */
+/* The file of a path: "/" is index.html, "/page/NAME" the file NAME. NULL: there is none. Nothing
+ * is looked up in a file system, so there is nothing outside to reach. */
 const ts_page_file *ts_page_find(const char *path);
 const char *ts_page_type(const ts_page_file *f); /* its media type */
 

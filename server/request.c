@@ -13,13 +13,12 @@ ts_status ts_request_no_memory(ts_refusal *no)
     return ts_refuse_error(no, "");
 }
 
-static ts_status wrong(ts_refusal *no, const char *name, const char *want)
+ts_status ts_request_wrong(ts_refusal *no, const char *name, const char *want)
 {
     return ts_refuse(no, 400, "invalid_value", name, "'%s' must be %s.", name, want);
 }
 
-/* null counts as absent everywhere: that is what clients send for what they leave open */
-static const json_t *given(const json_t *object, const char *name)
+const json_t *ts_request_given(const json_t *object, const char *name)
 {
     const json_t *v = json_object_get(object, name);
     return v && !json_is_null(v) ? v : NULL;
@@ -27,23 +26,23 @@ static const json_t *given(const json_t *object, const char *name)
 
 ts_status ts_request_text(const json_t *object, const char *name, const char **out, ts_refusal *no)
 {
-    const json_t *v = given(object, name);
+    const json_t *v = ts_request_given(object, name);
     if (!v)
         return TS_OK;
     const char *s = json_string_value(v);
     if (!s || strlen(s) != json_string_length(v))
-        return wrong(no, name, "a text without NUL");
+        return ts_request_wrong(no, name, "a text without NUL");
     *out = s;
     return TS_OK;
 }
 
 ts_status ts_request_bool(const json_t *object, const char *name, bool *out, ts_refusal *no)
 {
-    const json_t *v = given(object, name);
+    const json_t *v = ts_request_given(object, name);
     if (!v)
         return TS_OK;
     if (!json_is_boolean(v))
-        return wrong(no, name, "true or false");
+        return ts_request_wrong(no, name, "true or false");
     *out = json_is_true(v);
     return TS_OK;
 }
@@ -102,7 +101,7 @@ static const real_field real_fields[] = {
 static ts_status read_whole(const json_t *body, const char *name, int64_t min, int64_t max,
                             int64_t *out, ts_refusal *no)
 {
-    const json_t *v = given(body, name);
+    const json_t *v = ts_request_given(body, name);
     if (!v)
         return TS_OK;
     if (!json_is_integer(v) || json_integer_value(v) < min || json_integer_value(v) > max)
@@ -117,7 +116,7 @@ static ts_status read_reals(ts_request *r, ts_refusal *no)
 {
     for (size_t i = 0; i < sizeof real_fields / sizeof *real_fields; i++) {
         const real_field *f = &real_fields[i];
-        const json_t *v = given(r->body, f->name);
+        const json_t *v = ts_request_given(r->body, f->name);
         if (!v)
             continue;
         double x = json_number_value(v);
@@ -175,12 +174,12 @@ static ts_status read_probs(ts_request *r, ts_refusal *no)
 static ts_status read_stop(ts_request *r, ts_refusal *no)
 {
     static const char want[] = "a text, or a list of up to 64 texts, none empty and none with NUL";
-    const json_t *v = given(r->body, "stop");
+    const json_t *v = ts_request_given(r->body, "stop");
     size_t n = json_is_array(v) ? json_array_size(v) : 1;
     if (!v)
         return TS_OK;
     if (n > TS_REQUEST_MAX_STOP)
-        return wrong(no, "stop", want);
+        return ts_request_wrong(no, "stop", want);
     r->stop = ts_calloc(n ? n : 1, sizeof *r->stop);
     if (!r->stop)
         return ts_request_no_memory(no);
@@ -188,7 +187,7 @@ static ts_status read_stop(ts_request *r, ts_refusal *no)
         const json_t *one = json_is_array(v) ? json_array_get(v, i) : v;
         const char *s = json_string_value(one);
         if (!s || !*s || strlen(s) != json_string_length(one))
-            return wrong(no, "stop", want);
+            return ts_request_wrong(no, "stop", want);
         if (!(r->stop[r->n_stop] = strdup(s)))
             return ts_request_no_memory(no);
         r->n_stop++;
@@ -217,7 +216,8 @@ static ts_status read_bias(ts_request *r, int64_t n_vocab, ts_refusal *no)
     if (!v || json_is_null(v))
         return TS_OK;
     if (!json_is_object(v) || json_object_size(v) > TS_REQUEST_MAX_BIAS)
-        return wrong(no, "logit_bias", "an object of up to 4096 numbers by ids of tokens");
+        return ts_request_wrong(no, "logit_bias",
+                                "an object of up to 4096 numbers by ids of tokens");
     r->bias = ts_calloc(json_object_size(v), sizeof *r->bias);
     if (!r->bias)
         return ts_request_no_memory(no);
@@ -240,73 +240,12 @@ static ts_status read_bias(ts_request *r, int64_t n_vocab, ts_refusal *no)
     return TS_OK;
 }
 
-/* --- prompts ---------------------------------------------------------------------------------- */
-
-static bool is_ids(const json_t *v)
-{
-    return json_is_array(v) && json_is_integer(json_array_get(v, 0));
-}
-
-static ts_status read_ids(ts_prompt *p, const json_t *v, const char *name, int64_t n_vocab,
-                          ts_refusal *no)
-{
-    size_t n = json_array_size(v);
-    p->ids = ts_calloc(n ? n : 1, sizeof *p->ids);
-    if (!p->ids)
-        return ts_request_no_memory(no);
-    for (size_t i = 0; i < n; i++) {
-        const json_t *id = json_array_get(v, i);
-        if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) >= n_vocab)
-            return ts_refuse(no, 400, "invalid_value", name,
-                             "'%s' must have ids of tokens, whole numbers from 0 to %lld; number "
-                             "%zu is none.",
-                             name, (long long)n_vocab - 1, i + 1);
-        p->ids[p->n_ids++] = (ts_token)json_integer_value(id);
-    }
-    return TS_OK;
-}
-
-static ts_status read_prompt(ts_prompt *p, const json_t *v, const char *name, int64_t n_vocab,
-                             ts_refusal *no)
-{
-    if (json_is_string(v)) {
-        p->text = json_string_value(v);
-        p->n_text = json_string_length(v);
-        return TS_OK;
-    }
-    if (is_ids(v))
-        return read_ids(p, v, name, n_vocab, no);
-    return wrong(no, name, "a text, a list of texts, a list of ids of tokens, or a list of these");
-}
-
-/* One prompt or a list of them. */
-static ts_status read_prompts(ts_request *r, const char *name, int64_t n_vocab, ts_refusal *no)
-{
-    const json_t *v = given(r->body, name);
-    bool many = json_is_array(v) && !is_ids(v);
-    size_t n = many ? json_array_size(v) : 1;
-    if (!v)
-        return ts_refuse(no, 400, "missing_required_parameter", name, "'%s' is missing.", name);
-    if (n == 0 || n > TS_REQUEST_MAX_PROMPTS)
-        return wrong(no, name, "no list without elements, or of more than 2048");
-    r->prompts = ts_calloc(n, sizeof *r->prompts);
-    if (!r->prompts)
-        return ts_request_no_memory(no);
-    for (size_t i = 0; i < n; i++) {
-        ts_status st = read_prompt(&r->prompts[r->n_prompts++], many ? json_array_get(v, i) : v,
-                                   name, n_vocab, no);
-        if (st)
-            return st;
-    }
-    return TS_OK;
-}
-
 /* --- what an answer is kept to ---------------------------------------------------------------- */
 
 static ts_status read_schema(ts_request *r, const json_t *schema, const char *name, ts_refusal *no)
 {
     if (!json_is_object(schema) && !json_is_boolean(schema))
-        return wrong(no, name, "given a JSON schema, an object");
+        return ts_request_wrong(no, name, "given a JSON schema, an object");
     r->form = TS_FORM_SCHEMA;
     return ts_request_json(schema, &r->schema, &r->n_schema, no);
 }
@@ -314,23 +253,24 @@ static ts_status read_schema(ts_request *r, const json_t *schema, const char *na
 static ts_status read_format(ts_request *r, ts_refusal *no)
 {
     static const char name[] = "response_format";
-    const json_t *v = given(r->body, name);
+    const json_t *v = ts_request_given(r->body, name);
     const char *type = json_string_value(json_object_get(v, "type"));
     if (!v)
         return TS_OK;
     if (!json_is_object(v) || !type)
-        return wrong(no, name, "an object with a type");
+        return ts_request_wrong(no, name, "an object with a type");
     if (strcmp(type, "text") == 0)
         return TS_OK;
     if (strcmp(type, "json_schema") == 0) {
-        const json_t *named = given(v, "json_schema");
-        const json_t *schema = named ? given(named, "schema") : given(v, "schema");
+        const json_t *named = ts_request_given(v, "json_schema");
+        const json_t *schema =
+            named ? ts_request_given(named, "schema") : ts_request_given(v, "schema");
         return read_schema(r, schema, name, no);
     }
     if (strcmp(type, "json_object") != 0)
-        return wrong(no, name, "of type text, json_object or json_schema");
-    if (given(v, "schema"))
-        return read_schema(r, given(v, "schema"), name, no);
+        return ts_request_wrong(no, name, "of type text, json_object or json_schema");
+    if (ts_request_given(v, "schema"))
+        return read_schema(r, ts_request_given(v, "schema"), name, no);
     r->form = TS_FORM_JSON;
     return TS_OK;
 }
@@ -338,7 +278,7 @@ static ts_status read_format(ts_request *r, ts_refusal *no)
 static ts_status read_form(ts_request *r, ts_refusal *no)
 {
     ts_status st = ts_request_text(r->body, "grammar", &r->gbnf, no);
-    const json_t *schema = given(r->body, "json_schema");
+    const json_t *schema = ts_request_given(r->body, "json_schema");
     if (st == TS_OK)
         st = read_format(r, no);
     if (st)
@@ -359,7 +299,8 @@ static ts_status read_form(ts_request *r, ts_refusal *no)
 /* What isn't done is refused, where leaving it out would give another answer than was asked for. */
 static ts_status refuse_unsupported(const ts_request *r, ts_refusal *no)
 {
-    const json_t *best = given(r->body, "best_of"), *suffix = given(r->body, "suffix");
+    const json_t *best = ts_request_given(r->body, "best_of"),
+                 *suffix = ts_request_given(r->body, "suffix");
     bool echo = false;
     ts_status st = ts_request_bool(r->body, "echo", &echo, no);
     if (st)
@@ -379,13 +320,14 @@ static ts_status refuse_unsupported(const ts_request *r, ts_refusal *no)
 static ts_status read_stream(ts_request *r, ts_refusal *no)
 {
     ts_status st = ts_request_bool(r->body, "stream", &r->stream, no);
-    const json_t *o = given(r->body, "stream_options");
+    const json_t *o = ts_request_given(r->body, "stream_options");
     if (st || !o)
         return st;
     if (!json_is_object(o))
-        return wrong(no, "stream_options", "an object");
+        return ts_request_wrong(no, "stream_options", "an object");
     st = ts_request_bool(o, "include_usage", &r->include_usage, no);
-    return st ? wrong(no, "stream_options", "an object whose include_usage is true or false")
+    return st ? ts_request_wrong(no, "stream_options",
+                                 "an object whose include_usage is true or false")
               : TS_OK;
 }
 
@@ -406,60 +348,6 @@ static ts_status read_generation(ts_request *r, int64_t n_vocab, ts_refusal *no)
     return st ? st : refuse_unsupported(r, no);
 }
 
-static ts_status read_embedding(ts_request *r, ts_refusal *no)
-{
-    const char *format = NULL;
-    ts_status st = ts_request_text(r->body, "encoding_format", &format, no);
-    if (st || !format)
-        return st;
-    r->base64 = strcmp(format, "base64") == 0;
-    return r->base64 || strcmp(format, "float") == 0
-               ? TS_OK
-               : wrong(no, "encoding_format", "float or base64");
-}
-
-static ts_status read_tokenize(ts_request *r, ts_refusal *no)
-{
-    const json_t *v = given(r->body, "content");
-    if (v && !json_is_string(v))
-        return wrong(no, "content", "a text");
-    ts_status st = ts_request_bool(r->body, "add_special", &r->add_special, no);
-    if (st == TS_OK)
-        st = ts_request_bool(r->body, "parse_special", &r->parse_special, no);
-    return st ? st : ts_request_bool(r->body, "with_pieces", &r->with_pieces, no);
-}
-
-static ts_status read_detokenize(const ts_request *r, ts_refusal *no)
-{
-    const json_t *v = given(r->body, "tokens");
-    bool ids = json_is_array(v) && (json_array_size(v) == 0 || is_ids(v));
-    return !v || ids ? TS_OK : wrong(no, "tokens", "a list of ids of tokens");
-}
-
-static ts_status read_by_kind(ts_request *r, int64_t n_vocab, ts_refusal *no)
-{
-    ts_status st = TS_OK;
-    switch (r->ask) {
-    case TS_ASK_CHAT:
-        st = read_generation(r, n_vocab, no);
-        return st ? st : ts_request_read_chat(r, no);
-    case TS_ASK_COMPLETION:
-        st = read_generation(r, n_vocab, no);
-        return st ? st : read_prompts(r, "prompt", n_vocab, no);
-    case TS_ASK_EMBEDDING:
-        st = read_embedding(r, no);
-        return st ? st : read_prompts(r, "input", n_vocab, no);
-    case TS_ASK_TOKENIZE:
-        st = read_tokenize(r, no);
-        return st ? st : read_prompts(r, "content", n_vocab, no);
-    case TS_ASK_DETOKENIZE:
-        if ((st = read_detokenize(r, no)) || json_array_size(given(r->body, "tokens")) == 0)
-            return st;
-        return read_prompts(r, "tokens", n_vocab, no);
-    }
-    return st;
-}
-
 ts_status ts_request_read(ts_request *r, ts_ask ask, const char *body, size_t n, int64_t n_vocab,
                           const ts_sampler_options *defaults, ts_refusal *no)
 {
@@ -477,7 +365,11 @@ ts_status ts_request_read(ts_request *r, ts_ask ask, const char *body, size_t n,
     ts_status st = ts_request_text(r->body, "model", &r->model, no);
     if (st == TS_OK)
         st = read_numbers(r, no);
-    return st ? st : read_by_kind(r, n_vocab, no);
+    if (st == TS_OK && (ask == TS_ASK_CHAT || ask == TS_ASK_COMPLETION))
+        st = read_generation(r, n_vocab, no);
+    if (st)
+        return st;
+    return ask == TS_ASK_CHAT ? ts_request_read_chat(r, no) : ts_request_read_input(r, n_vocab, no);
 }
 
 void ts_request_drop_body(ts_request *r)

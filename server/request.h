@@ -92,6 +92,14 @@ void ts_request_drop_body(ts_request *r);
 /* request_chat.c: messages, tools, variables of the template. */
 ts_status ts_request_read_chat(ts_request *r, ts_refusal *no);
 
+/* request_input.c: everything else's. */
+ts_status ts_request_read_input(ts_request *r, int64_t n_vocab, ts_refusal *no);
+
+/* A member that is there and not null: null is what clients send for what they leave open. */
+const json_t *ts_request_given(const json_t *object, const char *name);
+/* 'name' must be WANT. */
+ts_status ts_request_wrong(ts_refusal *no, const char *name, const char *want);
+
 /* A text without NUL at object[name]; NULL or absent leaves *out alone. */
 ts_status ts_request_text(const json_t *object, const char *name, const char **out, ts_refusal *no);
 ts_status ts_request_bool(const json_t *object, const char *name, bool *out, ts_refusal *no);

@@ -4,11 +4,6 @@
 
 #include "request.h"
 
-static ts_status wrong(ts_refusal *no, const char *name, const char *want)
-{
-    return ts_refuse(no, 400, "invalid_value", name, "'%s' must be %s.", name, want);
-}
-
 /* --- tools -------------------------------------------------------------------------------- */
 
 static ts_status check_tool(const json_t *tool, size_t i, ts_refusal *no)
@@ -66,7 +61,7 @@ static ts_status read_choice(ts_request *r, const json_t *tools, ts_refusal *no)
         const json_t *f = json_object_get(v, "function");
         const char *name = json_string_value(json_object_get(f, "name"));
         if (!name)
-            return wrong(no, "tool_choice", want);
+            return ts_request_wrong(no, "tool_choice", want);
         if (!(r->tool_name = strdup(name)))
             return ts_request_no_memory(no);
         r->tool_choice = TS_TOOLS_NAMED;
@@ -90,7 +85,7 @@ static ts_status read_tools(ts_request *r, ts_refusal *no)
                          "'functions' and 'function_call' are replaced by 'tools' and "
                          "'tool_choice'.");
     if (tools && !json_is_null(tools) && !json_is_array(tools))
-        return wrong(no, "tools", "a list");
+        return ts_request_wrong(no, "tools", "a list");
     json_array_foreach(tools, i, tool)
     {
         ts_status st = check_tool(tool, i, no);
@@ -128,13 +123,13 @@ static ts_status add_variables(const ts_request *r, json_t *to, ts_refusal *no)
     json_t *effort = json_object_get(r->body, "reasoning_effort");
     const char *name;
     if (effort && !json_is_null(effort) && !json_is_string(effort))
-        return wrong(no, "reasoning_effort", "a text");
+        return ts_request_wrong(no, "reasoning_effort", "a text");
     if (json_is_string(effort) && json_object_set(to, "reasoning_effort", effort))
         return ts_request_no_memory(no);
     if (!v || json_is_null(v))
         return TS_OK;
     if (!json_is_object(v))
-        return wrong(no, "chat_template_kwargs", "an object");
+        return ts_request_wrong(no, "chat_template_kwargs", "an object");
     json_object_foreach(v, name, one)
     {
         if (!reserved(name) && json_object_set(to, name, one))
@@ -165,7 +160,7 @@ ts_status ts_request_read_chat(ts_request *r, ts_refusal *no)
         return ts_refuse(no, 400, "missing_required_parameter", "messages",
                          "'messages' is missing.");
     if (!json_is_array(messages) || json_array_size(messages) == 0)
-        return wrong(no, "messages", "a list of one message or more");
+        return ts_request_wrong(no, "messages", "a list of one message or more");
     ts_status st = read_tools(r, no);
     return st ? st : make_chat(r, messages, no);
 }

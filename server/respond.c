@@ -32,10 +32,10 @@ static void add_page_headers(struct MHD_Response *r)
 {
     MHD_add_response_header(r, "Cache-Control", "no-cache");
     MHD_add_response_header(r, "Referrer-Policy", "no-referrer");
-    MHD_add_response_header(
-        r, "Content-Security-Policy",
-"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src "
-        "'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'");
+    MHD_add_response_header(r, "Content-Security-Policy",
+                            "default-src 'none'; script-src 'self'; style-src 'self'; img-src "
+                            "'self' data:; connect-src "
+                            "'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'");
 }
 
 /* Takes r over; NULL: there was no memory. */

@@ -96,7 +96,6 @@ ts_status ts_service_open(ts_service **out, const ts_service_options *o, ts_erro
     s->engine = o->engine;
     s->sched = o->sched;
     s->started = time(NULL);
-    pthread_mutex_init(&s->large, NULL);
     ts_engine_get_info(s->engine, &s->info);
     snprintf(s->fingerprint, sizeof s->fingerprint, "tessera-%s-%s", ts_version(), s->info.isa);
     ts_status st =
@@ -118,7 +117,6 @@ void ts_service_close(ts_service *s)
         free(s->names[i]);
     free(s->names);
     free(s->template_text);
-    pthread_mutex_destroy(&s->large);
     free(s);
 }
 

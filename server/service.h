@@ -3,8 +3,6 @@
 #ifndef TS_SERVICE_H
 #define TS_SERVICE_H
 
-#include <pthread.h>
-
 #include "chat/chat.h"
 #include "metrics.h"
 #include "request.h"
@@ -34,7 +32,6 @@ typedef struct ts_service {
     char fingerprint[40];
     int64_t started; /* seconds since 1970 */
     ts_metrics metrics;
-    pthread_mutex_t large; /* one large body is read at a time */
 } ts_service;
 
 ts_status ts_service_open(ts_service **out, const ts_service_options *o, ts_error *err);

@@ -14,6 +14,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from cli_tool import ENV, TESSERA, check  # noqa: E402
 
 
+MESSAGES = [{"role": "user", "content": "Hello"}]
 # A chat template with tools, for vocabularies as that of tessera synth.
 HERMES = """{%- if tools %}<|start_header_id|>system
 # Tools
