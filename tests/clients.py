@@ -23,7 +23,7 @@ from serve_tool import HERMES, Server  # noqa: E402
 
 KEY = "the-key"
 ASK = [{"role": "system", "content": "You are kind."}, {"role": "user", "content": "Hello"}]
-TOOLS = [{"type": "function", "function": {"name": "get_weather", "description": "The weather somewhere", "parameters": {
+TOOLS = [{"type": "function", "function": {"name": "get_weather", "description": "The weather", "parameters": {
     "type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}, "celsius": {"type": "boolean"}},
     "required": ["city", "celsius"], "additionalProperties": False}}}]
 
@@ -69,7 +69,7 @@ def errors(c, base):
     for what, kind, status in (
             (lambda: c.chat.completions.create(model="nope", messages=ASK), openai.NotFoundError, 404),
             (lambda: c.chat.completions.create(model="tiny", messages=[]), openai.BadRequestError, 400),
-            (lambda: c.chat.completions.create(model="tiny", messages=ASK, temperature=-1), openai.BadRequestError, 400),
+            (lambda: c.chat.completions.create(model="tiny", messages=ASK, n=-1), openai.BadRequestError, 400),
             (lambda: openai.OpenAI(base_url=base, api_key="wrong").models.list(), openai.AuthenticationError, 401)):
         try:
             what()
