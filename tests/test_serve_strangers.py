@@ -320,7 +320,7 @@ def slow_readers(tiny):
 # --- signals, logs, the cache -------------------------------------------------------------------------------------
 
 def drains(tiny):
-    with Server(tiny, *SLOW, "-np", 2, "--no-log") as s:
+    with Server(tiny, *SLOW, "-np", 2, "--drain", 300, "--no-log") as s:
         t, got = background(s.stream, "/v1/chat/completions", {"messages": MESSAGES, "max_tokens": 1800,
                                                                "ignore_eos": True, "temperature": 0})
         s.until("slots_busy", 1)
