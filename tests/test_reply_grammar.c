@@ -140,6 +140,7 @@ typedef struct run {
     talk t;
     ts_vocab *vocab;
     const char *prompt;
+    bool thinking; /* is open at its end */
     r_tools tools;
     size_t n_many; /* answers of more than one call */
 } run;
@@ -177,6 +178,8 @@ static void check_grammar(run *r, const char *name, bool parallel, uint64_t *see
     CHECK_MSG(st == TS_OK, "%s: %s", f->name, err.msg);
     if (st)
         return;
+    const char *end = r->t.c->speech.think->end;
+    CHECK_MSG((strncmp(prefix, end, strlen(end)) == 0) == r->thinking, "%s: '%s'", f->name, prefix);
     CHECK_MSG(ts_gram_open(&gram, gbnf, strlen(gbnf), &err) == TS_OK, "%s: %s\n%s", f->name,
               err.msg, gbnf);
     REQUIRE(gram);
@@ -234,7 +237,8 @@ static void test_forms(void)
         REQUIRE(r_tools_open(&r.tools, tools, sizeof tools - 1, NULL) == TS_OK);
         for (size_t k = 0; k < 5 && f->kind != R_NONE; k++)
             for (int how = 0; how < 4; how++) {
-                r.prompt = prompt_of(f, s->think, how / 2 && f->kind != R_CHANNELS);
+                r.thinking = how / 2 && f->kind != R_CHANNELS && !f->content;
+                r.prompt = prompt_of(f, s->think, r.thinking);
                 check_grammar(&r, names[k], how % 2, &seed);
             }
         n += r.n_many > 0;
@@ -242,11 +246,174 @@ static void test_forms(void)
         r_tools_close(&r.tools);
         talk_close(&r.t);
     }
-    CHECK_MSG(n > 20, "%zu forms with several calls", n);
+    CHECK_MSG(n > (SANITIZED ? 10 : 20), "%zu forms with several calls", n);
+}
+
+/* --- single grammars ------------------------------------------------------------------------- */
+
+/* The grammar and the prompt's end for tools of a form; NULL with the sentence in said[500]. */
+static char *grammar_of(const char *tmpl, const char *list, const char *name, bool parallel,
+                        char **prefix, char *said)
+{
+    talk t = talk_open(tmpl);
+    char *gbnf = NULL;
+    ts_error err = {0};
+    *prefix = NULL;
+    ts_status st =
+        ts_reply_grammar(t.c, "", 0, list, strlen(list), name, parallel, prefix, &gbnf, &err);
+    CHECK((st == TS_OK) == (gbnf != NULL) && st == err.code);
+    snprintf(said, 500, "%s", err.msg);
+    talk_close(&t);
+    return gbnf;
+}
+
+static bool matches(const char *gbnf, const char *text)
+{
+    ts_gram *g = NULL;
+    ts_matcher *m = NULL;
+    bool ok = false;
+    REQUIRE(ts_gram_open(&g, gbnf, strlen(gbnf), NULL) == TS_OK);
+    REQUIRE(ts_matcher_open(&m, g, NULL, NULL) == TS_OK);
+    CHECK(ts_matcher_bytes(m, text, strlen(text), &ok, NULL) == TS_OK);
+    ok = ok && ts_matcher_can_end(m);
+    ts_matcher_close(m);
+    ts_gram_close(g);
+    return ok;
+}
+
+#define HERMES "{# <tool_call> #}"
+#define CODER  "{# <function= <parameter= #}"
+#define K3     "{# <|open|> <|end_of_msg|> #}"
+#define CODE   "[" TOOL("run", PARAMETERS("\"code\": {\"type\": \"string\"}", "")) "]"
+#define OPEN3  "<|open|>argument key=\"code\" type=\"string\"<|sep|>"
+#define END3   "<|close|>argument<|sep|>"
+
+static void test_texts(void)
+{
+    static const struct {
+        const char *tmpl, *tools, *name;
+        bool parallel;
+        const char *prefix, *yes[4], *no[4];
+    } cases[] = {
+        {HERMES,
+         tools,
+         NULL,
+         false,
+         "<tool_call>\n",
+         {"{\"name\": \"now\", \"arguments\": {}}",
+          "{\"name\": \"any\", \"arguments\": {\"a\": [1]}}"},
+         {"", "{\"name\": \"now\", \"arguments\": {\"a\": 1}}",
+          "{\"name\": \"nobody\", \"arguments\": {}}",
+          "{\"name\": \"now\", \"arguments\": {}}\n</tool_call>\n<tool_call>\n{\"name\": \"now\", "
+          "\"arguments\": {}}"}},
+        {HERMES,
+         tools,
+         "now",
+         true,
+         "<tool_call>\n",
+         {"{\"name\": \"now\", \"arguments\": {}}",
+          "{\"name\": \"now\", \"arguments\": {}}\n</tool_call>\n<tool_call>\n{\"name\": \"now\", "
+          "\"arguments\": {}}"},
+         {"{\"name\": \"any\", \"arguments\": {}}"}},
+        {K3,
+         CODE,
+         NULL,
+         false,
+         "<|open|>tools<|sep|><|open|>call tool=\"run\" index=\"1\"<|sep|>",
+         {OPEN3 "a < b" END3 "<|close|>call<|sep|>",
+          OPEN3 "<|close|>argument<|close|>argu" END3 "<|close|>call<|sep|>",
+          "<|close|>call<|sep|>"},
+         {OPEN3 "a" END3 "b" END3 "<|close|>call<|sep|>",
+          OPEN3 "<|close|>argument" END3 "tail" END3 "<|close|>call<|sep|>",
+          OPEN3 "a<|close|>call<|sep|>"}},
+        {CODER,
+         CODE,
+         "run",
+         true,
+         "<tool_call>\n<function=run>\n",
+         {"</function>", "<parameter=code>\n</param\n</parameter>\n</function>",
+          "<parameter=code>\na</parameter>\n</function>\n</"
+          "tool_call>\n<tool_call>\n<function=run>\n</function>"},
+         {"<parameter=code>\na</parameter>\n<parameter=code>\nb</parameter>\n</function>", ""}},
+        {"{# [TOOL_CALLS] [ARGS] #}",
+         tools,
+         "now",
+         true,
+         "[TOOL_CALLS]now[ARGS]",
+         {"{}", "{}[TOOL_CALLS]now[ARGS]{}"},
+         {"", "{}{}"}},
+        {"{# <|tool_call_start|> #}",
+         CODE,
+         NULL,
+         true,
+         "<|tool_call_start|>[run(",
+         {")]", "code=\"a\")]", "), run()]"},
+         {"", ")", "code=1)]"}},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *prefix, said[500];
+        char *g = grammar_of(cases[i].tmpl, cases[i].tools, cases[i].name, cases[i].parallel,
+                             &prefix, said);
+        CHECK_MSG(g && strcmp(prefix, cases[i].prefix) == 0, "case %zu: '%s', %s", i, prefix, said);
+        for (size_t k = 0; g && k < 4; k++) {
+            CHECK_MSG(!cases[i].yes[k] || matches(g, cases[i].yes[k]), "case %zu: '%s' isn't taken",
+                      i, cases[i].yes[k]);
+            CHECK_MSG(!cases[i].no[k] || !matches(g, cases[i].no[k]), "case %zu: '%s' is taken", i,
+                      cases[i].no[k]);
+        }
+        free(prefix);
+        free(g);
+    }
+}
+
+#define ONE(properties, rest) "[" TOOL("f", PARAMETERS(properties, rest)) "]"
+
+static void test_refusals(void)
+{
+    static const struct {
+        const char *tmpl, *tools, *name, *says;
+    } cases[] = {
+        {HERMES, "[]", NULL, "a tool must be called, but there are none"},
+        {HERMES, "null", NULL, "a tool must be called, but there are none"},
+        {HERMES, tools, "nobody", "there is no tool called 'nobody'"},
+        {"{# nothing #}", tools, NULL, "calls no tools in a form that is known"},
+        {HERMES, "[" TOOL("f", ", \"parameters\": {\"type\": \"string\"}") "]", NULL,
+         "tool 'f': its parameters are no object"},
+        {HERMES, ONE("\"a\": {\"type\": \"strange\"}", ""), NULL,
+         "tool 'f': the schema, at #/properties/a"},
+        {HERMES, ONE("\"a\": {\"multipleOf\": 3}", ""), NULL, "multipleOf"},
+        {HERMES, ONE("\"a\": {\"$ref\": \"#/nowhere\"}", ""), NULL, "tool 'f': the schema"},
+        {CODER, ONE("\"a\": {\"multipleOf\": 3}", ""), NULL, "its schema has \"multipleOf\""},
+        {CODER, ONE("\"a\": {\"type\": \"string\", \"pattern\": \"a\"}", ""), NULL,
+         "tool 'f': no grammar for its parameter 'a' as Qwen3-Coder writes it: its schema has "
+         "\"pattern\""},
+        {CODER, ONE("\"a\": {\"anyOf\": [{\"type\": \"string\", \"minLength\": 3}]}", ""), NULL,
+         "its schema has \"minLength\""},
+        {CODER, ONE("\"a\": {\"enum\": [\"</parameter>\"]}", ""), NULL,
+         "none of its values can be written"},
+        {CODER, ONE("\"a\": {\"type\": \"integer\", \"multipleOf\": 3}", ""), NULL,
+         "tool 'f', parameter 'a': the schema"},
+        {CODER, ONE("\"a>\": {}", ""), NULL, "parameter 'a>' as Qwen3-Coder writes it: its name"},
+        {CODER, ONE("", ", \"anyOf\": []"), NULL, "no grammar for parameters with \"anyOf\""},
+        {CODER, ONE("", ", \"required\": [\"b\"]"), NULL,
+         "requires a parameter that it doesn't describe"},
+        {"{# <|tool_call_start|> #}", ONE("\"a b\": {}", ""), NULL,
+         "parameter 'a b' as LFM2 writes it: its name"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *prefix, said[500];
+        char *g = grammar_of(cases[i].tmpl, cases[i].tools, cases[i].name, false, &prefix, said);
+        CHECK_MSG(!g && !prefix && strstr(said, cases[i].says), "case %zu: '%s' instead of '%s'", i,
+                  said, cases[i].says);
+        free(g);
+        free(prefix);
+    }
 }
 
 int main(void)
 {
+    test_texts();
+    test_refusals();
     test_forms();
     return check_done("reply_grammar");
 }

@@ -44,6 +44,8 @@ static void set_markers(ts_reply *r, bool tools)
 static bool append(ts_reply *r, const char *s, size_t n)
 {
     size_t left = r->n - r->pos;
+    if (n == 0)
+        return true;
     if (r->pos > 0) {
         memmove(r->buf, r->buf + r->pos, left);
         r->pos = 0;

@@ -53,55 +53,84 @@ void rg_add_rules(ts_sb *b, const char *gbnf, const char *prefix)
     }
 }
 
-/* Rules for text without `end` in it, by the states of the search for it (Knuth, Morris, Pratt
- * 1977): rule text-I is what may follow where so many of its characters stand, up to where none of
- * them counts any more. */
+/* The search for a marker in a text (Knuth, Morris, Pratt 1977): its state is how many of the
+ * marker's characters stand before. */
+enum { LONGEST = 64 };
+
+typedef struct search {
+    uint32_t s[LONGEST], letters[LONGEST]; /* the marker; the different ones of its characters */
+    size_t n, n_letters;
+    size_t fail[LONGEST + 1];
+} search;
+
+static void search_init(search *x, const char *marker)
+{
+    size_t bytes = strlen(marker), k = 0;
+    *x = (search){0};
+    for (size_t at = 0; at < bytes && x->n < LONGEST; x->n++)
+        at += ts_utf8_decode(marker + at, bytes - at, &x->s[x->n]);
+    for (size_t i = 1; i < x->n; i++) {
+        while (k > 0 && x->s[i] != x->s[k])
+            k = x->fail[k];
+        k += x->s[i] == x->s[k];
+        x->fail[i + 1] = k;
+    }
+    for (size_t i = 0; i < x->n; i++) {
+        bool known = false;
+        for (size_t l = 0; l < x->n_letters; l++)
+            known |= x->letters[l] == x->s[i];
+        if (!known)
+            x->letters[x->n_letters++] = x->s[i];
+    }
+}
+
+static size_t step(const search *x, size_t state, uint32_t letter)
+{
+    while (state > 0 && x->s[state] != letter)
+        state = x->fail[state];
+    return state + (x->s[state] == letter);
+}
+
+/* text-I: from state I back to the first; end-I: from there to the marker's end without that. So a
+ * text is read in one way, and as many rules are open at a time as the marker has characters. NUL
+ * is in no text. */
+static void state_rules(ts_sb *b, const search *x, size_t i)
+{
+    ts_sb other = {0}, end = {0};
+    in_class(&other, 0);
+    ts_sb_printf(b, "text-%zu ::= ", i);
+    ts_sb_printf(&end, "end-%zu ::= ", i);
+    for (size_t l = 0, any = 0; l < x->n_letters; l++) {
+        size_t to = step(x, i, x->letters[l]);
+        if (to == 0)
+            continue;
+        in_class(&other, x->letters[l]);
+        ts_sb_str(&end, any++ ? " | [" : "[");
+        in_class(&end, x->letters[l]);
+        ts_sb_str(&end, "]");
+        if (to == x->n)
+            continue;
+        ts_sb_printf(&end, " end-%zu", to);
+        ts_sb_str(b, "[");
+        in_class(b, x->letters[l]);
+        ts_sb_printf(b, "] text-%zu | ", to);
+    }
+    ts_sb_str(b, "[^");
+    ts_sb_add(b, other.s, other.n);
+    ts_sb_str(b, "]\n");
+    ts_sb_add(b, end.s, end.n);
+    ts_sb_str(b, "\n");
+    b->failed |= other.failed || end.failed;
+    ts_sb_free(&other);
+    ts_sb_free(&end);
+}
+
 void rg_text_rules(rg_maker *m, const char *end)
 {
-    enum { LONGEST = 64 };
-    uint32_t s[LONGEST], letters[LONGEST];
-    size_t n = 0, n_letters = 0, fail[LONGEST + 1] = {0};
-    ts_sb *b = &m->rules;
-    for (size_t k = strlen(end), at = 0; at < k && n < LONGEST; n++)
-        at += ts_utf8_decode(end + at, k - at, &s[n]);
-    for (size_t i = 1, k = 0; i < n; i++) {
-        while (k > 0 && s[i] != s[k])
-            k = fail[k];
-        k += s[i] == s[k];
-        fail[i + 1] = k;
-    }
-    for (size_t i = 0; i < n; i++) {
-        bool known = false;
-        for (size_t k = 0; k < n_letters; k++)
-            known |= letters[k] == s[i];
-        letters[n_letters] = s[i];
-        n_letters += !known;
-    }
-    ts_sb_str(b, "text ::= text-0*\n");
-    for (size_t i = 0; i < n; i++) {
-        /* letters that lead nowhere are in the class of all others, NUL is in none */
-        ts_sb other = {0};
-        in_class(&other, 0);
-        ts_sb_printf(b, "text-%zu ::= ", i);
-        for (size_t l = 0; l < n_letters; l++) {
-            size_t to = i;
-            while (to > 0 && s[to] != letters[l])
-                to = fail[to];
-            to += s[to] == letters[l];
-            if (to == 0)
-                continue;
-            in_class(&other, letters[l]);
-            if (to < n) {
-                ts_sb_str(b, "[");
-                in_class(b, letters[l]);
-                ts_sb_printf(b, "] text-%zu | ", to);
-            }
-        }
-        ts_sb_str(b, "[^");
-        ts_sb_add(b, other.s, other.n);
-        ts_sb_str(b, "]\n");
-        b->failed |= other.failed;
-        ts_sb_free(&other);
-    }
+    search x;
+    search_init(&x, end);
+    ts_sb_str(&m->rules, "text ::= text-0* end-0\n");
+    for (size_t i = 0; i < x.n; i++)
+        state_rules(&m->rules, &x, i);
     m->text = true;
 }

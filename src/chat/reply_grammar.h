@@ -26,7 +26,7 @@ ts_status rg_no_memory(rg_maker *m);
 void rg_literal(ts_sb *b, const char *s);
 /* The rules of another grammar, with a prefix before their names. */
 void rg_add_rules(ts_sb *b, const char *gbnf, const char *prefix);
-/* The rule `text`: text without `end` in it. */
+/* The rule `text`: text up to the first `end` in it, and that. */
 void rg_text_rules(rg_maker *m, const char *end);
 
 /* Add the rules of a tool's arguments, the i-th: args-I-root is what stands between its name and

@@ -167,11 +167,13 @@ static void open_param(const rg_maker *m, const param *p, bool text, ts_sb *b)
     ts_sb_free(&s);
 }
 
-/* A line break before it may be written: the text takes it. */
+/* Behind a text, which has its end in it, and the line break before. */
 static void close_param(const rg_maker *m, bool text, ts_sb *b)
 {
-    rg_literal(b, m->f->lines && !text ? "\n" : "");
-    rg_literal(b, m->f->value_end);
+    if (!text) {
+        rg_literal(b, m->f->lines ? "\n" : "");
+        rg_literal(b, m->f->value_end);
+    }
     rg_literal(b, m->f->breaks ? "\n" : "");
 }
 

@@ -260,7 +260,7 @@ static bool all(ts_reply *r, const char *s, size_t n, bool emit)
         peek(&p);
         if (any && list && take(&p, ']'))
             return !peek(&p);
-        if (!one(r, &p))
+        if (!one(r, &p) || r->args.failed)
             return false;
         if (emit) {
             r_begin_call(r);
@@ -288,6 +288,8 @@ static r_step in_calls(ts_reply *r)
     if (!ok)
         return r_no_call(r);
     all(r, p, n, true);
+    if (r->args.failed)
+        return r_no_memory(r);
     r_take(r, r->at);
     return r_goto(r, r_behind);
 }
