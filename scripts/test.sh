@@ -128,7 +128,7 @@ if ! $quick; then
     step "build with sanitizers" build asan
     step "tests under AddressSanitizer and UndefinedBehaviorSanitizer" ctest --preset asan -j "$(nproc)"
     step "build with ThreadSanitizer" build tsan
-    step "pool and engine under ThreadSanitizer" ctest --preset tsan
+    step "pool, engine and scheduler under ThreadSanitizer" ctest --preset tsan
     step "build with clang and the fuzzers" build_fuzz
     step "fuzzers, $fuzz_seconds s each" fuzz
 fi

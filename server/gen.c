@@ -9,8 +9,6 @@
 #include "base/clock.h"
 #include "base/mem.h"
 
-#define MAX_PROBS 20
-
 /* --- made and freed --------------------------------------------------------------- */
 
 static ts_status check_prompt(const ts_gen_model *m, const ts_gen_options *o, ts_error *err)
@@ -42,10 +40,10 @@ static ts_status check(const ts_gen_model *m, const ts_gen_options *o, ts_error 
             return ts_fail(err, TS_BAD_ARG, "the bias of token %d is not a number",
                            (int)o->bias[i].id);
     }
-    if (o->n_probs > MAX_PROBS)
+    if (o->n_probs > TS_MAX_PROBS)
         return ts_fail(err, TS_BAD_ARG,
                        "probabilities of %d tokens asked for; there are those of %d at most",
-                       o->n_probs, MAX_PROBS);
+                       o->n_probs, TS_MAX_PROBS);
     if (!o->sink.event)
         return ts_fail(err, TS_BAD_ARG, "nobody receives the generation");
     return TS_OK;
@@ -159,10 +157,10 @@ static ts_status make_room(ts_gen *g, ts_error *err)
 }
 
 /* The one after those made, whose id isn't chosen yet; the logits are the model's still. */
-static void add_probs(ts_gen *g, const ts_gen_model *m, const float *logits, ts_probs *p)
+static void add_probs(ts_gen *g, const ts_gen_model *m, float *logits, ts_probs *p)
 {
-    memcpy(m->row, logits, m->n_vocab * sizeof *logits);
     *p = ts_probs_of(logits, m->n_vocab);
+    memcpy(m->row, logits, m->n_vocab * sizeof *logits);
     ts_probs_top(p, logits, m->n_vocab, g->top + g->n_made * (size_t)g->n_probs,
                  (size_t)g->n_probs);
 }

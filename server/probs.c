@@ -3,20 +3,16 @@
 
 #include <math.h>
 
-ts_probs ts_probs_of(const float *logits, size_t n)
+#include "logits.h"
+
+ts_probs ts_probs_of(float *logits, size_t n)
 {
-    float max = -INFINITY;
+    const float max = logits[ts_logits_greatest(logits, n)];
     double sum = 0;
-    for (size_t i = 0; i < n; i++)
-        max = logits[i] > max ? logits[i] : max;
-    if (isinf(max)) /* only those that are as great have a share */
-        for (size_t i = 0; i < n; i++)
-            sum += logits[i] == max;
-    else
-        for (size_t i = 0; i < n; i++) {
-            float w = expf(logits[i] - max);
-            sum += w == w ? (double)w : 0;
-        }
+    if (!isinf(max))
+        return (ts_probs){max, log(ts_logits_sum_exp(logits, n, max))};
+    for (size_t i = 0; i < n; i++) /* only those that are as great have a share */
+        sum += logits[i] == max;
     return (ts_probs){max, log(sum)};
 }
 
@@ -24,44 +20,15 @@ float ts_probs_log(const ts_probs *p, float logit)
 {
     if (logit == p->max)
         return p->max == -INFINITY ? -INFINITY : (float)-p->log_sum;
-    return isnan(logit) ? -INFINITY : (float)((double)logit - (double)p->max - p->log_sum);
-}
-
-static bool worse(ts_gen_prob a, ts_gen_prob b)
-{
-    return a.logprob < b.logprob || (a.logprob == b.logprob && a.id > b.id);
-}
-
-/* The heap h[n], the worst at its root, has x in place of what is at i. */
-static void sift_down(ts_gen_prob *h, size_t n, size_t i, ts_gen_prob x)
-{
-    for (size_t c; (c = 2 * i + 1) < n; i = c) {
-        if (c + 1 < n && worse(h[c + 1], h[c]))
-            c++;
-        if (!worse(h[c], x))
-            break;
-        h[i] = h[c];
-    }
-    h[i] = x;
+    return (float)((double)logit - (double)p->max - p->log_sum);
 }
 
 void ts_probs_top(const ts_probs *p, const float *logits, size_t n, ts_gen_prob *out, size_t k)
 {
+    ts_candidate best[TS_MAX_PROBS];
     if (k == 0)
         return;
-    /* logits while they are chosen from */
+    ts_logits_best(best, k, logits, n);
     for (size_t i = 0; i < k; i++)
-        out[i] = (ts_gen_prob){(ts_token)i, isnan(logits[i]) ? -INFINITY : logits[i]};
-    for (size_t i = k / 2; i-- > 0;)
-        sift_down(out, k, i, out[i]);
-    for (size_t i = k; i < n; i++)
-        if (logits[i] > out[0].logprob)
-            sift_down(out, k, 0, (ts_gen_prob){(ts_token)i, logits[i]});
-    for (size_t m = k; m > 1; m--) {
-        ts_gen_prob worst = out[0];
-        sift_down(out, m - 1, 0, out[m - 1]);
-        out[m - 1] = worst;
-    }
-    for (size_t i = 0; i < k; i++)
-        out[i].logprob = ts_probs_log(p, out[i].logprob);
+        out[i] = (ts_gen_prob){best[i].id, ts_probs_log(p, best[i].logit)};
 }

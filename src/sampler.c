@@ -20,11 +20,7 @@
 #include "base/mem.h"
 #include "base/status.h"
 #include "grammar/grammar.h"
-
-typedef struct candidate {
-    float logit; /* replaced by the weight when there is nothing left to cut */
-    ts_token id;
-} candidate;
+#include "logits.h"
 
 struct ts_sampler {
     ts_sampler_options opt;
@@ -40,9 +36,9 @@ struct ts_sampler {
     ts_token *prev;
     size_t n_prev, cap_prev, oldest;
 
-    uint32_t *count; /* [n_vocab] occurrences in prev; zero between calls */
-    candidate *cand; /* [n_vocab]                                         */
-    size_t n_vocab;  /* what both have room for                           */
+    uint32_t *count;    /* [n_vocab] occurrences in prev; zero between calls */
+    ts_candidate *cand; /* [n_vocab]; weights instead of logits when nothing is left to cut */
+    size_t n_vocab;     /* what both have room for                           */
 };
 
 /* --- random numbers --------------------------------------------------------- */
@@ -243,48 +239,6 @@ static void penalise(ts_sampler *s, float *logits, size_t n_vocab)
     }
 }
 
-/* --- the best ones, sorted -------------------------------------------------------- */
-
-static bool worse(candidate a, candidate b)
-{
-    return a.logit < b.logit || (a.logit == b.logit && a.id > b.id);
-}
-
-/* Restores the heap h[n], the worst at its root, below i. */
-static void sift_down(candidate *h, size_t n, size_t i)
-{
-    candidate x = h[i];
-    for (size_t c; (c = 2 * i + 1) < n; i = c) {
-        if (c + 1 < n && worse(h[c + 1], h[c]))
-            c++;
-        if (!worse(h[c], x))
-            break;
-        h[i] = h[c];
-    }
-    h[i] = x;
-}
-
-/* The k best of logits[n], best first. One pass with a heap of k: nearly every logit fails one
- * comparison with the heap's worst. */
-static void best(candidate *h, size_t k, const float *logits, size_t n)
-{
-    for (size_t i = 0; i < k; i++)
-        h[i] = (candidate){logits[i], (ts_token)i};
-    for (size_t i = k / 2; i-- > 0;)
-        sift_down(h, k, i);
-    for (size_t i = k; i < n; i++)
-        if (logits[i] > h[0].logit) {
-            h[0] = (candidate){logits[i], (ts_token)i};
-            sift_down(h, k, 0);
-        }
-    for (size_t m = k; m > 1; m--) {
-        candidate worst = h[0];
-        h[0] = h[m - 1];
-        h[m - 1] = worst;
-        sift_down(h, m - 1, 0);
-    }
-}
-
 /* --- cuts ---------------------------------------------------------------------------- */
 
 /* e^((l - max) / temp); defined for infinite logits too. */
@@ -295,7 +249,7 @@ static double weight(float l, float max, float temp)
 
 /* How many of the sorted cand[n] top-p keeps: the fewest whose weights reach goal together; 0 if
  * all of them don't. */
-static size_t nucleus(const candidate *cand, size_t n, double goal)
+static size_t nucleus(const ts_candidate *cand, size_t n, double goal)
 {
     double sum = 0;
     for (size_t i = 0; i < n; i++) {
@@ -306,7 +260,7 @@ static size_t nucleus(const candidate *cand, size_t n, double goal)
     return 0;
 }
 
-static size_t at_least(const candidate *cand, size_t n, float limit)
+static size_t at_least(const ts_candidate *cand, size_t n, float limit)
 {
     size_t i = 0;
     while (i < n && cand[i].logit >= limit)
@@ -315,12 +269,12 @@ static size_t at_least(const candidate *cand, size_t n, float limit)
 }
 
 /* All of the vocabulary that is not below limit, in the order of ids. */
-static size_t take_all(candidate *cand, const float *logits, size_t n, float limit)
+static size_t take_all(ts_candidate *cand, const float *logits, size_t n, float limit)
 {
     size_t m = 0;
     for (size_t i = 0; i < n; i++)
         if (logits[i] >= limit)
-            cand[m++] = (candidate){logits[i], (ts_token)i};
+            cand[m++] = (ts_candidate){logits[i], (ts_token)i};
     return m;
 }
 
@@ -335,7 +289,7 @@ static size_t cut(ts_sampler *s, const float *logits, size_t n, float max)
 
     if (o->top_k > 0 && (size_t)o->top_k < n) {
         size_t k = (size_t)o->top_k, kept = 0;
-        best(s->cand, k, logits, n);
+        ts_logits_best(s->cand, k, logits, n);
         for (size_t i = 0; i < k && p < 1; i++)
             total += weight(s->cand[i].logit, max, 1);
         if (p < 1)
@@ -349,7 +303,7 @@ static size_t cut(ts_sampler *s, const float *logits, size_t n, float max)
     /* The nucleus of a language model is small: sort a few, and more only if they don't reach. */
     for (size_t k = 256;; k *= 8) {
         k = k < n ? k : n;
-        best(s->cand, k, logits, n);
+        ts_logits_best(s->cand, k, logits, n);
         size_t kept = nucleus(s->cand, k, p * total);
         if (kept || k == n || s->cand[k - 1].logit < limit)
             return at_least(s->cand, kept ? kept : k, limit);
@@ -387,7 +341,7 @@ static ts_status make_room(ts_sampler *s, size_t n_vocab, ts_error *err)
     }
     if (n_vocab <= s->n_vocab)
         return TS_OK;
-    candidate *cand = ts_calloc(n_vocab, sizeof *cand);
+    ts_candidate *cand = ts_calloc(n_vocab, sizeof *cand);
     uint32_t *count = ts_calloc(n_vocab, sizeof *count);
     if (!cand || !count) {
         free(cand);
@@ -413,13 +367,7 @@ ts_status ts_sampler_sample(ts_sampler *s, float *logits, size_t n_vocab, ts_tok
         return st;
     if (s->penalise)
         penalise(s, logits, n_vocab);
-    size_t top = 0;
-    for (size_t i = 0; i < n_vocab; i++) {
-        if (isnan(logits[i]))
-            logits[i] = -INFINITY;
-        if (logits[i] > logits[top])
-            top = i;
-    }
+    size_t top = ts_logits_greatest(logits, n_vocab);
     if (s->match && (st = constrain(s, logits, n_vocab, &top, err)))
         return st;
     /* Without a logit above -inf there is nothing to choose by. */

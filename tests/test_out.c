@@ -185,7 +185,7 @@ static int better(const void *a, const void *b)
     return x->id - y->id;
 }
 
-static void check_probs(const float *logits, size_t n, size_t k)
+static void check_probs(float *logits, size_t n, size_t k)
 {
     double max = -INFINITY, sum = 0;
     ts_gen_prob *all = malloc(n * sizeof *all), top[20];

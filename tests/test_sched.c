@@ -345,6 +345,14 @@ static void test_full(alone *a)
     wait_end(&h[1]);
     check_same(a, &two[0], &h[0], 29, "full, not alone");
     check_same(a, &two[1], &h[1], 39, "full, not alone");
+    /* a prompt as long as the context has room for one token's logits */
+    static ts_token all[128];
+    random_tokens(all, 128, 4);
+    ts_gen_options most = options(all, 128, -1, &h[0]);
+    memset(h, 0, sizeof h);
+    add(&r, &most);
+    wait_end(&h[0]);
+    check_same(a, &most, &h[0], 1, "as long as the context");
     close_rig(&r);
 }
 
@@ -785,6 +793,59 @@ static void test_cancel(void)
     close_rig(&r);
 }
 
+/* Whoever receives the last event may add the next one: its slot is free. */
+typedef struct chain {
+    rig *r;
+    heard h[3];
+    size_t n;
+} chain;
+
+static void chain_event(void *user, const ts_gen_event *ev)
+{
+    chain *c = user;
+    ts_sched_info info;
+    static const ts_token prompt[4] = {1, 2, 3, 4};
+    if (ev->end == TS_GEN_RUNS)
+        return;
+    ts_sched_get_info(c->r->s, &info);
+    EXPECT(info.n_running == 0 && info.n_waiting == 0 && info.n_done == (int64_t)c->n);
+    heard *h = &c->h[c->n];
+    ts_gen_options o = options(prompt, 4, 2, h);
+    if (++c->n < 3)
+        o.sink = (ts_gen_sink){chain_event, NULL, c};
+    ts_gen *g;
+    ts_status st = ts_sched_add(c->r->s, &o, &g, NULL);
+    EXPECT(st == TS_OK);
+    pthread_mutex_lock(&rig_lock);
+    h->g = st == TS_OK ? g : NULL;
+    pthread_cond_broadcast(&rig_cond);
+    pthread_mutex_unlock(&rig_lock);
+}
+
+static void test_from_sink(void)
+{
+    static chain c;
+    static const ts_token prompt[4] = {1, 2, 3, 4};
+    ts_gen *g;
+    rig r = open_rig(1, 512, 32, 0);
+    c.r = &r;
+    c.n = 1;
+    ts_gen_options o = options(prompt, 4, 2, NULL);
+    o.sink = (ts_gen_sink){chain_event, NULL, &c};
+    REQUIRE(ts_sched_add(r.s, &o, &g, NULL) == TS_OK);
+    for (size_t i = 1; i < 3; i++) {
+        pthread_mutex_lock(&rig_lock);
+        while (!c.h[i].g)
+            pthread_cond_wait(&rig_cond, &rig_lock);
+        pthread_mutex_unlock(&rig_lock);
+    }
+    wait_end(&c.h[2]);
+    CHECK(c.h[2].end == TS_GEN_LENGTH && c.h[2].n_made == 2);
+    ts_gen_close(c.h[1].g);
+    ts_gen_close(g);
+    close_rig(&r);
+}
+
 static void test_drain(void)
 {
     static heard h[4];
@@ -1089,6 +1150,7 @@ int main(void)
     test_fair();
     test_queue();
     test_cancel();
+    test_from_sink();
     test_drain();
     test_close();
     test_bad();
