@@ -6,6 +6,6 @@
 typedef int command_fn(int argc, char **argv);
 
 command_fn cmd_run, cmd_chat, cmd_tokenize, cmd_inspect, cmd_plan, cmd_bench, cmd_perplexity,
-    cmd_synth, cmd_info, cmd_grammar;
+    cmd_synth, cmd_info, cmd_grammar, cmd_serve;
 
 #endif

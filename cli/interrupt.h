@@ -18,6 +18,12 @@ void interrupt_catch_input(void);
  * terminal and the shell both report a hang-up. */
 void interrupt_catch_all(void);
 
+/* For a server: SIGINT and SIGTERM ask it to end, once for a moment and again to end the program at
+ * once (what comes within a fifth of a second is the same again); SIGHUP is kept for
+ * interrupt_hung_up. */
+void interrupt_catch_server(void);
+bool interrupt_hung_up(void); /* since it was asked last */
+
 /* The session to cancel; NULL before it is closed. */
 void interrupt_session(ts_session *s);
 

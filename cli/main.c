@@ -13,6 +13,7 @@ static const struct {
 } commands[] = {
     {"run", "generate text from a prompt", cmd_run},
     {"chat", "talk with a model", cmd_chat},
+    {"serve", "answer over HTTP, as OpenAI's API does", cmd_serve},
     {"tokenize", "text to token ids, and back", cmd_tokenize},
     {"grammar", "check a grammar, print a JSON schema's, match a text", cmd_grammar},
     {"inspect", "what a GGUF file holds: metadata, tensors, types, sizes", cmd_inspect},

@@ -148,6 +148,7 @@ ts_status model_open(ts_engine **out, model_opts *m, int64_t n_logits, bool plan
     o.n_ctx = m->ctx;
     o.n_ubatch = m->ubatch;
     o.n_logits = n_logits;
+    o.n_seqs = (int32_t)m->seqs;
     o.plan_only = plan_only;
     o.int8_prefill = m->prefill && strcmp(m->prefill, "int8") == 0;
     ts_status st = choose_isa(m, &o, err);

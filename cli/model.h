@@ -8,6 +8,7 @@
 typedef struct model_opts {
     const char *path, *isa, *prefill, *pack_cache;
     int64_t threads, ctx, ubatch; /* 0: the library's choice */
+    int64_t seqs;                 /* timelines of a session; 0: one */
     const char *gpu_layers, *vram, *stream, *memory;
     const char *devices, *split_mode;
     int64_t main_gpu, n_cpu_moe;

@@ -26,7 +26,7 @@ uint64_t sampling_seed(const sampling_opts *o)
     return o->seed >= 0 ? (uint64_t)o->seed : (uint64_t)time(NULL);
 }
 
-ts_status sampling_open(ts_sampler **out, const sampling_opts *o, uint64_t seed, ts_error *err)
+ts_sampler_options sampling_options(const sampling_opts *o)
 {
     ts_sampler_options so;
 
@@ -39,6 +39,13 @@ ts_status sampling_open(ts_sampler **out, const sampling_opts *o, uint64_t seed,
     so.frequency_penalty = (float)o->frequency_penalty;
     so.presence_penalty = (float)o->presence_penalty;
     so.repeat_last_n = (int32_t)o->repeat_last_n;
+    return so;
+}
+
+ts_status sampling_open(ts_sampler **out, const sampling_opts *o, uint64_t seed, ts_error *err)
+{
+    ts_sampler_options so = sampling_options(o);
+
     so.seed = seed;
     return ts_sampler_open(out, &so, err);
 }

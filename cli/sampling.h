@@ -34,6 +34,9 @@ void sampling_init(sampling_opts *o); /* the library's defaults */
             "the same seed gives the same text; -1 takes one from the clock", .min = -1,           \
             .max = 4294967295)
 
+/* As the library wants them; without the seed. */
+ts_sampler_options sampling_options(const sampling_opts *o);
+
 uint64_t sampling_seed(const sampling_opts *o);
 ts_status sampling_open(ts_sampler **out, const sampling_opts *o, uint64_t seed, ts_error *err);
 

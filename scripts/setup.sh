@@ -57,6 +57,7 @@ ts_missing_packages()
     pkg-config --exists libpcre2-8 2>/dev/null || echo libpcre2-dev
     pkg-config --exists jansson 2>/dev/null || echo libjansson-dev
     pkg-config --exists libedit 2>/dev/null || echo libedit-dev
+    pkg-config --exists libmicrohttpd 2>/dev/null || echo libmicrohttpd-dev
     have python3 || echo python3
     python3 -m pip --version >/dev/null 2>&1 || echo python3-pip
     [ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
