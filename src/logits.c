@@ -38,7 +38,7 @@ static bool any_at_least(const float *x, lanes limit)
                (load(x + 3 * LANES) >= limit));
 }
 
-size_t ts_logits_greatest(float *x, size_t n)
+static float greatest(const float *x, size_t n)
 {
     const lanes least = all_of(-INFINITY);
     lanes most[WAYS] = {least, least, least, least};
@@ -46,24 +46,36 @@ size_t ts_logits_greatest(float *x, size_t n)
     size_t i = 0;
     for (; i + STEP <= n; i += STEP)
         for (size_t w = 0; w < WAYS; w++) {
-            lanes v = load(x + i + w * LANES);
-            v = choose(v == v, v, least);
-            memcpy(x + i + w * LANES, &v, sizeof v);
+            const lanes v = load(x + i + w * LANES);
             most[w] = choose(v > most[w], v, most[w]);
         }
-    for (; i < n; i++) {
-        x[i] = isnan(x[i]) ? -INFINITY : x[i];
+    for (; i < n; i++)
         max = x[i] > max ? x[i] : max;
-    }
     for (size_t w = 0; w < WAYS; w++)
         for (size_t j = 0; j < LANES; j++)
             max = most[w][j] > max ? most[w][j] : max;
+    return max;
+}
+
+size_t ts_logits_greatest(float *x, size_t n)
+{
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        lanes v = load(x + i);
+        v = choose(v == v, v, all_of(-INFINITY));
+        memcpy(x + i, &v, sizeof v);
+    }
+    for (; i < n; i++)
+        x[i] = isnan(x[i]) ? -INFINITY : x[i];
+    const float max = greatest(x, n);
     for (i = 0; i + STEP <= n && !any_at_least(x + i, all_of(max));)
         i += STEP;
     while (x[i] != max)
         i++;
     return i;
 }
+
+/* --- the best, sorted ---------------------------------------------------------------- */
 
 static bool worse(ts_candidate a, ts_candidate b)
 {
@@ -84,14 +96,48 @@ static void sift_down(ts_candidate *h, size_t n, size_t i)
     h[i] = x;
 }
 
-/* One pass with a heap of k: nearly every block of logits fails a comparison with the heap's worst.
- */
-void ts_logits_best(ts_candidate *h, size_t k, const float *x, size_t n)
+static void make_heap(ts_candidate *h, size_t n)
+{
+    for (size_t i = n / 2; i-- > 0;)
+        sift_down(h, n, i);
+}
+
+static void sort_heap(ts_candidate *h, size_t n)
+{
+    for (size_t m = n; m > 1; m--) {
+        ts_candidate worst = h[0];
+        h[0] = h[m - 1];
+        h[m - 1] = worst;
+        sift_down(h, m - 1, 0);
+    }
+}
+
+static void sort(ts_candidate *h, size_t n)
+{
+    if (n <= 96) {
+        for (size_t i = 1, j; i < n; i++) {
+            const ts_candidate x = h[i];
+            for (j = i; j > 0 && worse(h[j - 1], x); j--)
+                h[j] = h[j - 1];
+            h[j] = x;
+        }
+        return;
+    }
+    size_t i = 1;
+    while (i < n && worse(h[i], h[i - 1]))
+        i++;
+    if (i == n) /* equal ones come sorted */
+        return;
+    make_heap(h, n);
+    sort_heap(h, n);
+}
+
+/* One pass with a heap of k: nearly every step fails a comparison with the heap's worst. */
+static void best_few(ts_candidate *h, size_t k, const float *x, size_t n)
 {
     for (size_t i = 0; i < k; i++)
         h[i] = (ts_candidate){x[i], (ts_token)i};
-    for (size_t i = k / 2; i-- > 0;)
-        sift_down(h, k, i);
+    make_heap(h, k);
     for (size_t i = k, end; i < n; i = end) {
         end = n - i < STEP ? n : i + STEP;
         if (end - i == STEP && !any_at_least(x + i, all_of(h[0].logit)))
@@ -102,12 +148,55 @@ void ts_logits_best(ts_candidate *h, size_t k, const float *x, size_t n)
                 sift_down(h, k, 0);
             }
     }
-    for (size_t m = k; m > 1; m--) {
-        ts_candidate worst = h[0];
-        h[0] = h[m - 1];
-        h[m - 1] = worst;
-        sift_down(h, m - 1, 0);
+    sort_heap(h, k);
+}
+
+/* Buckets of falling logits, 1/256 wide: models' logits stand within a few tens. */
+enum { BUCKETS = 16384 };
+
+static size_t bucket_of(float x, float max)
+{
+    const float d = (max - x) * 256;
+    return d < BUCKETS - 1 ? (size_t)d : BUCKETS - 1;
+}
+
+/* A heap of tens of thousands lies in no cache: buckets are filled in one pass, then sorted each
+ * by itself. Of the one that k ends in, the best are found with a heap. */
+static void best_many(ts_candidate *out, size_t k, const float *x, size_t n)
+{
+    const float max = greatest(x, n);
+    uint32_t at[BUCKETS] = {0};
+    size_t last = 0, before = 0, got = 0, from = 0;
+    for (size_t i = 0; i < n; i++)
+        at[bucket_of(x[i], max)]++;
+    for (; before + at[last] < k; last++) {
+        const size_t m = at[last];
+        at[last] = (uint32_t)before;
+        before += m;
     }
+    ts_candidate *h = out + before;
+    for (size_t i = 0; i < n; i++) {
+        const size_t b = bucket_of(x[i], max);
+        const ts_candidate c = {x[i], (ts_token)i};
+        if (b < last) {
+            out[at[b]++] = c;
+        } else if (b == last && got < k - before) {
+            h[got++] = c;
+            if (got == k - before)
+                make_heap(h, got);
+        } else if (b == last && worse(h[0], c)) {
+            h[0] = c;
+            sift_down(h, got, 0);
+        }
+    }
+    sort_heap(h, got);
+    for (size_t b = 0; b < last; from = at[b++])
+        sort(out + from, at[b] - from);
+}
+
+void ts_logits_best(ts_candidate *out, size_t k, const float *x, size_t n)
+{
+    (k > 512 ? best_many : best_few)(out, k, x, n);
 }
 
 /* e^x for x <= 0, at least e^-87: x = n ln 2 + r, Taylor's series of e^r, and n into the exponent.

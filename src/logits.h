@@ -13,8 +13,7 @@ typedef struct ts_candidate {
 /* Where the first of the greatest of x[n] is, n >= 1. NaN becomes -infinity. */
 size_t ts_logits_greatest(float *x, size_t n);
 
-/* The k best of x[n], best first, equal ones by rising id; 1 <= k <= n. A NaN is none of them
- * unless it is among the first k. */
+/* The k best of x[n], which has no NaN: best first, equal ones by rising id; 1 <= k <= n. */
 void ts_logits_best(ts_candidate *out, size_t k, const float *x, size_t n);
 
 /* The sum of e^(x[i] - max), to six digits; max is finite and no x[i] is greater. NaN adds nothing.

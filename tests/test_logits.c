@@ -6,6 +6,7 @@
 #include "logits.h"
 
 #define MOST 200
+#define MANY 20000
 
 static void fill(float *x, size_t n, int kind, uint64_t *seed)
 {
@@ -45,7 +46,7 @@ static int better(const void *a, const void *b)
 
 static void check_best(float *x, size_t n, size_t k)
 {
-    ts_candidate all[MOST], got[MOST];
+    static ts_candidate all[MANY], got[MANY];
     ts_logits_greatest(x, n); /* no NaN */
     for (size_t i = 0; i < n; i++)
         all[i] = (ts_candidate){x[i], (ts_token)i};
@@ -81,6 +82,17 @@ int main(void)
             check_sum(x, n);
             check_best(x, n, 1 + rnd_u64(&seed) % n);
         }
+    /* as many as are put into buckets: all of them, few, equal ones, far away ones */
+    static float many[MANY];
+    for (int round = 0; round < 28; round++) {
+        size_t n = MANY - rnd_u64(&seed) % 10;
+        fill(many, n, round % 7, &seed);
+        for (size_t i = 0; round >= 14 && i < n; i++)
+            many[i] *= round % 2 ? 1e-6f : 1e6f;
+        check_best(many, n, 1025 + rnd_u64(&seed) % (n - 1025));
+        check_best(many, n, 1025);
+        check_best(many, n, n);
+    }
     /* every distance from the greatest, to where there is nothing left */
     for (float d = 0; d < 120; d += 0.01f) {
         const float x[2] = {3, 3 - d};
