@@ -148,6 +148,8 @@ static void test_utf8(void)
                                ")f(run)a({\"code\": \"" BAD BAD BAD BAD BAD "\"})c(" BAD ")";
     setting s = {.opt = with_tools(), .t = talk_open("{# <tool_call> #}")};
     check_answer(&s, text, want);
+    check_answer(&s, "\xd3o", "c(" BAD "o)");
+    check_answer(&s, "\xe4", "c(" BAD ")");
     talk_close(&s.t);
 }
 
