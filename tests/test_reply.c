@@ -24,7 +24,7 @@ static ts_reply_options with_tools(void)
     return (ts_reply_options){.tools = tools, .n_tools = sizeof tools - 1, .reasoning = true};
 }
 
-/* --- all answers, all cuts ------------------------------------------------------------------ */
+/* --- all answers, all cuts ------------------------------------------------------------- */
 
 /* What the tests were told to read; TWO: all pairs of cuts for answers up to this length. */
 enum { TWO = SANITIZED ? 40 : 120 };
@@ -136,7 +136,7 @@ static void test_answers(void)
     CHECK_MSG(n_settings >= 30 && n_answers >= 140, "%zu of %zu", n_answers, n_settings);
 }
 
-/* --- invalid text -------------------------------------------------------------------------- */
+/* --- invalid text ---------------------------------------------------------------------- */
 
 static void test_utf8(void)
 {
@@ -148,10 +148,12 @@ static void test_utf8(void)
                                ")f(run)a({\"code\": \"" BAD BAD BAD BAD BAD "\"})c(" BAD ")";
     setting s = {.opt = with_tools(), .t = talk_open("{# <tool_call> #}")};
     check_answer(&s, text, want);
+    check_answer(&s, "\xd3o", "c(" BAD "o)");
+    check_answer(&s, "\xe4", "c(" BAD ")");
     talk_close(&s.t);
 }
 
-/* --- JSON, byte by byte ---------------------------------------------------------------------- */
+/* --- JSON, byte by byte ---------------------------------------------------------------- */
 
 static bool scans(const char *s, size_t n)
 {
@@ -204,8 +206,7 @@ static void test_scan(void)
     CHECK_MSG(n_good > 500, "%zu of them are JSON", n_good);
 }
 
-/* --- hostile -----------------------------------------------------------------------------------
- */
+/* --- hostile --------------------------------------------------------------------------- */
 
 /* Counts bytes alone. */
 static ts_status count(void *user, const ts_reply_part *p, ts_error *err)
@@ -318,8 +319,7 @@ static void test_long(void)
     talk_close(&t);
 }
 
-/* --- tools, and what goes wrong ------------------------------------------------------------------
- */
+/* --- tools, and what goes wrong -------------------------------------------------------- */
 
 static void test_bad_tools(void)
 {

@@ -30,7 +30,7 @@ static const char tools[] =
         "mix", PARAMETERS(MIX, PLACE)) ", " TOOL("now", PARAMETERS("", "")) ", " TOOL("any",
                                                                                       "") "]";
 
-/* --- a model of random logits ---------------------------------------------------------------- */
+/* --- a model of random logits ---------------------------------------------------------- */
 
 /* Ends come often enough: of strings and brackets, and what closes a value between tags. */
 static void fill(float *logits, const talk *t, const char *closing, size_t *spelled, int at,
@@ -92,8 +92,7 @@ static char *made(const talk *t, const ts_vocab *vocab, ts_gram *gram, const cha
     return text.s;
 }
 
-/* --- what it is read as -------------------------------------------------------------------------
- */
+/* --- what it is read as ---------------------------------------------------------------- */
 
 typedef struct calls {
     const json_t *names; /* tool -> parameters */
@@ -249,7 +248,7 @@ static void test_forms(void)
     CHECK_MSG(n > (SANITIZED ? 10 : 20), "%zu forms with several calls", n);
 }
 
-/* --- single grammars ------------------------------------------------------------------------- */
+/* --- single grammars ------------------------------------------------------------------- */
 
 /* The grammar and the prompt's end for tools of a form; NULL with the sentence in said[500]. */
 static char *grammar_of(const char *tmpl, const char *list, const char *name, bool parallel,

@@ -38,7 +38,7 @@ char *__wrap_strdup(const char *s)
     return refuse() ? NULL : __real_strdup(s);
 }
 
-/* --- reading --------------------------------------------------------------------------------- */
+/* --- reading --------------------------------------------------------------------------- */
 
 static const char tools[] =
     "[{\"type\": \"function\", \"function\": {\"name\": \"look\", \"parameters\": {\"type\": "

@@ -6,8 +6,7 @@
 
 #include "base/utf8.h"
 
-/* --- open --------------------------------------------------------------------------------------
- */
+/* --- open ------------------------------------------------------------------------------ */
 
 static void add_marker(ts_reply *r, const char *s, r_role role, int stage)
 {
@@ -132,8 +131,7 @@ int64_t ts_reply_calls(const ts_reply *r)
     return r->calls;
 }
 
-/* --- push ----------------------------------------------------------------------------------------
- */
+/* --- push ------------------------------------------------------------------------------ */
 
 /* Whole characters alone reach the states: one that has begun waits, a byte that is none becomes
  * U+FFFD. */

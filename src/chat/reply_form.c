@@ -370,7 +370,7 @@ bool ts_reply_special(const ts_chat *c)
     return c->speech.special || (c->tools && c->tools_speech.special);
 }
 
-/* --- control tokens ------------------------------------------------------------------------ */
+/* --- control tokens -------------------------------------------------------------------- */
 
 static ts_status has_control(const ts_tokenizer *tok, const char *marker, bool *out, ts_error *err)
 {

@@ -21,7 +21,7 @@ ts_status rg_no_memory(rg_maker *m)
     return ts_fail(m->err, TS_NO_MEMORY, "no memory for the grammar of tool calls");
 }
 
-/* --- calls ------------------------------------------------------------------------------------ */
+/* --- calls ----------------------------------------------------------------------------- */
 
 /* Up to three markers, with line breaks between those that are there. */
 static void in_row(ts_sb *b, bool breaks, const char *x, const char *y, const char *z)

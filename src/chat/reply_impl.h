@@ -24,7 +24,7 @@
 #include "chat/chat.h"
 #include "chat/reply.h"
 
-/* --- forms ------------------------------------------------------------------------------ */
+/* --- forms ----------------------------------------------------------------------------- */
 
 typedef enum r_kind { R_NONE, R_JSON, R_NAMED, R_TAGS, R_PYTHON, R_CHANNELS } r_kind;
 
@@ -76,7 +76,7 @@ const ts_chat_speech *r_speech(const ts_chat *c, bool tools);
 /* Whether the prompt ends in the beginning of thinking. */
 bool r_think_opened(const ts_reply_think *t, const char *prompt, size_t n);
 
-/* --- tools -------------------------------------------------------------------------------- */
+/* --- tools ----------------------------------------------------------------------------- */
 
 typedef struct r_tools {
     json_t *list;  /* the request's */
@@ -109,7 +109,7 @@ ts_status r_value(ts_sb *b, unsigned types, const char *s, size_t n, ts_error *e
  */
 bool r_python(ts_sb *b, const char *s, size_t n);
 
-/* --- JSON, byte by byte --------------------------------------------------------------------- */
+/* --- JSON, byte by byte ---------------------------------------------------------------- */
 
 enum { R_SCAN_DEPTH = 512 };
 
@@ -132,7 +132,7 @@ typedef struct r_scan {
 
 r_scanned r_scan_byte(r_scan *s, char c);
 
-/* --- the reader ------------------------------------------------------------------------------ */
+/* --- the reader ------------------------------------------------------------------------ */
 
 typedef enum r_step { R_GO, R_WAIT } r_step;
 typedef r_step r_state(ts_reply *r);

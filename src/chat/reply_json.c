@@ -44,7 +44,7 @@ static r_step next(ts_reply *r, r_state *state)
     return r_goto(r, state);
 }
 
-/* --- names and values ------------------------------------------------------------------------- */
+/* --- names and values ------------------------------------------------------------------ */
 
 /* The value from r->from on: NULL if it is none, or when memory is short. */
 static json_t *decode(ts_reply *r)
@@ -111,8 +111,7 @@ static bool take_arguments(ts_reply *r)
     return ok;
 }
 
-/* --- an object ----------------------------------------------------------------------------------
- */
+/* --- an object ------------------------------------------------------------------------- */
 
 static r_step end_of_object(ts_reply *r)
 {

@@ -11,7 +11,7 @@
 #include "grammar/json.h"
 #include "grammar/schema.h"
 
-/* --- schemas --------------------------------------------------------------------------------- */
+/* --- schemas --------------------------------------------------------------------------- */
 
 /* Rules that match the JSON of a schema (NULL: of any object), the first of which is called
  * PREFIXroot. `what` is said before what is wrong. */
@@ -93,7 +93,7 @@ ts_status rg_json_arguments(rg_maker *m, const char *name, const json_t *params,
     return st;
 }
 
-/* --- parameters between tags ------------------------------------------------------------------ */
+/* --- parameters between tags ----------------------------------------------------------- */
 
 typedef struct param {
     const char *tool, *name;
@@ -363,8 +363,7 @@ ts_status rg_tag_arguments(rg_maker *m, const char *tool, const json_t *params, 
     return st;
 }
 
-/* --- arguments as Python writes them ------------------------------------------------------------
- */
+/* --- arguments as Python writes them --------------------------------------------------- */
 
 /* KEY=VALUE as the rule arg-TOOL-I. */
 static ts_status python_argument(rg_maker *m, const param *p)

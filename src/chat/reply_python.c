@@ -43,7 +43,7 @@ static bool take_word(reader *p, const char *word)
     return there;
 }
 
-/* --- strings ------------------------------------------------------------------------------- */
+/* --- strings --------------------------------------------------------------------------- */
 
 static bool hexadecimal(reader *p, int digits, uint32_t *out)
 {
@@ -131,7 +131,7 @@ static bool at_string(reader *p)
            (c == '<' && p->n - p->at >= 5 && memcmp(p->s + p->at, QUOTE, 5) == 0);
 }
 
-/* --- values -------------------------------------------------------------------------------- */
+/* --- values ---------------------------------------------------------------------------- */
 
 static bool value(reader *p);
 
@@ -233,7 +233,7 @@ bool r_python(ts_sb *b, const char *s, size_t n)
     return ok;
 }
 
-/* --- calls --------------------------------------------------------------------------------- */
+/* --- calls ----------------------------------------------------------------------------- */
 
 /* One call of a name and its arguments, which are put into r->args. False: it is none. */
 static bool one(ts_reply *r, reader *p)

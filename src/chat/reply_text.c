@@ -7,7 +7,7 @@
 
 #include "chat/reply_impl.h"
 
-/* --- what the states use --------------------------------------------------------------------- */
+/* --- what the states use --------------------------------------------------------------- */
 
 int r_match(const ts_reply *r, size_t at, const char *marker)
 {
@@ -54,7 +54,7 @@ r_step r_no_memory(ts_reply *r)
     return r_fail(r, ts_fail(r->err, TS_NO_MEMORY, "no memory to read an answer"));
 }
 
-/* --- parts ----------------------------------------------------------------------------------- */
+/* --- parts ----------------------------------------------------------------------------- */
 
 void r_part(ts_reply *r, ts_reply_kind kind, const char *s, size_t n)
 {
@@ -137,7 +137,7 @@ void r_arguments(ts_reply *r, const char *s, size_t n)
     r_part(r, TS_REPLY_ARGUMENTS, s, n);
 }
 
-/* --- arguments ------------------------------------------------------------------------------- */
+/* --- arguments ------------------------------------------------------------------------- */
 
 static void put_arguments(ts_reply *r, const char *s, size_t n)
 {
@@ -181,7 +181,7 @@ r_scanned r_stream(ts_reply *r)
     return got;
 }
 
-/* --- into a call and behind it -------------------------------------------------------------- */
+/* --- into a call and behind it --------------------------------------------------------- */
 
 /* The markers that lead to a call's name, one after the other. */
 static r_step in_head(ts_reply *r)
@@ -231,23 +231,22 @@ int r_closer(const ts_reply *r, size_t at, size_t *n)
 
 r_step r_behind(ts_reply *r)
 {
-    const char *p = r_text(r);
+    enum { WINDOW = 256 };
     size_t n = r_left(r), k = 0;
-    bool brackets = false;
-    /* one bracket too many before the end of a call is no content */
-    for (r->at = 0; r->at < n; r->at++) {
-        char c = p[r->at];
-        bool bracket = r->form->kind != R_TAGS && (c == '}' || c == ']');
-        if (!r_is_space(c) && !bracket)
-            break;
-        brackets |= bracket;
-    }
-    if (r->at == n && !brackets) {
-        r_take(r, n);
+    r->at = 0;
+    bool more = r_skip(r);
+    if (r->at > 0) {
+        r_take(r, r->at);
         return R_GO;
     }
-    int m = r->at < n ? r_closer(r, r->at, &k) : r_is_end(r) ? 0 : -1;
-    if (m < 0 && n < TS_REPLY_MAX_HELD)
+    /* brackets too many before the end of a call are no content */
+    const char *p = r_text(r);
+    while (
+        more && r->at < n && r->at < WINDOW &&
+        (r_is_space(p[r->at]) || (r->form->kind != R_TAGS && (p[r->at] == '}' || p[r->at] == ']'))))
+        r->at++;
+    int m = r->at == WINDOW ? 0 : r->at < n ? r_closer(r, r->at, &k) : r_is_end(r) ? 0 : -1;
+    if (m < 0)
         return R_WAIT;
     if (m > 0) {
         r_take(r, r->at + k);
@@ -256,8 +255,7 @@ r_step r_behind(ts_reply *r)
     return r_goto(r, r_in_text);
 }
 
-/* --- text --------------------------------------------------------------------------------------
- */
+/* --- text ------------------------------------------------------------------------------ */
 
 static bool is_active(const ts_reply *r, const r_marker *m, bool fresh)
 {

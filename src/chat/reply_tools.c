@@ -6,7 +6,7 @@
 #include "gguf/show.h"
 #include "grammar/json.h"
 
-/* --- the list ------------------------------------------------------------------------- */
+/* --- the list -------------------------------------------------------------------------- */
 
 /* What is in no marker, so that a name can't imitate one. */
 static bool fits_name(const char *s, size_t n)
@@ -80,7 +80,7 @@ void r_tools_close(r_tools *t)
     *t = (r_tools){0};
 }
 
-/* --- types of a schema -------------------------------------------------------------------- */
+/* --- types of a schema ----------------------------------------------------------------- */
 
 enum { MAX_DEPTH = 16, MAX_WORK = 1000 };
 
@@ -178,7 +178,7 @@ unsigned r_schema_types(const json_t *parameters, const json_t *schema)
     return types_of(parameters, schema, 0, &work);
 }
 
-/* --- values that stand as text -------------------------------------------------------------- */
+/* --- values that stand as text --------------------------------------------------------- */
 
 /* Templates hand values over as Python prints them, and models learn it. */
 static bool as_python(ts_sb *b, unsigned types, const char *s, size_t n)

@@ -42,7 +42,7 @@ static void check_refusal(ts_status st, const ts_error *err)
     must(ts_utf8_valid(err->msg, n) >= n - (n < 4 ? n : 4));
 }
 
-/* --- answers -------------------------------------------------------------------------------- */
+/* --- answers --------------------------------------------------------------------------- */
 
 typedef struct heard {
     ts_sb text;
@@ -116,7 +116,7 @@ static void answer(const ts_chat *c, unsigned how, const char *s, size_t n)
     ts_sb_free(&whole.text);
 }
 
-/* --- grammars ------------------------------------------------------------------------------- */
+/* --- grammars -------------------------------------------------------------------------- */
 
 static void grammar(const ts_chat *c, unsigned how, const char *s, size_t n)
 {
