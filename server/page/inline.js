@@ -10,6 +10,7 @@ import { element } from './dom.js';
 const MAX_INLINE = 12;  // emphasis in each other; deeper is text
 const MAX_URL = 2048;   // characters; what is longer is no link
 const MAX_TITLE = 512;
+const MAX_PARENS = 32;  // open ones in an address
 
 /* The address if it may be followed, else null. */
 export function safeUrl(text) {
@@ -62,7 +63,7 @@ function destinationAt(text, at) {
         for (; i < text.length && !/[\s\p{Cc}]/u.test(text[i]); i++) {
             if (i - from > MAX_URL) return null;
             if (text[i] === '\\' && i + 1 < text.length && ESCAPABLE.test(text[i + 1])) i++;
-            else if (text[i] === '(') open++;
+            else if (text[i] === '(' && ++open > MAX_PARENS) return null;
             else if (text[i] === ')' && open-- === 0) break;
         }
         url = text.slice(from, i).replace(/\\([!-/:-@[-`{-~])/g, '$1');

@@ -303,13 +303,9 @@ class Code {
 
 function nodeOf(block, depth) {
     switch (block.type) {
-    case 'heading': {
+    case 'heading':
         // The page's own headings are h1 and h2.
-        const h = element(`h${Math.min(6, block.level + 2)}`);
-        h.dir = 'auto';
-        inline(h, block.text);
-        return h;
-    }
+        return worded(element(`h${Math.min(6, block.level + 2)}`), block.text);
     case 'rule':
         return element('hr');
     case 'code': {
@@ -330,13 +326,17 @@ function nodeOf(block, depth) {
     }
     case 'table':
         return tableNode(block);
-    default: {
-        const p = element('p');
-        p.dir = 'auto';
-        inline(p, block.text);
-        return p;
+    default:
+        return worded(element('p'), block.text);
     }
-    }
+}
+
+/* An element with a text in it. Its direction is found when all is there: with every word that is added to
+ * an element that has one the browser would look for it again. */
+function worded(node, text) {
+    inline(node, text);
+    node.dir = 'auto';
+    return node;
 }
 
 function itemNode(item, depth) {
@@ -362,9 +362,7 @@ function tableNode(block) {
         for (let i = 0; i < cells.length; i++) {
             const cell = element(name, block.align[i]);
             if (name === 'th') cell.scope = 'col';
-            cell.dir = 'auto';
-            inline(cell, cells[i]);
-            tr.append(cell);
+            tr.append(worded(cell, cells[i]));
         }
         return tr;
     };
@@ -389,6 +387,9 @@ const newlines = (text) => text.includes('\r') ? text.replace(/\r\n?/g, '\n') : 
 export function render(parent, text) {
     append(parent, newlines(text).split('\n'), 0);
 }
+
+/* Whether so many complete lines are enough to know that this block begins where it does. */
+const begun = (block, complete) => block.from + (block.type === 'table' ? 1 : 0) < complete;
 
 /* A text that grows. Blocks and items of a list that a later, complete line has ended stay as they
  * are; only the last one is made anew. Code in fences only grows.
@@ -430,7 +431,7 @@ export class Stream {
         for (const l of lines) starts.push(starts[starts.length - 1] + l.length + 1);
         for (let i = 0; i < blocks.length; i++) {
             const block = blocks[i];
-            const over = i + 1 < blocks.length && blocks[i + 1].from < complete;
+            const over = i + 1 < blocks.length && begun(blocks[i + 1], complete);
             const node = this.place(block, i === 0);
             if (over) {
                 this.done(node);
