@@ -177,11 +177,12 @@ class Page:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             try:
-                if self.js(code):
+                if self.js(f"!!({code})"):
                     return True
             except (AssertionError, Gone):  # the document is being replaced
                 pass
             time.sleep(0.03)
+        print('until', code[:150])
         return False
 
     def key(self, key, modifiers=0):

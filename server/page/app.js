@@ -62,6 +62,7 @@ function notice(sentence, ...more) {
 }
 
 async function save(t, messages = []) {
+    if (!t.messages.size) return; // nothing was said, or it was removed
     t.meta.updated = Date.now();
     try {
         await store.put(t.meta, messages);
@@ -153,7 +154,7 @@ function grow(job, d, finish) {
     if (talk === job.talk) chat.changed(job);
     if (now - job.saved > SAVE_EVERY) {
         job.saved = now;
-        store.put(job.talk.meta, [m]).catch(() => {}); // save() says it at the end
+        if (job.talk.messages.size) store.put(job.talk.meta, [m]).catch(() => {}); // save() says it at the end
     }
 }
 
@@ -213,18 +214,23 @@ function askKey(why, then) {
     byId('ask-key-why').textContent = why;
     if (dialog.open) return;
     byId('key').value = '';
-    dialog.returnValue = '';
     dialog.showModal();
 }
 
-byId('key-cancel').addEventListener('click', () => byId('ask-key').close());
-byId('ask-key').addEventListener('close', () => {
+function dropKey() {
+    afterKey = [];
+    byId('ask-key').close();
+}
+
+byId('key-cancel').addEventListener('click', dropKey);
+byId('ask-key').addEventListener('cancel', dropKey);
+byId('ask-key').addEventListener('submit', () => {
     const then = afterKey;
     afterKey = [];
-    if (byId('ask-key').returnValue !== 'ok' || !byId('key').value.trim()) return;
-    api.key.set(byId('key').value.trim());
+    const given = byId('key').value.trim();
     byId('key').value = '';
-    for (const f of then) f();
+    if (given) api.key.set(given);
+    if (given) for (const f of then) f();
 });
 
 /* ---- the list of conversations ---- */
@@ -234,6 +240,11 @@ async function drawList() {
     const words = byId('find').value.trim().toLowerCase();
     const nav = byId('list');
     if (nav.querySelector('form')) return; // a name is being written
+    // Nodes that needn't change stay: one may be being clicked at.
+    const looks = JSON.stringify([words, talk.meta.id, byId('plan-view').hidden,
+        list.map((c) => [c.id, c.title, jobs.has(c.id)])]);
+    if (looks === nav.looks) return;
+    nav.looks = looks;
     const nodes = list.filter((c) => c.title.toLowerCase().includes(words)).map((c) => listItem(c));
     const focused = document.activeElement?.closest?.('#list [data-id]')?.dataset.id;
     const again = focused && document.activeElement.dataset.does;
@@ -264,6 +275,7 @@ function rename(c, li) {
     input.value = c.title;
     input.maxLength = 200;
     input.setAttribute('aria-label', 'Title of the conversation');
+    byId('list').looks = '';
     const form = element('form', '', input);
     let over = false;
     const close = async (keep) => {
@@ -293,22 +305,25 @@ function rename(c, li) {
     input.focus();
 }
 
+let removing; // the conversation that is asked about
+
 function remove(c) {
-    const dialog = byId('confirm');
+    removing = c;
     byId('confirm-what').textContent =
         `“${c.title || 'Untitled'}” and its ${plural(talk.messages.size, 'message')} will be gone for good.`;
-    dialog.returnValue = '';
-    dialog.addEventListener('close', async () => {
-        if (dialog.returnValue !== 'ok') return;
-        jobs.get(c.id)?.stop.abort();
-        jobs.delete(c.id);
-        await store.remove(c.id);
-        tabs?.postMessage({ id: c.id, removed: true });
-        newChat();
-        await drawList();
-    }, { once: true });
-    dialog.showModal();
+    byId('confirm').showModal();
 }
+
+byId('confirm').addEventListener('submit', async (e) => {
+    if (e.submitter?.value !== 'ok') return;
+    const { id } = removing;
+    jobs.get(id)?.stop.abort();
+    jobs.get(id)?.talk.messages.clear(); // nothing of it is kept from here on
+    jobs.delete(id);
+    await store.remove(id);
+    tabs?.postMessage({ id, removed: true });
+    await newChat();
+});
 
 async function exportThese(conversations) {
     const text = JSON.stringify(await store.export(conversations), null, 1);
@@ -353,6 +368,7 @@ async function route() {
     byId('open-plan').setAttribute('aria-pressed', String(plan));
     closeSide(false);
     if (plan) {
+        if (!talk) await openTalk('');
         byId('title').textContent = 'Plan';
         document.title = 'Plan · Tessera';
         loadPlan();
@@ -474,8 +490,9 @@ narrow.addEventListener('change', () => {
 byId('menu').addEventListener('click', toggleSide);
 byId('menu').setAttribute('aria-expanded', String(!narrow.matches));
 byId('side-close').addEventListener('click', () => closeSide(true));
-byId('main').addEventListener('click', () => {
-    if (narrow.matches && document.body.classList.contains('side-open')) closeSide(true);
+addEventListener('click', (e) => {
+    const outside = !byId('side').contains(e.target) && !byId('menu').contains(e.target);
+    if (outside && narrow.matches && sideIsOpen()) closeSide(true);
 });
 
 /* ---- keys and buttons ---- */
@@ -606,12 +623,22 @@ tabs?.addEventListener('message', async ({ data }) => {
     await drawList();
 });
 
+/* The store may not come to it when the page goes away; this storage does, and the next page moves it. */
 addEventListener('pagehide', () => {
     keepDraft();
-    for (const { talk: t, m } of jobs.values()) store.put(t.meta, [m]);
+    const left = [...jobs.values()].map(({ talk: t, m }) => ({ meta: t.meta, m }));
+    if (left.length) localStorage.setItem('tessera.left', JSON.stringify(left));
 });
+
+async function takeWhatWasLeft() {
+    const left = JSON.parse(localStorage.getItem('tessera.left') || '[]');
+    localStorage.removeItem('tessera.left');
+    for (const { meta, m } of left) await store.put(meta, [m]);
+}
+
 addEventListener('hashchange', route);
 
 store = await openStore();
+await takeWhatWasLeft();
 await route();
 greet();

@@ -174,6 +174,11 @@ export function fit(textarea) {
     textarea.style.height = `${textarea.scrollHeight + 2}px`;
 }
 
+/* What is there already isn't written again: the browser would lay it out again. */
+function say(node, text) {
+    if (node.textContent !== text) node.textContent = text;
+}
+
 /* A model's answer: thoughts, text, calls, how it ended. */
 class Answer {
     constructor(m, chat) {
@@ -205,7 +210,7 @@ class Answer {
         }
         this.foot.hidden = !!job && !m.content;
         this.foot.querySelector('[data-again]').hidden = !!job;
-        this.stats.textContent = job ? liveStats(job) : endStats(m, this.chat.context);
+        say(this.stats, job ? liveStats(job) : endStats(m, this.chat.context));
         const waits = job && !m.content && !m.reasoning && !m.tool_calls?.length;
         this.drawNote(waits ? 'waiting' : job ? '' : 'end');
     }
@@ -233,11 +238,11 @@ class Answer {
             p.dir = 'auto';
             this.body.before(element('details', 'thoughts', this.thoughts.summary, p));
         }
-        this.thoughts.text.appendData(m.reasoning.slice(this.thought));
+        if (m.reasoning.length > this.thought) this.thoughts.text.appendData(m.reasoning.slice(this.thought));
         this.thought = m.reasoning.length;
         const thinks = job && !m.content && !m.tool_calls?.length;
-        this.thoughts.summary.textContent = thinks ? 'Thinking…'
-            : m.reasoning_ms ? `Thought for ${seconds(m.reasoning_ms)}` : 'Thoughts';
+        say(this.thoughts.summary, thinks ? 'Thinking…'
+            : m.reasoning_ms ? `Thought for ${seconds(m.reasoning_ms)}` : 'Thoughts');
     }
 
     drawNote(state) {
