@@ -12,14 +12,15 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "server", "page")
-CSP = "default-src 'self'"
+# What the server sends: nothing but the page's own files, and no inline styles or scripts.
+CSP = ("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+       "base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
 TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8",
          ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
 
 SHOWCASE = """# Splitting a model
 
-Weights that are read for **every token** belong where memory is *fastest*; experts, of which a token takes few, may
-stay in the CPU's memory. See [the plan](https://example.org/plan) or https://example.org/hybrid, and `tessera plan`.
+Weights that are read for **every token** belong where memory is *fastest*; experts, of which a token takes few, may stay in the CPU's memory. See [the plan](https://example.org/plan) or https://example.org/hybrid, and `tessera plan`.
 
 1. Attention and shared weights go to the GPU
    - they are read whole for each token

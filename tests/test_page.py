@@ -1,16 +1,20 @@
 #!/usr/bin/env python3
 """The chat page in a headless Chromium, against tests/page_mock.py; once against the real server, where there is one.
 
+    tests/test_page.py [TEST...]       all, or these of main()'s; so does TS_PAGE_TESTS
+
 TS_PAGE_SHOTS=FOLDER keeps screenshots there, to look at; else none are made."""
 import json
 import os
 import random
 import re
+import subprocess
 import sys
+import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from cli_tool import check, done  # noqa: E402
+from cli_tool import ENV, TESSERA, Folder, check, done, run  # noqa: E402
 from devtools import ALT, SHIFT, Browser, Page, chromium  # noqa: E402
 from page_mock import SHOWCASE, THOUGHTS, Mock, content, pieces  # noqa: E402
 
@@ -327,8 +331,15 @@ def answers(browser, mock):
               "no live speed:", t.js("document.querySelector('[aria-busy=true] .stats').textContent"))
         check(t.js("document.querySelector('#send').getAttribute('aria-label')") == "Stop", "the button stops now")
         shot(t, "streaming")
+        # no other answer can be asked for meanwhile, and what is being edited isn't lost
+        check(t.js("[...document.querySelectorAll('[data-edit], [data-again]')].every((b) => b.disabled)"), "buttons during an answer")
+        n = len(mock.requests)
+        t.key("r", ALT)
+        t.key("u", ALT)
+        check(len(mock.requests) == n and t.count(".editing") == 0, "asked during an answer")
         t.key("Escape")
         t.idle()
+        check(t.js("[...document.querySelectorAll('[data-edit], [data-again]')].every((b) => !b.disabled)"), "buttons after it")
         n = len(t.last())
         check("Stopped." in t.note() and n > 40, t.note())
         check(wait_for(lambda: mock.cancelled == gone + 1), "the server still makes the answer")
@@ -428,12 +439,15 @@ def kinds(browser, mock):
                             ("s-presence_penalty", "0.25")):
             t.js(f"document.querySelector('#{name}').focus()")
             t.text(value)
+        t.js("document.querySelector('#thinking').focus()")
+        t.key("o")
+        t.key("f")
         t.js("document.querySelector('#tools-part').open = true; document.querySelector('#tools').focus()")
         t.text('[{"type": "function", "function": {"name": "f", "parameters": {}}}]')
         shot(t, "settings")
         t.key("Escape")
         check(not t.js("document.querySelector('#settings').open"), "Esc closes the settings")
-        check("system prompt · 9 sampling settings changed · tools" == t.js("document.querySelector('#status').innerText"),
+        check("system prompt · thinking off · 9 sampling settings changed · tools" == t.js("document.querySelector('#status').innerText"),
               t.js("document.querySelector('#status').innerText"))
         t.key("n", ALT)
         check(t.until("!document.querySelector('.message')"), "a new chat is empty")
@@ -442,7 +456,7 @@ def kinds(browser, mock):
         check(body["messages"][0] == {"role": "system", "content": "Be *short*."}, body)
         check({k: v for k, v in body.items() if k not in ("messages", "stream", "stream_options")} ==
               {"temperature": 0, "top_p": 0.5, "top_k": 7, "min_p": 0.1, "max_tokens": 3, "seed": 42, "repeat_penalty": 1.1,
-               "frequency_penalty": -0.5, "presence_penalty": 0.25,
+               "frequency_penalty": -0.5, "presence_penalty": 0.25, "chat_template_kwargs": {"enable_thinking": False},
                "tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}]}, body)
         check("limit of tokens" in t.note() and t.count(".system") == 1, t.note())
         # what isn't valid is said and not sent
@@ -850,7 +864,7 @@ CONTRAST = """(() => {
     const ring = light(rgba(getComputedStyle(document.documentElement).getPropertyValue('--accent')));
     for (const e of document.querySelectorAll('main, aside'))
         if (ratio(ring, light(ground(e))) < 3) out.push('focus ring');
-    for (const e of top.querySelectorAll('input, textarea')) {
+    for (const e of top.querySelectorAll('input, textarea, select')) {
         if (!e.checkVisibility()) continue;
         const r = ratio(light(over(rgba(getComputedStyle(e).borderTopColor), ground(e.parentElement))), light(ground(e.parentElement)));
         if (r < 3) out.push(`border of ${e.id} ${r.toFixed(2)}`);
@@ -867,7 +881,8 @@ NARROW = """(() => {
     const out = [];
     const show = (e) => `${e.localName}#${e.id}.${e.className} ${(e.getAttribute('aria-label') || e.textContent || '').slice(0, 20)}`;
     if (document.documentElement.scrollWidth > document.documentElement.clientWidth) out.push('the page is wider than the window');
-    if (scrollX) out.push('the page is scrolled');
+    for (const e of [document.documentElement, document.body, document.querySelector('main')])
+        if (e.scrollLeft || e.scrollTop || e.scrollHeight > e.clientHeight) out.push(`${e.localName} scrolls: ${e.scrollTop} ${e.scrollHeight} > ${e.clientHeight}`);
     const top = document.querySelector('dialog[open]') || document.body;
     for (const e of [document.body, ...top.querySelectorAll('*')]) {
         if (!e.checkVisibility({ visibilityProperty: true }) || e.closest('.sr, svg, .skip, main[inert]') || (e.closest('.table') && !e.matches('.table'))) continue;
@@ -876,7 +891,7 @@ NARROW = """(() => {
         if (e.scrollWidth > e.clientWidth + 1 && style.display !== 'inline' && !clips) out.push(`wider than its box: ${show(e)} ${e.scrollWidth} > ${e.clientWidth}`);
         const r = e.getBoundingClientRect();
         if (r.width && (r.right > innerWidth + 0.5 || r.left < -0.5) && !e.closest('aside:not(.side-open aside)')) out.push(`out of the window: ${show(e)}`);
-        if (e.matches('button, input, textarea, summary, nav a, [role=button]') && (r.width < 43.9 || r.height < 43.9))
+        if (e.matches('button, input, textarea, select, summary, nav a, [role=button]') && (r.width < 43.9 || r.height < 43.9))
             out.push(`small: ${show(e)} ${r.width.toFixed(0)} x ${r.height.toFixed(0)}`);
     }
     return [...new Set(out)].slice(0, 12);
@@ -1047,14 +1062,101 @@ def large(browser, mock):
         mock.delay = 0.001
 
 
+# ---- the real server ----
+
+class Serve:
+    """tessera serve with a small model of random weights, on a free port."""
+
+    def __init__(self, model, *args):
+        self.p = subprocess.Popen([TESSERA, "serve", "-m", model, "--port", "0", *args], stderr=subprocess.PIPE,
+                                  stdout=subprocess.DEVNULL, env=ENV)
+        self.url, said = None, []
+        for line in self.p.stderr:
+            said.append(line.decode("utf-8", "replace"))
+            if m := re.match(r"listening at (http://\S+)", said[-1]):
+                self.url = m.group(1) + "/"
+                break
+        if not self.url:
+            raise SystemExit(f"tessera serve doesn't listen: {said}")
+        threading.Thread(target=self.p.stderr.read, daemon=True).start()
+        self.requests = []  # as the mock has, not filled
+
+    def close(self):
+        self.p.terminate()
+        check(self.p.wait(30) == 0, "tessera serve ends with", self.p.returncode)
+
+
+def real(browser, _):
+    if run("serve", "--help").rc:
+        print("page: this tessera has no serve: only the mock was talked to")
+        return
+    with Folder() as folder:
+        server = Serve(folder.model("tiny.gguf"), "--chat-template", "chatml", "--api-key", "sesame", "-c", "1024", "-np", "2")
+        try:
+            with Tab(browser, server) as t:
+                t.expected = ("401", "400", "ERR_CONNECTION_REFUSED")
+                check(t.until("document.querySelector('#ask-key').open"), "the real server wants its key")
+                t.text("sesame")
+                t.key("Enter")
+                check(t.until("/context [\\d,]+$/.test(document.querySelector('#model').innerText)"), "its model:",
+                      t.js("document.querySelector('#model').innerText"))
+                t.key("s", ALT)
+                check(t.js("document.querySelector('#s-temperature').placeholder") == "0.8", "its defaults")
+                for name, value in (("s-max_tokens", "24"), ("s-temperature", "0"), ("s-seed", "3")):
+                    t.js(f"document.querySelector('#{name}').focus()")
+                    t.text(value)
+                t.key("Escape")
+
+                def ask(text):
+                    t.js("document.querySelector('#message').focus()")
+                    t.text(text)
+                    t.key("Enter")
+                    t.idle(text)
+
+                ask("Hello")
+                check("limit of tokens" in t.note() and t.js("document.querySelector('.assistant').textContent.length") > 0, t.note())
+                stats = t.js("document.querySelector('.stats').textContent")
+                check(re.fullmatch(r"answer 24 tokens, [\d,.]+ tok/s · prompt \d+ tokens.*, [\d,.]+ tok/s · context \d+ of [\d,]+", stats), stats)
+                first = t.last()
+                t.key("r", ALT)
+                t.until("document.querySelector('.versions')")
+                t.idle()
+                check(t.last() == first, "the same again at temperature 0:", t.last(), first)
+                t.key("s", ALT)
+                t.js("document.querySelector('#s-max_tokens').select()")
+                t.text("900")
+                t.key("Escape")
+                t.js("document.querySelector('#message').focus()")
+                t.text("Go on")
+                t.key("Enter")
+                t.until("document.querySelector('[aria-busy=true] .stats')?.textContent")
+                t.key("Escape")
+                t.idle()
+                check(t.note() in ("Stopped.", "The answer reached the limit of tokens."), t.note())
+                ask("word " * 3000)
+                check("doesn’t fit the model’s context" in t.note() and t.count(".retry") == 1, t.note())
+                t.key("p", ALT)
+                check(t.until("document.querySelectorAll('.layers li').length > 1 && document.querySelector('.device')"), "its plan")
+                shot(t, "real-plan")
+                t.key("Escape")
+                server.p.terminate()
+                server.p.wait(30)
+                n = t.count(".message")
+                ask("Still there?")
+                check("can’t be reached" in t.note() and t.count(".message") == n + 2, t.note())
+        finally:
+            server.close()
+
+
 def main():
     if not chromium():
         print("there is no Chromium here (package chromium): the page isn't tested")
         sys.exit(77)
-    only = sys.argv[1:]
+    only = sys.argv[1:] or os.environ.get("TS_PAGE_TESTS", "").split()
     mock, browser = Mock(), Browser()
     try:
-        for test in (markdown, hostile, answers, kinds, failures, keys, kept, memory_only, plan_view, keyboard, phone, colours, large):
+        for test in (markdown, hostile, answers, kinds, failures, keys, kept, memory_only, plan_view, keyboard, phone, colours, large,
+                     real):
             if only and test.__name__ not in only:
                 continue
             began = time.time()

@@ -9,7 +9,7 @@ import * as api from './api.js';
 import { Chat, fit } from './chat.js';
 import { button, byId, count, element, plural } from './dom.js';
 import { showPlan } from './plan.js';
-import { Settings, noSettings, toolsProblem } from './settings.js';
+import { MAC, Settings, noSettings, toolsProblem } from './settings.js';
 import { newConversation, openStore } from './store.js';
 import { Talk, titleOf } from './talk.js';
 
@@ -84,14 +84,16 @@ function lastSettings() {
 
 /* ---- answers ---- */
 
+/* Whether it was taken. */
 function send(text, parent = talk.meta.head) {
-    if (!text.trim() || jobs.has(talk.meta.id)) return;
+    if (!text.trim() || jobs.has(talk.meta.id)) return false;
     const m = talk.add(parent, 'user', text);
     talk.meta.title ||= titleOf(text);
     m.finish = 'said';
     save(talk, [m]);
     if (location.hash !== `#c=${talk.meta.id}`) history.pushState(null, '', `#c=${talk.meta.id}`);
     answer(talk, m.n);
+    return true;
 }
 
 /* An answer that has nothing yet is tried again in its place, another one beside it. */
@@ -108,13 +110,17 @@ function retry(m) {
 async function answer(t, parent, m) {
     if (jobs.has(t.meta.id)) return;
     m ??= t.add(parent, 'assistant', '');
-    const job = { talk: t, m, stop: new AbortController(), pieces: 0, first: 0, saved: performance.now() };
+    const job = { talk: t, m, stop: new AbortController(), pieces: 0, first: 0,
+        began: performance.now(), saved: performance.now() };
     jobs.set(t.meta.id, job);
     if (server.model) m.model = server.model;
     show();
     chat.goToEnd();
     // Kept from the start: if the page goes away now, it says later that the answer was cut off.
     const kept = save(t, [m]);
+    const tick = setInterval(() => talk === t && chat.changed(job), 1000);
+    // The button that asked for it may be gone.
+    if (document.activeElement === document.body) byId(touch.matches ? 'log' : 'message').focus({ preventScroll: true });
     try {
         if (toolsProblem(t.meta.settings.tools || '[]')) t.meta.settings.tools = '';
         await api.chat(t.request(parent), job.stop.signal, {
@@ -125,6 +131,7 @@ async function answer(t, parent, m) {
     } catch (e) {
         failed(job, e);
     }
+    clearInterval(tick);
     job.over = true;
     await kept;
     jobs.delete(t.meta.id);
@@ -422,6 +429,7 @@ function show() {
     const changed = Object.keys(talk.meta.settings.sampling).length;
     const parts = [];
     if (talk.meta.settings.system) parts.push('system prompt');
+    if (talk.meta.settings.thinking) parts.push(`thinking ${talk.meta.settings.thinking}`);
     if (changed) parts.push(`${plural(changed, 'sampling setting')} changed`);
     if (talk.meta.settings.tools) parts.push('tools');
     byId('status').textContent = parts.join(' · ');
@@ -573,7 +581,7 @@ addEventListener('keydown', (e) => {
         else if (!stop() && !byId('plan-view').hidden) togglePlan();
         return;
     }
-    if (!e.altKey || e.ctrlKey || e.metaKey || !Object.hasOwn(SHORTCUTS, e.code)) return;
+    if (!e.altKey || e.ctrlKey !== MAC || e.metaKey || !Object.hasOwn(SHORTCUTS, e.code)) return;
     e.preventDefault();
     SHORTCUTS[e.code]();
 });
@@ -627,7 +635,11 @@ tabs?.addEventListener('message', async ({ data }) => {
 addEventListener('pagehide', () => {
     keepDraft();
     const left = [...jobs.values()].map(({ talk: t, m }) => ({ meta: t.meta, m }));
-    if (left.length) localStorage.setItem('tessera.left', JSON.stringify(left));
+    try {
+        if (left.length) localStorage.setItem('tessera.left', JSON.stringify(left));
+    } catch {
+        // longer than it takes: what was saved within the last second is there
+    }
 });
 
 async function takeWhatWasLeft() {

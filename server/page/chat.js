@@ -48,6 +48,9 @@ export class Chat {
         if (other || nodes.length !== this.messages.children.length ||
             nodes.some((node, i) => this.messages.children[i] !== node))
             this.messages.replaceChildren(...nodes);
+        // While an answer comes in no other one can be asked for.
+        for (const b of this.messages.querySelectorAll('[data-again], [data-edit], .retry, .versions button'))
+            b.disabled = !!running || b.dataset.end === 'true';
         if (other) this.goToEnd();
     }
 
@@ -58,8 +61,8 @@ export class Chat {
             const turn = (by) => () => this.actions.turn(m, versions[at + by]);
             const before = button('The version before', { image: 'left', onclick: turn(-1) });
             const next = button('The next version', { image: 'right', onclick: turn(1) });
-            before.disabled = at === 0;
-            next.disabled = at === versions.length - 1;
+            before.dataset.end = at === 0;
+            next.dataset.end = at === versions.length - 1;
             view.foot.prepend(element('span', 'versions', before,
                 element('span', 'muted', `${at + 1} of ${versions.length}`), next));
         }
@@ -144,9 +147,7 @@ class Said {
             this.foot.querySelector('[data-edit]').focus();
         };
         const send = () => {
-            if (!text.value.trim()) return;
-            close();
-            chat.actions.edit(this.m, text.value);
+            if (text.value.trim() && chat.actions.edit(this.m, text.value)) close();
         };
         const form = element('form', 'editing', text, element('div', 'row end',
             button('Cancel', { onclick: close }), button('Send', { className: 'primary', onclick: send })));
@@ -212,7 +213,7 @@ class Answer {
         this.foot.querySelector('[data-again]').hidden = !!job;
         say(this.stats, job ? liveStats(job) : endStats(m, this.chat.context));
         const waits = job && !m.content && !m.reasoning && !m.tool_calls?.length;
-        this.drawNote(waits ? 'waiting' : job ? '' : 'end');
+        this.drawNote(waits ? 'waiting' : job ? '' : 'end', job?.began);
     }
 
     drawText(over) {
@@ -245,12 +246,14 @@ class Answer {
             : m.reasoning_ms ? `Thought for ${seconds(m.reasoning_ms)}` : 'Thoughts');
     }
 
-    drawNote(state) {
+    drawNote(state, began) {
         const { m } = this;
         if (state !== 'end') {
             if (this.noted !== state)
-                this.note.replaceChildren(...(state ? [element('p', 'muted waiting', 'Reading the prompt…')] : []));
+                this.note.replaceChildren(...(state ? [element('p', 'muted waiting')] : []));
             this.noted = state;
+            const waited = performance.now() - began;
+            if (state) say(this.note.firstChild, `Reading the prompt…${waited > 3000 ? ` ${Math.floor(waited / 1000)} s` : ''}`);
             return;
         }
         const said = m.error || endOf(m.finish);

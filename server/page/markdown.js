@@ -285,6 +285,7 @@ class Code {
     add(text) {
         for (let from = 0; from < text.length;) {
             if (this.lines >= CHUNK_LINES) {
+                this.last?.parentNode.classList.add('full');
                 this.last = document.createTextNode('');
                 this.code.append(element('span', 'chunk', this.last));
                 this.lines = 0;

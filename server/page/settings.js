@@ -4,16 +4,20 @@ import { byId, element } from './dom.js';
 
 /* Names as in the request; limits are those of docs/SERVER.md. What is empty isn't sent. */
 const SAMPLING = [
-    ['temperature', 'Temperature', { min: 0, max: 5, step: 'any' }, '0 always takes the best token'],
-    ['top_p', 'Top-p', { min: 0, max: 1, step: 'any' }, 'the most probable tokens that make this sum'],
-    ['top_k', 'Top-k', { min: 0, step: 1 }, 'so many of the most probable tokens; 0: all'],
-    ['min_p', 'Min-p', { min: 0, max: 1, step: 'any' }, 'of the best one’s probability at least this share'],
-    ['max_tokens', 'Most tokens of an answer', { min: 1, step: 1 }, ''],
-    ['seed', 'Seed', { min: 0, step: 1 }, 'the same seed gives the same answer'],
-    ['repeat_penalty', 'Repeat penalty', { min: 0, step: 'any' }, '1: none'],
+    ['temperature', 'Temperature', { min: 0, max: 100, step: 'any' }, '0 always takes the best token'],
+    ['top_p', 'Top-p', { min: 0, max: 1, step: 'any' }, 'the best tokens, up to this sum'],
+    ['top_k', 'Top-k', { min: 0, step: 1 }, 'so many of the best tokens; 0: all'],
+    ['min_p', 'Min-p', { min: 0, max: 1, step: 'any' }, 'at least this share of the best one'],
+    ['max_tokens', 'Max tokens', { min: 1, step: 1 }, 'of an answer'],
+    ['seed', 'Seed', { min: -1, step: 1 }, 'the same, the same answer; -1: any'],
+    ['repeat_penalty', 'Repeat penalty', { min: 0.01, max: 100, step: 'any' }, '1: none'],
     ['frequency_penalty', 'Frequency penalty', { min: -2, max: 2, step: 'any' }, '0: none'],
     ['presence_penalty', 'Presence penalty', { min: -2, max: 2, step: 'any' }, '0: none'],
 ];
+
+/* Where Option makes letters, as on a Mac, shortcuts want Ctrl with it. */
+export const MAC = /^(Mac|iP)/.test(navigator.platform);
+const keysHere = (keys) => MAC ? keys.replace('Alt+', 'Ctrl+Option+') : keys;
 
 export const KEYS = [
     ['Enter', 'send'],
@@ -31,7 +35,7 @@ export const KEYS = [
     ['Alt+K', 'these shortcuts'],
 ];
 
-export const noSettings = () => ({ system: '', tools: '', sampling: {} });
+export const noSettings = () => ({ system: '', tools: '', thinking: '', sampling: {} });
 
 export class Settings {
     /* changed(settings) is called with every change that is valid. */
@@ -40,14 +44,14 @@ export class Settings {
         this.dialog = byId('settings');
         this.inputs = new Map();
         for (const [name, label, limits, hint] of SAMPLING) byId('sampling').append(this.field(name, label, limits, hint));
-        byId('system').addEventListener('input', () => this.read());
-        byId('tools').addEventListener('input', () => this.read());
+        for (const id of ['system', 'tools', 'thinking']) byId(id).addEventListener('input', () => this.read());
         byId('settings-reset').addEventListener('click', () => this.show(noSettings(), true));
         for (const [keys, what] of KEYS) {
             const dt = element('dt');
-            keys.split('+').forEach((k, i) => dt.append(...(i ? ['+'] : []), element('kbd', '', k)));
+            keysHere(keys).split('+').forEach((k, i) => dt.append(...(i ? ['+'] : []), element('kbd', '', k)));
             byId('keys-list').append(element('div', '', dt, element('dd', '', what)));
         }
+        for (const e of document.querySelectorAll('[title*="Alt+"]')) e.title = keysHere(e.title);
     }
 
     field(name, label, limits, hint) {
@@ -82,6 +86,7 @@ export class Settings {
     show(settings, changed) {
         byId('system').value = settings.system;
         byId('tools').value = settings.tools;
+        byId('thinking').value = settings.thinking;
         byId('tools-part').open = !!settings.tools;
         for (const [name, { input }] of this.inputs) input.value = settings.sampling[name] ?? '';
         this.read(changed);
@@ -100,7 +105,8 @@ export class Settings {
         const problem = tools ? toolsProblem(tools) : '';
         byId('tools-wrong').textContent = problem;
         byId('tools-wrong').hidden = !problem;
-        if (tell) this.changed({ system: byId('system').value, tools: problem ? '' : tools, sampling });
+        if (tell)
+            this.changed({ system: byId('system').value, tools: problem ? '' : tools, thinking: byId('thinking').value, sampling });
     }
 }
 

@@ -206,5 +206,6 @@ function readNumbers(o) {
 }
 
 function readSettings(s) {
-    return { system: text(s?.system), tools: text(s?.tools), sampling: readNumbers(s?.sampling ?? {}) };
+    const thinking = ['on', 'off'].includes(s?.thinking) ? s.thinking : '';
+    return { system: text(s?.system), tools: text(s?.tools), thinking, sampling: readNumbers(s?.sampling ?? {}) };
 }

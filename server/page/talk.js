@@ -47,7 +47,7 @@ export class Talk {
 
     /* The request for an answer to message n. Settings that aren't set stay the server's. */
     request(n) {
-        const { system, tools, sampling } = this.meta.settings;
+        const { system, tools, thinking, sampling } = this.meta.settings;
         const messages = system ? [{ role: 'system', content: system }] : [];
         for (const m of this.path(n)) {
             const last = messages.at(-1);
@@ -63,6 +63,7 @@ export class Talk {
             }
         }
         const body = { messages, stream: true, stream_options: { include_usage: true }, ...sampling };
+        if (thinking) body.chat_template_kwargs = { enable_thinking: thinking === 'on' };
         if (tools?.trim()) body.tools = JSON.parse(tools);
         return body;
     }
