@@ -45,6 +45,9 @@ ts_can_fuzz()
         "$c" -fsanitize=fuzzer,address -x c - -o /dev/null 2>/dev/null
 }
 
+# Ubuntu's package of this name is a snap, which containers can't run: there it isn't asked for, the test is skipped.
+ts_chromium() { have chromium || have google-chrome || ! grep -q '^ID=debian' /etc/os-release; }
+
 # Names of the packages whose work nothing here does yet. Arguments: tests, fuzz.
 ts_missing_packages()
 {
@@ -70,6 +73,7 @@ ts_missing_packages()
             [ -e /usr/lib/debug/.build-id ] || echo libc6-dbg
             [ -n "$(ts_clang_format)" ] || echo clang-format-14
             have qemu-x86_64 || echo qemu-user # CPUs without AVX2
+            ts_chromium || echo chromium # the chat page
             ;;
         fuzz) ts_can_fuzz || echo clang-16 libclang-rt-16-dev ;;
         esac
