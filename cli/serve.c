@@ -334,7 +334,7 @@ int cmd_serve(int argc, char **argv)
         MODEL_OPTIONS(&o.model),
         PACK_CACHE_OPTION(&o.model),
         CHECK_OPTION(&o.model),
-        CTX_OPTION(&o.model, "what the model was trained for, at most 4096"),
+        CTX_OPTION(&o.model, "what the model was trained for, at most 4096, times slots, up to 4"),
         OPT("Model", "-np, --parallel", OPT_INT, &o.model.seqs, "N",
             "generations at once; they share the positions of -c", .min = 1, .max = 1024),
         OPT("Model", "-a, --alias", OPT_LINES, &o.aliases, "NAME",

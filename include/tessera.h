@@ -96,7 +96,7 @@ typedef struct ts_engine_options {
     int n_threads;    /* compute threads; 0 = one for each CPU this process may use */
     ts_isa isa;       /* widest kernel set to use; one that is missing here is an error */
     int64_t n_ctx;    /* positions a session can hold; 0 = what the model was trained for,
-                         at most 4096                                          */
+                         at most 4096, and with n_seqs so many times that, at most 4 */
     int64_t n_ubatch; /* tokens computed together in prefill; 0 = 512           */
     int64_t n_logits; /* rows of logits one eval can return; 0 = 1             */
     bool plan_only;   /* stop after planning: no weight is packed, no eval      */

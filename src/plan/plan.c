@@ -10,6 +10,7 @@
 #include "plan/speed.h"
 
 #define DEFAULT_CTX    4096
+#define DEFAULT_SHARES 4 /* timelines that there is so much for */
 #define DEFAULT_UBATCH 512
 #define ALIGN          64  /* of everything in the CPU's arena and among the buffers */
 #define ACCEL_ALIGN    256 /* of weights on accelerators                             */
@@ -227,7 +228,8 @@ static ts_status take_options(ts_plan *p, const ts_model *m, const ts_plan_optio
     if (p->n_threads > n_cpus)
         p->n_threads = n_cpus;
     int64_t trained = m->hp.n_ctx_train;
-    p->n_ctx = o->n_ctx ? o->n_ctx : trained < DEFAULT_CTX ? trained : DEFAULT_CTX;
+    const int64_t share = o->n_seqs > DEFAULT_SHARES ? DEFAULT_SHARES : o->n_seqs ? o->n_seqs : 1;
+    p->n_ctx = o->n_ctx ? o->n_ctx : share * (trained < DEFAULT_CTX ? trained : DEFAULT_CTX);
     p->n_ubatch = o->n_ubatch ? o->n_ubatch : DEFAULT_UBATCH;
     if (p->n_ubatch > p->n_ctx)
         p->n_ubatch = p->n_ctx;
