@@ -273,14 +273,13 @@ static void pass(serve *s)
 static void drain(serve *s)
 {
     const double end = cli_now() + s->o->drain;
-    int64_t left;
     fprintf(stderr, "shutting down: no more requests are taken\n");
     ts_http_drain(s->http);
-    while ((left = ts_sched_drain(s->sched, 0) + ts_http_in_flight(s->http)) > 0 && cli_now() < end)
+    while (ts_http_in_flight(s->http) > 0 && cli_now() < end)
         pass(s);
+    const long long left = (long long)ts_http_in_flight(s->http);
     if (left > 0)
-        fprintf(stderr, "%lld requests are ended before their time\n",
-                (long long)ts_http_in_flight(s->http));
+        fprintf(stderr, "%lld requests are ended before their time\n", left);
     ts_http_close(s->http);
     s->http = NULL;
     save_kv(s);

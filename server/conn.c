@@ -94,6 +94,13 @@ void ts_conn_set(ts_conns *all, ts_conn *c, ts_conn_phase phase)
     pthread_mutex_unlock(&all->lock);
 }
 
+/* Something has come that we haven't read yet: then it is us who are slow. */
+static bool has_unread(int fd)
+{
+    int n = 0;
+    return ioctl(fd, SIOCINQ, &n) == 0 && n > 0;
+}
+
 /* Nothing of ours is on its way while a request comes, so that a sentence can go out. */
 static void end_sender(ts_conns *all, ts_conn *c, bool speak)
 {
@@ -145,7 +152,7 @@ static void watch(ts_conns *all, ts_conn *c, double now)
         }
         return;
     case TS_CONN_RECEIVES:
-        if (late)
+        if (late && !has_unread(c->fd))
             end_sender(all, c, true);
     }
 }

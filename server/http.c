@@ -315,6 +315,13 @@ static ts_status listen_at(ts_http *h, int *out, ts_error *err)
     return st;
 }
 
+/* A path with a NUL would end there: it stays as it is, and nothing is found at it. */
+static size_t unescape(void *cls, struct MHD_Connection *c, char *s)
+{
+    (void)cls, (void)c;
+    return strstr(s, "%00") ? strlen(s) : MHD_http_unescape(s);
+}
+
 /* What libmicrohttpd has to say is about strangers' mistakes. */
 static void quiet(void *cls, const char *fmt, va_list ap)
 {
@@ -328,8 +335,9 @@ static ts_status start(ts_http *h, int fd, ts_error *err)
         on_request, h, MHD_OPTION_EXTERNAL_LOGGER, quiet, NULL, MHD_OPTION_LISTEN_SOCKET, fd,
         MHD_OPTION_THREAD_POOL_SIZE, (unsigned)h->o.n_threads, MHD_OPTION_CONNECTION_LIMIT,
         (unsigned)h->o.max_connections, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)128 << 10,
-        MHD_OPTION_CONNECTION_TIMEOUT, 0u, MHD_OPTION_NOTIFY_COMPLETED, on_completed, h,
-        MHD_OPTION_NOTIFY_CONNECTION, on_connection, h, MHD_OPTION_END);
+        MHD_OPTION_CONNECTION_TIMEOUT, 0u, MHD_OPTION_UNESCAPE_CALLBACK, unescape, NULL,
+        MHD_OPTION_NOTIFY_COMPLETED, on_completed, h, MHD_OPTION_NOTIFY_CONNECTION, on_connection,
+        h, MHD_OPTION_END);
     if (h->daemon)
         return TS_OK;
     close(fd);
