@@ -23,10 +23,11 @@ ALT, CTRL, META, SHIFT = 1, 2, 4, 8
 
 
 def chromium():
-    """The path of a Chromium, or None."""
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        if shutil.which(name):
-            return shutil.which(name)
+    """The path of a Chromium, or None. A snap of one sees no temporary folders of ours."""
+    for name in ("chromium", "google-chrome"):
+        path = shutil.which(name)
+        if path and os.path.basename(os.path.realpath(path)) != "snap":
+            return path
     return None
 
 
@@ -182,7 +183,6 @@ class Page:
             except (AssertionError, Gone):  # the document is being replaced
                 pass
             time.sleep(0.03)
-        print('until', code[:150])
         return False
 
     def key(self, key, modifiers=0):
@@ -198,7 +198,8 @@ class Page:
         self.call("Input.insertText", text=text)
 
     def click(self, selector):
-        """With the mouse, in the middle of what the selector finds."""
+        """With the mouse, in the middle of what the selector finds, or will find soon."""
+        self.until(f"document.querySelector({json.dumps(selector)})", 10)
         at = self.js(f"(() => {{ const e = document.querySelector({json.dumps(selector)}); if (!e) return null;"
                      "e.scrollIntoView({block: 'nearest'}); const r = e.getBoundingClientRect();"
                      "return [r.x + r.width / 2, r.y + r.height / 2]; })()")

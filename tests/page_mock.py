@@ -245,6 +245,7 @@ class Mock:
             if self.delay:
                 time.sleep(self.delay)
         if kind == "cut":  # the connection breaks: no end of the chunks, either
+            time.sleep(0.2)  # a browser drops what it hasn't handed on yet
             h.close_connection = True
             return
         if kind == "said":

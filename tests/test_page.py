@@ -30,10 +30,12 @@ def shot(page, name):
 class Tab(Page):
     """A tab with storage of its own, on the mock's page."""
 
-    def __init__(self, browser, mock, **size):
+    def __init__(self, browser, mock, expected=(), **size):
         self.context = browser.call("Target.createBrowserContext")["browserContextId"]
-        super().__init__(browser, mock.url, context=self.context, **size)
+        super().__init__(browser, context=self.context, **size)
+        self.expected = expected
         self.mock = mock
+        self.go(mock.url)
 
     def __enter__(self):
         check(self.until("document.querySelector('#list')?.childElementCount"), "the page doesn't start", self.errors)
@@ -45,6 +47,10 @@ class Tab(Page):
         check(not self.errors, "errors on the page:", self.errors)
         self.close()
         self.browser.call("Target.disposeBrowserContext", browserContextId=self.context)
+
+    def reload(self):
+        super().reload()
+        check(self.until("!document.querySelector('#main').inert"), "the page doesn't start again", self.errors)
 
     def say(self, text, wait=True):
         self.js("document.querySelector('#message').focus()")
@@ -243,7 +249,7 @@ def markdown(browser, mock):
                         "for (let i = 0; i < 2000 && walk.nextNode(); i++) { let d = 0; for (let x = walk.currentNode; x !== e; x = x.parentNode) d++;"
                         "depth = Math.max(depth, d); } return [ms, depth]; })()")
                 times.append(t.js(code, timeout=100))
-            check(times[1][0] < 1000 or times[1][0] < 20 * times[0][0], "Markdown of", name, "isn't linear:", times)
+            check(times[1][0] < 1500 or times[1][0] < 30 * times[0][0], "Markdown of", name, "isn't linear:", times)
             check(times[1][1] < 80, "Markdown of", name, "nests too deep:", times)
             # and the whole of it can be laid out
         t.js("(() => { const n = 30000, e = document.createElement('div'); document.body.append(e);"
@@ -305,7 +311,8 @@ def answers(browser, mock):
                        "stream_options": {"include_usage": True}}, "what was asked:", body)
         stats = t.js("document.querySelector('.stats').textContent")
         check(re.fullmatch(r"answer 4 tokens, [\d,.]+ tok/s · prompt \d+ tokens, 2,000 tok/s · context \d+ of 8,192", stats), stats)
-        check(t.js("document.querySelector('#heard').innerText").strip() == "Hello there", "what is read out")
+        check(t.js("document.querySelector('#heard').innerText").strip() == "Hello there", "what is read out:",
+              t.js("document.querySelector('#heard').innerText"))
         check(t.focus() == "message", "after an answer the focus is on", t.focus())
 
         # new lines don't send; what is typed is sent as it is
@@ -537,10 +544,8 @@ def failures(browser, mock):
 
 def keys(browser, mock):
     """The API key."""
-    mock.key = "sésame"
-    with Tab(browser, mock) as t:
-        t.expected = ("401",)
-        mock.key = "sesame"
+    mock.key = "sesame"
+    with Tab(browser, mock, expected=("401",)) as t:
         check(t.until("document.querySelector('#ask-key').open") and t.focus() == "key", "the page asks for the key", t.focus())
         shot(t, "key")
         t.text("wrong")
@@ -587,12 +592,12 @@ def kept(browser, mock):
         t.key("n", ALT)
         t.say("echo second, a title that is so long that it would not fit into the list of conversations at all")
         titles = "[...document.querySelectorAll('#list a')].map((a) => a.textContent)"
-        check(t.js(titles) == ["echo second, a title that is so long that it would not fit…", "echo first"], t.js(titles))
+        check(t.until(f"{titles}.join('|') === 'echo second, a title that is so long that it would not fit…|echo first'"), t.js(titles))
         t.reload()
         check(t.until("document.querySelectorAll('.message').length === 2") and t.last().startswith("second"), "after a reload:", t.last())
         t.click("#list li:last-child a")
         check(t.until("document.querySelector('.markdown')?.innerText === 'first'"), "the other one", t.last())
-        check(t.js("document.querySelector('#list [aria-current]').textContent") == "echo first", "which one is shown")
+        check(t.until("document.querySelector('#list [aria-current]')?.textContent === 'echo first'"), "which one is shown")
         t.js("history.back()")
         check(t.until("document.querySelector('.markdown')?.innerText.startsWith('second')"), "back", t.last())
         t.js("history.forward()")
@@ -1093,8 +1098,7 @@ def real(browser, _):
     with Folder() as folder:
         server = Serve(folder.model("tiny.gguf"), "--chat-template", "chatml", "--api-key", "sesame", "-c", "1024", "-np", "2")
         try:
-            with Tab(browser, server) as t:
-                t.expected = ("401", "400", "ERR_CONNECTION_REFUSED")
+            with Tab(browser, server, expected=("401", "400", "ERR_CONNECTION_REFUSED")) as t:
                 check(t.until("document.querySelector('#ask-key').open"), "the real server wants its key")
                 t.text("sesame")
                 t.key("Enter")

@@ -115,8 +115,10 @@ function event(data, on) {
     } catch {
         throw new Failure('broken', 'The server sent something that isn’t JSON.');
     }
-    if (chunk.error)
-        throw new Failure('broken', `The server ended the answer: ${ended(String(chunk.error.message ?? ''))}`);
+    if (chunk.error) {
+        const said = ended(String(chunk.error.message ?? ''));
+        throw new Failure('broken', `The server ended the answer: ${said}`);
+    }
     const choice = chunk.choices?.[0];
     if (choice) on.delta(choice.delta ?? {}, choice.finish_reason ?? null);
     if (chunk.usage || chunk.timings) on.usage(chunk.usage ?? null, chunk.timings ?? null);

@@ -1,34 +1,66 @@
-/* app.js - what happens on the page: conversations, answers, views, keys.
+/* app.js - what is on the page, and what keys and buttons do.
  *
- * A conversation may wait for one answer at a time; several conversations may at once, and each goes
- * on when another one is shown. What is said is kept as it comes (store.js): at once what the user
- * says, once a second what the model does. The part of the address behind # says what is shown:
- * #c=ID, #plan, or nothing for a new chat. */
+ * The part of the address behind # says what is shown: #c=ID, #plan, or nothing for a new chat. Answers go on
+ * when another conversation is shown (answers.js). What is said is kept as it comes (store.js): at once what
+ * the user says, once a second what the model does. */
 
+import { Answers } from './answers.js';
 import * as api from './api.js';
 import { Chat, fit } from './chat.js';
 import { button, byId, count, element, plural } from './dom.js';
+import { askKey } from './key.js';
+import { List } from './list.js';
 import { showPlan } from './plan.js';
-import { MAC, Settings, noSettings, toolsProblem } from './settings.js';
+import { MAC, Settings, noSettings } from './settings.js';
 import { newConversation, openStore } from './store.js';
 import { Talk, titleOf } from './talk.js';
 
-const SAVE_EVERY = 1000; // ms
-const HEARD = 12;        // blocks that wait for a screen reader
+const HEARD = 12; // blocks that wait for a screen reader
 
-let store;
-let list = [];          // conversations, the newest first
-let talk;               // what is shown
-let turns = 0;          // how often another one was
-let server = {};        // {model, context}
-const jobs = new Map(); // id of a conversation -> the answer that comes in
+const store = await openStore();
+let talk;        // what is shown
+let turns = 0;   // how often another one was
+let server = {}; // {model, context}
 const tabs = 'BroadcastChannel' in window ? new BroadcastChannel('tessera') : null;
 const narrow = matchMedia('(max-width: 52rem)');
 const touch = matchMedia('(pointer: coarse)');
+const planShown = () => !byId('plan-view').hidden;
+
+const answers = new Answers(save, {
+    began() {
+        show();
+        chat.goToEnd();
+        // The button that asked for it may be gone.
+        if (document.activeElement === document.body)
+            byId(touch.matches ? 'log' : 'message').focus({ preventScroll: true });
+    },
+    changed(job) {
+        if (talk === job.talk) chat.changed(job);
+    },
+    ended,
+});
+
+const list = new List(store, {
+    shown: () => planShown() ? null : talk,
+    busy: (id) => answers.jobs.has(id),
+    async renamed(title) {
+        talk.meta.title = title;
+        await save(talk);
+        show();
+    },
+    removed,
+    imported(conversations) {
+        notice('');
+        heard(`${plural(conversations.length, 'conversation')} imported.`);
+        if (conversations.length) location.hash = `#c=${conversations[0].id}`;
+        list.draw();
+    },
+    failed: notice,
+});
 
 const chat = new Chat(byId('log'), byId('messages'), byId('to-end'), {
     edit: (m, text) => send(text, m.parent),
-    again: (m) => answer(talk, m.parent),
+    again: (m) => answer(m.parent),
     retry,
     turn(m, n) {
         talk.turnTo(n);
@@ -61,16 +93,20 @@ function notice(sentence, ...more) {
     p.hidden = !sentence;
 }
 
-async function save(t, messages = []) {
+/* Quietly: while an answer comes in, when the list stays as it is and the end of it is kept aloud. */
+async function save(t, messages = [], quietly = false) {
     if (!t.messages.size) return; // nothing was said, or it was removed
     t.meta.updated = Date.now();
     try {
         await store.put(t.meta, messages);
     } catch (e) {
-        notice(`This browser couldn’t keep the conversation (${e?.message || 'no reason given'}): export what you need.`);
+        if (!quietly)
+            notice(`This browser couldn’t keep the conversation (${e?.message || 'no reason given'}): ` +
+                'export what you need.');
     }
+    if (quietly) return;
     tabs?.postMessage({ id: t.meta.id });
-    await drawList();
+    await list.draw();
 }
 
 function lastSettings() {
@@ -82,284 +118,52 @@ function lastSettings() {
     }
 }
 
-/* ---- answers ---- */
+/* ---- questions and answers ---- */
 
 /* Whether it was taken. */
 function send(text, parent = talk.meta.head) {
-    if (!text.trim() || jobs.has(talk.meta.id)) return false;
+    if (!text.trim() || answers.of(talk)) return false;
     const m = talk.add(parent, 'user', text);
-    talk.meta.title ||= titleOf(text);
     m.finish = 'said';
+    talk.meta.title ||= titleOf(text);
     save(talk, [m]);
     if (location.hash !== `#c=${talk.meta.id}`) history.pushState(null, '', `#c=${talk.meta.id}`);
-    answer(talk, m.n);
+    answer(m.n);
     return true;
 }
+
+const answer = (parent, m) => answers.ask(talk, parent, m, server.model);
 
 /* An answer that has nothing yet is tried again in its place, another one beside it. */
 function retry(m) {
     if (m.content || m.reasoning || m.tool_calls) {
-        answer(talk, m.parent);
+        answer(m.parent);
         return;
     }
     for (const name of ['error', 'kind', 'until', 'finish', 'speeds']) delete m[name];
     if (chat.views.has(m.n)) chat.views.get(m.n).stale = true;
-    answer(talk, m.parent, m);
+    answer(m.parent, m);
 }
 
-async function answer(t, parent, m) {
-    if (jobs.has(t.meta.id)) return;
-    m ??= t.add(parent, 'assistant', '');
-    const job = { talk: t, m, stop: new AbortController(), pieces: 0, first: 0,
-        began: performance.now(), saved: performance.now() };
-    jobs.set(t.meta.id, job);
-    if (server.model) m.model = server.model;
-    show();
-    chat.goToEnd();
-    // Kept from the start: if the page goes away now, it says later that the answer was cut off.
-    const kept = save(t, [m]);
-    const tick = setInterval(() => talk === t && chat.changed(job), 1000);
-    // The button that asked for it may be gone.
-    if (document.activeElement === document.body) byId(touch.matches ? 'log' : 'message').focus({ preventScroll: true });
-    try {
-        if (toolsProblem(t.meta.settings.tools || '[]')) t.meta.settings.tools = '';
-        await api.chat(t.request(parent), job.stop.signal, {
-            delta: (d, finish) => grow(job, d, finish),
-            usage: (usage, timings) => measure(job, usage, timings),
-        });
-        m.finish ??= 'stop';
-    } catch (e) {
-        failed(job, e);
-    }
-    clearInterval(tick);
-    job.over = true;
-    await kept;
-    jobs.delete(t.meta.id);
-    if (talk === t) chat.changed(job);
-    speeds(job);
-    save(t, [m]);
+function ended(job) {
+    const { m } = job;
+    if (talk === job.talk) chat.changed(job);
     show();
     if (m.error) heard(m.error);
-    if (m.kind === 'key') askKey(m.error, () => talk === t && retry(m));
+    else if (m.finish === 'stopped') heard('Stopped.');
+    if (m.kind === 'key') askKey(m.error, () => talk === job.talk && retry(m));
+    else if (!m.error && !server.model) greet(); // it wasn't there when the page came
 }
 
-function grow(job, d, finish) {
-    const { m } = job;
-    const now = performance.now();
-    if (typeof d.reasoning_content === 'string' && d.reasoning_content) {
-        m.reasoning = (m.reasoning ?? '') + d.reasoning_content;
-        job.thinks ??= now;
-        m.reasoning_ms = now - job.thinks;
-    }
-    if (typeof d.content === 'string') m.content += d.content;
-    for (const part of Array.isArray(d.tool_calls) ? d.tool_calls : []) growCall(m, part);
-    if (finish) m.finish = finish;
-    if (d.content || d.reasoning_content || d.tool_calls) {
-        job.pieces++;
-        job.first ||= now;
-    }
-    if (talk === job.talk) chat.changed(job);
-    if (now - job.saved > SAVE_EVERY) {
-        job.saved = now;
-        if (job.talk.messages.size) store.put(job.talk.meta, [m]).catch(() => {}); // save() says it at the end
-    }
-}
-
-function growCall(m, part) {
-    const i = Number.isInteger(part.index) && part.index >= 0 && part.index < 128 ? part.index : 0;
-    m.tool_calls ??= [];
-    while (m.tool_calls.length <= i) m.tool_calls.push({ id: '', type: 'function', function: { name: '', arguments: '' } });
-    const call = m.tool_calls[i];
-    if (part.id) call.id = part.id;
-    call.function.name += part.function?.name ?? '';
-    call.function.arguments += part.function?.arguments ?? '';
-}
-
-function measure(job, usage, timings) {
-    job.m.speeds = { ...job.m.speeds, ...timings };
-    if (usage) {
-        job.m.speeds.predicted_n ??= usage.completion_tokens;
-        job.m.speeds.prompt_n ??= usage.prompt_tokens;
-        job.m.speeds.total = usage.total_tokens;
-    }
-}
-
-/* Of an answer that was stopped or broke, what the clock here says. */
-function speeds(job) {
-    const { m } = job;
-    if (m.speeds?.predicted_n || job.pieces < 2) return;
-    m.speeds = { ...m.speeds, predicted_n: job.pieces, predicted_ms: performance.now() - job.first };
-}
-
-function failed(job, e) {
-    const { m } = job;
-    if (e.name === 'AbortError') {
-        m.finish = 'stopped';
-        heard('Stopped.');
-        return;
-    }
-    if (!(e instanceof api.Failure)) console.error(e);
-    m.finish = 'error';
-    m.error = e instanceof api.Failure ? e.message : `The page made a mistake: ${e.message}`;
-    m.kind = e.kind ?? 'page';
-    if (e.wait) m.until = Date.now() + 1000 * e.wait;
-}
-
-function stop() {
-    const job = jobs.get(talk.meta.id);
+async function removed(id) {
+    const job = answers.jobs.get(id);
+    job?.talk.messages.clear(); // nothing of it is kept from here on
     job?.stop.abort();
-    return !!job;
-}
-
-/* ---- the API key ---- */
-
-let afterKey = [];
-
-function askKey(why, then) {
-    afterKey.push(then);
-    const dialog = byId('ask-key');
-    byId('ask-key-why').textContent = why;
-    if (dialog.open) return;
-    byId('key').value = '';
-    dialog.showModal();
-}
-
-function dropKey() {
-    afterKey = [];
-    byId('ask-key').close();
-}
-
-byId('key-cancel').addEventListener('click', dropKey);
-byId('ask-key').addEventListener('cancel', dropKey);
-byId('ask-key').addEventListener('submit', () => {
-    const then = afterKey;
-    afterKey = [];
-    const given = byId('key').value.trim();
-    byId('key').value = '';
-    if (given) api.key.set(given);
-    if (given) for (const f of then) f();
-});
-
-/* ---- the list of conversations ---- */
-
-async function drawList() {
-    list = await store.list();
-    const words = byId('find').value.trim().toLowerCase();
-    const nav = byId('list');
-    if (nav.querySelector('form')) return; // a name is being written
-    // Nodes that needn't change stay: one may be being clicked at.
-    const looks = JSON.stringify([words, talk.meta.id, byId('plan-view').hidden,
-        list.map((c) => [c.id, c.title, jobs.has(c.id)])]);
-    if (looks === nav.looks) return;
-    nav.looks = looks;
-    const nodes = list.filter((c) => c.title.toLowerCase().includes(words)).map((c) => listItem(c));
-    const focused = document.activeElement?.closest?.('#list [data-id]')?.dataset.id;
-    const again = focused && document.activeElement.dataset.does;
-    nav.replaceChildren(nodes.length ? element('ul', '', ...nodes)
-        : element('p', 'muted', list.length ? 'None has this in its title.' : 'No conversations yet.'));
-    if (focused) nav.querySelector(`[data-id="${focused}"] [data-does="${again}"]`)?.focus();
-}
-
-function listItem(c) {
-    const shown = c.id === talk.meta.id && byId('plan-view').hidden;
-    const a = element('a', '', c.title || 'Untitled');
-    a.href = `#c=${c.id}`;
-    a.dataset.does = 'open';
-    if (shown) a.setAttribute('aria-current', 'page');
-    if (jobs.has(c.id)) a.append(element('span', 'busy', ' …'));
-    const li = element('li', shown ? 'shown' : '', a);
-    li.dataset.id = c.id;
-    if (shown)
-        li.append(element('div', 'does',
-            button('Rename', { does: 'rename', onclick: () => rename(c, li) }),
-            button('Export', { does: 'export', onclick: () => exportThese([c]) }),
-            button('Delete', { does: 'delete', onclick: () => remove(c) })));
-    return li;
-}
-
-function rename(c, li) {
-    const input = element('input');
-    input.value = c.title;
-    input.maxLength = 200;
-    input.setAttribute('aria-label', 'Title of the conversation');
-    byId('list').looks = '';
-    const form = element('form', '', input);
-    let over = false;
-    const close = async (keep) => {
-        if (over) return;
-        over = true;
-        form.remove();
-        if (keep && input.value.trim() && input.value.trim() !== c.title) {
-            talk.meta.title = input.value.trim();
-            await save(talk);
-            show();
-        }
-        await drawList();
-        byId('list').querySelector('.shown [data-does="rename"]')?.focus();
-    };
-    form.addEventListener('submit', (e) => {
-        e.preventDefault();
-        close(true);
-    });
-    input.addEventListener('keydown', (e) => {
-        if (e.key !== 'Escape') return;
-        e.stopPropagation();
-        close(false);
-    });
-    input.addEventListener('blur', () => close(true));
-    li.replaceChildren(form);
-    input.select();
-    input.focus();
-}
-
-let removing; // the conversation that is asked about
-
-function remove(c) {
-    removing = c;
-    byId('confirm-what').textContent =
-        `“${c.title || 'Untitled'}” and its ${plural(talk.messages.size, 'message')} will be gone for good.`;
-    byId('confirm').showModal();
-}
-
-byId('confirm').addEventListener('submit', async (e) => {
-    if (e.submitter?.value !== 'ok') return;
-    const { id } = removing;
-    jobs.get(id)?.stop.abort();
-    jobs.get(id)?.talk.messages.clear(); // nothing of it is kept from here on
-    jobs.delete(id);
+    answers.jobs.delete(id);
     await store.remove(id);
     tabs?.postMessage({ id, removed: true });
     await newChat();
-});
-
-async function exportThese(conversations) {
-    const text = JSON.stringify(await store.export(conversations), null, 1);
-    const a = element('a');
-    a.href = URL.createObjectURL(new Blob([text], { type: 'application/json' }));
-    const day = new Date().toISOString().slice(0, 10);
-    const title = conversations.length === 1 ? conversations[0].title.replace(/[^\p{L}\p{N}]+/gu, '-').slice(0, 40) : 'chats';
-    a.download = `tessera-${title || 'chat'}-${day}.json`;
-    a.click();
-    setTimeout(() => URL.revokeObjectURL(a.href), 10000);
 }
-
-byId('export-all').addEventListener('click', () => exportThese(list));
-byId('import').addEventListener('click', () => byId('import-file').click());
-byId('import-file').addEventListener('change', async (e) => {
-    const [file] = e.target.files;
-    if (!file) return;
-    try {
-        const added = await store.import(await file.text());
-        notice('');
-        heard(`${plural(added.length, 'conversation')} imported.`);
-        if (added.length) location.hash = `#c=${added[0].id}`;
-        await drawList();
-    } catch (error) {
-        notice(error.message);
-    }
-    e.target.value = '';
-});
-byId('find').addEventListener('input', drawList);
 
 /* ---- views ---- */
 
@@ -373,29 +177,30 @@ async function route() {
     byId('plan-view').hidden = !plan;
     byId('chat-view').hidden = plan;
     byId('open-plan').setAttribute('aria-pressed', String(plan));
-    closeSide(false);
     if (plan) {
         if (!talk) await openTalk('');
+        closeSide(false);
         byId('title').textContent = 'Plan';
         document.title = 'Plan · Tessera';
         loadPlan();
         byId('plan-view').focus({ preventScroll: true });
-        await drawList();
+        await list.draw();
         return;
     }
     const id = location.hash.startsWith('#c=') ? location.hash.slice(3) : '';
     if (!talk || (talk.meta.id !== id && !(id === '' && !talk.messages.size))) await openTalk(id);
+    closeSide(false);
     show();
-    await drawList();
+    await list.draw();
     if (!touch.matches) byId('message').focus();
 }
 
 async function openTalk(id) {
     keepDraft();
     const turn = ++turns;
-    const meta = id && (jobs.get(id)?.talk.meta ?? (await store.list()).find((c) => c.id === id));
+    const meta = id && (answers.jobs.get(id)?.talk.meta ?? (await store.list()).find((c) => c.id === id));
     if (id && !meta) notice('This conversation isn’t in this browser.');
-    const next = jobs.get(id)?.talk ?? (meta ? new Talk(meta, await store.load(meta))
+    const next = answers.jobs.get(id)?.talk ?? (meta ? new Talk(meta, await store.load(meta))
         : new Talk(newConversation(lastSettings()), new Map()));
     if (turn !== turns) return; // another one was asked for meanwhile
     talk = next;
@@ -413,8 +218,8 @@ function keepDraft() {
 }
 
 function show() {
-    const job = jobs.get(talk.meta.id);
-    if (!byId('chat-view').hidden) {
+    const job = answers.of(talk);
+    if (!planShown()) {
         byId('title').textContent = talk.meta.title || 'New chat';
         document.title = talk.meta.title ? `${talk.meta.title} · Tessera` : 'Tessera';
     }
@@ -457,7 +262,8 @@ async function greet() {
         settings.defaults(given.params ?? given);
         const context = server.context ? ` · context ${count(server.context)}` : '';
         byId('model').textContent = server.model.split('/').at(-1) + context;
-        notice(store.kept ? '' : 'This browser keeps nothing here: export what you need before you close the page.');
+        notice(store.kept ? ''
+            : 'This browser keeps nothing here: export what you need before you close the page.');
         show();
     } catch (e) {
         if (e.kind === 'key') askKey(e.message, greet);
@@ -477,12 +283,12 @@ function openSide() {
 }
 
 function closeSide(byHand) {
+    byId('side').inert = byId('main').inert = false;
     if (!narrow.matches && !byHand) return;
     const was = document.body.classList.contains('side-open');
     document.body.classList.remove('side-open');
     if (!narrow.matches) document.body.classList.add('side-shut');
     byId('menu').setAttribute('aria-expanded', 'false');
-    byId('main').inert = false;
     if (was && byHand) byId('menu').focus();
 }
 
@@ -508,7 +314,7 @@ addEventListener('click', (e) => {
 const message = byId('message');
 
 function sendMessage() {
-    if (!message.value.trim() || jobs.has(talk.meta.id)) return;
+    if (!message.value.trim() || answers.of(talk)) return;
     const text = message.value;
     message.value = '';
     keepDraft();
@@ -519,7 +325,7 @@ function sendMessage() {
 
 byId('composer').addEventListener('submit', (e) => {
     e.preventDefault();
-    if (!stop()) sendMessage();
+    if (!answers.stop(talk)) sendMessage();
 });
 message.addEventListener('input', () => {
     fit(message);
@@ -536,23 +342,23 @@ message.addEventListener('keydown', (e) => {
 });
 
 function editLast() {
-    if (jobs.has(talk.meta.id)) return;
+    if (answers.of(talk)) return;
     [...byId('messages').querySelectorAll('[data-edit]')].at(-1)?.click();
 }
 
 function againLast() {
     const last = talk.path().at(-1);
     if (last?.role === 'assistant') retry(last);
-    else if (last) answer(talk, last.n);
+    else if (last) answer(last.n);
 }
 
 function togglePlan() {
-    if (byId('plan-view').hidden) location.hash = '#plan';
-    else location.hash = talk?.messages.size ? `#c=${talk.meta.id}` : '';
+    if (!planShown()) location.hash = '#plan';
+    else location.hash = talk.messages.size ? `#c=${talk.meta.id}` : '';
 }
 
 function toMessage() {
-    if (!byId('plan-view').hidden) togglePlan();
+    if (planShown()) togglePlan();
     message.focus();
 }
 
@@ -575,10 +381,10 @@ const SHORTCUTS = {
 };
 
 addEventListener('keydown', (e) => {
-    if (document.querySelector('dialog[open]')) return;
+    if (!talk || document.querySelector('dialog[open]')) return;
     if (e.key === 'Escape') {
         if (narrow.matches && sideIsOpen()) closeSide(true);
-        else if (!stop() && !byId('plan-view').hidden) togglePlan();
+        else if (!answers.stop(talk) && planShown()) togglePlan();
         return;
     }
     if (!e.altKey || e.ctrlKey !== MAC || e.metaKey || !Object.hasOwn(SHORTCUTS, e.code)) return;
@@ -622,19 +428,19 @@ async function copy(text) {
 /* ---- other tabs, the end of the page ---- */
 
 tabs?.addEventListener('message', async ({ data }) => {
-    if (talk && data.id === talk.meta.id && !jobs.has(data.id) && !document.querySelector('.editing')) {
+    if (talk && data.id === talk.meta.id && !answers.jobs.has(data.id) && !document.querySelector('.editing')) {
         const meta = (await store.list()).find((c) => c.id === data.id);
         if (meta) talk = new Talk(meta, await store.load(meta));
         else if (data.removed) await newChat();
         show();
     }
-    await drawList();
+    await list.draw();
 });
 
 /* The store may not come to it when the page goes away; this storage does, and the next page moves it. */
 addEventListener('pagehide', () => {
     keepDraft();
-    const left = [...jobs.values()].map(({ talk: t, m }) => ({ meta: t.meta, m }));
+    const left = [...answers.jobs.values()].map(({ talk: t, m }) => ({ meta: t.meta, m }));
     try {
         if (left.length) localStorage.setItem('tessera.left', JSON.stringify(left));
     } catch {
@@ -650,7 +456,6 @@ async function takeWhatWasLeft() {
 
 addEventListener('hashchange', route);
 
-store = await openStore();
 await takeWhatWasLeft();
 await route();
 greet();

@@ -33,7 +33,8 @@ export class Chat {
         const old = this.views;
         this.views = new Map();
         const nodes = [];
-        if (talk.meta.settings.system && talk.messages.size) nodes.push(systemNode(talk.meta.settings.system));
+        const { system } = talk.meta.settings;
+        if (system && talk.messages.size) nodes.push(systemNode(system));
         for (const m of talk.path()) {
             const versions = talk.versions(m);
             const state = `${versions.indexOf(m.n)}/${versions.length}`;
@@ -81,7 +82,8 @@ export class Chat {
             this.rest = began + Math.min(1000, 4 * (performance.now() - began));
         };
         const wait = (this.rest ?? 0) - performance.now();
-        this.frame = wait > 16 ? setTimeout(() => requestAnimationFrame(draw), wait) : requestAnimationFrame(draw);
+        this.frame = wait > 16 ? setTimeout(() => requestAnimationFrame(draw), wait)
+            : requestAnimationFrame(draw);
     }
 
     scrolled() {
@@ -112,9 +114,9 @@ function greeting() {
 }
 
 function systemNode(text) {
-    const d = element('details', 'system', element('summary', '', 'System prompt'), element('p', 'plain', text));
-    d.querySelector('p').dir = 'auto';
-    return d;
+    const p = element('p', 'plain', text);
+    p.dir = 'auto';
+    return element('details', 'system', element('summary', '', 'System prompt'), p);
 }
 
 function copyButton(label, get) {
@@ -131,7 +133,9 @@ class Said {
         this.body = element('div', 'plain', m.content);
         this.body.dir = 'auto';
         this.foot = element('div', 'foot', copyButton('Copy', () => m.content));
-        if (!tool) this.foot.append(button('Edit and send again', { image: 'edit', edit: '', onclick: () => this.edit(chat) }));
+        if (!tool)
+            this.foot.append(button('Edit and send again',
+                { image: 'edit', edit: '', onclick: () => this.edit(chat) }));
         this.node = element('article', `message ${m.role}`,
             element('h2', tool ? 'who' : 'sr', tool ? 'Result of a tool' : 'You'), this.body, this.foot);
     }
@@ -191,7 +195,8 @@ class Answer {
         this.stats = element('span', 'stats muted');
         this.foot = element('div', 'foot',
             copyButton('Copy the answer', () => m.content),
-            button('Answer again', { image: 'again', again: '', onclick: () => chat.actions.again(m) }), this.stats);
+            button('Answer again', { image: 'again', again: '', onclick: () => chat.actions.again(m) }),
+            this.stats);
         this.node = element('article', 'message assistant', element('h2', 'sr', 'Answer'),
             this.body, this.calls, this.note, this.foot);
         this.stream = null;
@@ -203,6 +208,8 @@ class Answer {
         const { m } = this;
         this.node.setAttribute('aria-busy', String(!!job));
         if (m.reasoning) this.drawThoughts(job);
+        // Made before there is text: all of a live answer goes through it, and is read out.
+        if (job) this.stream ??= new Stream(this.body, this.chat.actions.heard);
         this.drawText(!job);
         const calls = JSON.stringify(m.tool_calls ?? []);
         if (calls !== this.callsDrawn) {
@@ -219,11 +226,10 @@ class Answer {
     drawText(over) {
         const { content } = this.m;
         if (content === this.drawn && !(over && this.stream)) return;
-        if (!this.stream && over) {
+        if (!this.stream) {
             this.body.replaceChildren();
             render(this.body, content);
         } else {
-            this.stream ??= new Stream(this.body, this.chat.actions.heard);
             if (over) this.stream.end(content);
             else this.stream.set(content);
             if (over) this.stream = null;
@@ -252,8 +258,8 @@ class Answer {
             if (this.noted !== state)
                 this.note.replaceChildren(...(state ? [element('p', 'muted waiting')] : []));
             this.noted = state;
-            const waited = performance.now() - began;
-            if (state) say(this.note.firstChild, `Reading the prompt…${waited > 3000 ? ` ${Math.floor(waited / 1000)} s` : ''}`);
+            const waited = Math.floor((performance.now() - began) / 1000);
+            if (state) say(this.note.firstChild, `Reading the prompt…${waited > 2 ? ` ${waited} s` : ''}`);
             return;
         }
         const said = m.error || endOf(m.finish);
@@ -264,8 +270,8 @@ class Answer {
         const p = element('p', m.error ? 'wrong' : 'muted', said);
         this.note.append(p);
         if (!m.error && m.finish) return;
-        const retry = button('Try again', { className: 'retry', retry: '', onclick: () => this.chat.actions.retry(m) });
-        this.note.append(retry);
+        this.note.append(button('Try again',
+            { className: 'retry', onclick: () => this.chat.actions.retry(m) }));
         if (m.until > Date.now()) countDown(m.until, p, said);
     }
 }
@@ -282,11 +288,11 @@ function endOf(finish) {
 function countDown(until, p, said) {
     const tick = () => {
         const left = Math.ceil((until - Date.now()) / 1000);
-        p.textContent = left > 0 ? `${said} It asks to wait ${plural(left, 'second')}.` : `${said} It may have time now.`;
-        if (left > 0 && p.isConnected) setTimeout(tick, 1000);
+        p.textContent = left > 0 ? `${said} It asks to wait ${plural(left, 'second')}.`
+            : `${said} It may have time now.`;
+        if (left > 0) setTimeout(() => p.isConnected && tick(), 1000);
     };
-    p.textContent = said;
-    requestAnimationFrame(tick);
+    tick();
 }
 
 function callNode(call) {

@@ -196,7 +196,8 @@ function fencedAt(lines, i, fence) {
     const closed = to < lines.length;
     const inside = lines.slice(i + 1, to).map((l) => strip(l, fence.indent));
     if (!closed && inside.at(-1) === '') inside.pop(); // the end of the last line, not a line
-    return { type: 'code', info: fence.info, fence, lines: inside, closed, to: Math.min(to + 1, lines.length) };
+    return { type: 'code', info: fence.info, fence, lines: inside, closed,
+        to: Math.min(to + 1, lines.length) };
 }
 
 function quoteAt(lines, i) {

@@ -34,7 +34,8 @@ function placesOf(plan, weights) {
         all.get(name).n++;
         all.get(name).bytes += w.bytes;
     }
-    const sorted = [...all.values()].sort((a, b) => devices.indexOf(a.device) - devices.indexOf(b.device) || b.bytes - a.bytes);
+    const sorted = [...all.values()].sort((a, b) =>
+        devices.indexOf(a.device) - devices.indexOf(b.device) || b.bytes - a.bytes);
     for (const p of sorted) p.shade = sorted.filter((q) => q.device === p.device).indexOf(p);
     const hue = (device) => HUES[devices.indexOf(device) % HUES.length] ?? 0;
     return { all: sorted, of: (w) => all.get(`${w.device} ${w.kernel_set}`), hue };
@@ -132,7 +133,8 @@ function layers(weights, places, table) {
         const where = [...by].map(([p, n]) => `${p} ${bytes(n)}`).join(', ');
         const name = layer === '' ? 'in, out' : layer;
         const b = button('', { onclick: () => table.search(layer === '' ? '' : `blk.${layer}.`) });
-        b.append(element('span', 'layer', name), element('span', 'room', bar), element('span', 'sum', bytes(sums[i])));
+        b.append(element('span', 'layer', name), element('span', 'room', bar),
+            element('span', 'sum', bytes(sums[i])));
         b.setAttribute('aria-label', `${layer === '' ? 'Embedding and output' : `Layer ${layer}`}: ${where}`);
         return element('li', '', b);
     }));
@@ -149,9 +151,9 @@ function wayOf(plan, places) {
             : `${plural(s.steps, 'step')}, reads ${bytes(s.bytes)}`;
         return element('li', s.copy ? 'copy' : '', swatch, element('strong', '', s.device), ` ${what}`);
     }));
-    return [element('details', 'way-part',
-        element('summary', '', `The way of a token: ${plural(segments.filter((s) => !s.copy).length, 'part')}, ` +
-            plural(segments.filter((s) => s.copy).length, 'copy', 'copies')), list)];
+    const copies = segments.filter((s) => s.copy).length;
+    const sum = `${plural(segments.length - copies, 'part')}, ${plural(copies, 'copy', 'copies')}`;
+    return [element('details', 'way-part', element('summary', '', `The way of a token: ${sum}`), list)];
 }
 
 const COLUMNS = [
@@ -166,7 +168,8 @@ class Table {
         this.place = null;
         this.rows = weights.map((w) => this.row(w, places));
         this.field = element('input');
-        Object.assign(this.field, { type: 'search', id: 'plan-find', placeholder: 'ffn CUDA0', autocomplete: 'off' });
+        Object.assign(this.field,
+            { type: 'search', id: 'plan-find', placeholder: 'ffn CUDA0', autocomplete: 'off' });
         const label = element('label', '', 'Only rows with all these words');
         label.htmlFor = this.field.id;
         this.sum = element('p', 'muted');
@@ -177,8 +180,10 @@ class Table {
             th.scope = 'col';
             return th;
         }));
+        const body = element('tbody');
+        for (const { tr } of this.rows) body.append(tr);
         this.node = element('div', 'tensors', element('div', 'find', label, this.field), this.sum,
-            element('table', '', element('thead', '', head), element('tbody', '', ...this.rows.map((r) => r.tr))));
+            element('table', '', element('thead', '', head), body));
         this.filter();
     }
 

@@ -43,12 +43,13 @@ export class Settings {
         this.changed = changed;
         this.dialog = byId('settings');
         this.inputs = new Map();
-        for (const [name, label, limits, hint] of SAMPLING) byId('sampling').append(this.field(name, label, limits, hint));
-        for (const id of ['system', 'tools', 'thinking']) byId(id).addEventListener('input', () => this.read());
+        byId('sampling').append(...SAMPLING.map((row) => this.field(...row)));
+        for (const id of ['system', 'tools', 'thinking'])
+            byId(id).addEventListener('input', () => this.read());
         byId('settings-reset').addEventListener('click', () => this.show(noSettings(), true));
         for (const [keys, what] of KEYS) {
             const dt = element('dt');
-            keysHere(keys).split('+').forEach((k, i) => dt.append(...(i ? ['+'] : []), element('kbd', '', k)));
+            keysHere(keys).split('+').forEach((k, i) => dt.append(i ? '+' : '', element('kbd', '', k)));
             byId('keys-list').append(element('div', '', dt, element('dd', '', what)));
         }
         for (const e of document.querySelectorAll('[title*="Alt+"]')) e.title = keysHere(e.title);
@@ -56,7 +57,8 @@ export class Settings {
 
     field(name, label, limits, hint) {
         const input = element('input');
-        Object.assign(input, { type: 'number', id: `s-${name}`, inputMode: 'decimal', placeholder: 'server’s', ...limits });
+        Object.assign(input,
+            { type: 'number', id: `s-${name}`, inputMode: 'decimal', placeholder: 'server’s', ...limits });
         const title = element('label', '', label);
         title.htmlFor = input.id;
         const small = element('small', 'muted', hint);
@@ -105,8 +107,9 @@ export class Settings {
         const problem = tools ? toolsProblem(tools) : '';
         byId('tools-wrong').textContent = problem;
         byId('tools-wrong').hidden = !problem;
-        if (tell)
-            this.changed({ system: byId('system').value, tools: problem ? '' : tools, thinking: byId('thinking').value, sampling });
+        if (!tell) return;
+        this.changed({ system: byId('system').value, tools: problem ? '' : tools,
+            thinking: byId('thinking').value, sampling });
     }
 }
 

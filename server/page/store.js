@@ -156,7 +156,8 @@ export function newConversation(settings) {
 
 /* crypto.randomUUID is for secure contexts only; getRandomValues is everywhere. */
 function newId() {
-    return Array.from(crypto.getRandomValues(new Uint8Array(12)), (b) => b.toString(16).padStart(2, '0')).join('');
+    const random = crypto.getRandomValues(new Uint8Array(12));
+    return Array.from(random, (b) => b.toString(16).padStart(2, '0')).join('');
 }
 
 /* ---- files: nothing in them is taken as what it claims to be ---- */
@@ -166,7 +167,7 @@ const number = (v, or) => Number.isFinite(v) ? v : or;
 
 function readConversation(c, i) {
     const where = `Conversation ${i + 1} of this file`;
-    if (!c || typeof c !== 'object' || !Array.isArray(c.messages)) throw new Error(`${where} has no messages.`);
+    if (!Array.isArray(c?.messages)) throw new Error(`${where} has no messages.`);
     if (c.messages.length > LIMIT) throw new Error(`${where} has more than ${LIMIT} messages.`);
     const conversation = newConversation(readSettings(c.settings));
     conversation.title = text(c.title).slice(0, 200);
@@ -207,5 +208,6 @@ function readNumbers(o) {
 
 function readSettings(s) {
     const thinking = ['on', 'off'].includes(s?.thinking) ? s.thinking : '';
-    return { system: text(s?.system), tools: text(s?.tools), thinking, sampling: readNumbers(s?.sampling ?? {}) };
+    return { system: text(s?.system), tools: text(s?.tools), thinking,
+        sampling: readNumbers(s?.sampling ?? {}) };
 }
