@@ -111,10 +111,10 @@ static void attention(int64_t heads, int64_t m, int64_t n)
     p.kv = ts_cuda_latents{(uint16_t *)device(bytes * (size_t)layers), n, DIM, C};
     p.n_head = heads;
     p.scale = 1;
-    p.work = device(ts_cuda_latent_bytes(C));
+    p.work = device(ts_cuda_latent_bytes(C, 1));
     const double us = time_of(layers, [&](int i, cudaStream_t s) {
         ts_cuda_latent_attention a = p;
-        const ts_cuda_on on = {batch, false, m, s};
+        const ts_cuda_on on = {batch, false, m, s, NULL};
         a.kv.x += (int64_t)i * n * DIM;
         return ts_cuda_latent_attend(&on, &a);
     });
@@ -141,7 +141,7 @@ static void products(const char *name, ts_type type, int64_t n, int64_t k, int64
     const double us = time_of(layers, [&](int i, cudaStream_t s) {
         const ts_cuda_head_mul p = {(uint32_t)type, w + bytes * (size_t)i, x, y, HEADS, n, k,
                                     k + rest};
-        const ts_cuda_on on = {batch, false, m, s};
+        const ts_cuda_on on = {batch, false, m, s, NULL};
         return ts_cuda_heads_few(&on, &p);
     });
     printf("  %s %-5s m %d: %7.1f us, %5.0f GB/s (%3.0f %%)\n", name, t->name, (int)m, us,

@@ -66,7 +66,7 @@ struct memory {
     /* m tokens, routed and sorted; what launches are made for. */
     ts_cuda_on begin(int m, const ts_cuda_router &r)
     {
-        const ts_cuda_on on = {batch, false, m, NULL};
+        const ts_cuda_on on = {batch, false, m, NULL, NULL};
         const ts_cuda_batch b = {m, m, 0, 0};
         must(cudaMemcpy(batch, &b, sizeof b, cudaMemcpyHostToDevice));
         must(ts_cuda_route(&on, chosen(), ts_cuda_rows{logits, E}, &r));

@@ -5,6 +5,7 @@
 
 #include "cuda/latent.h"
 #include "cuda_case.h"
+#include "cuda_spans.h"
 
 static int64_t rnd(int64_t lo, int64_t hi) /* lo..hi */
 {
@@ -45,7 +46,7 @@ struct launch {
     {
         batch.host[0] = ts_cuda_batch{(int32_t)m, (int32_t)m_out, (int32_t)pos0, 0};
         batch.up();
-        on = ts_cuda_on{batch.dev, out, (out ? m_out : m) + more, NULL};
+        on = ts_cuda_on{batch.dev, out, (out ? m_out : m) + more, NULL, NULL};
     }
 };
 
@@ -164,17 +165,16 @@ struct cache {
     }
 };
 
-/* Positions pos0.. hold want[m][c + r] as halves, or neighbours of them; no others hold anything.
- */
-static void check_stored(const char *what, cache &c, const std::vector<double> &want, int64_t m,
-                         int64_t pos0, bool exact)
+/* These places hold want[m][c + r] as halves, or neighbours of them; no others hold anything. */
+static void check_stored(const char *what, cache &c, const std::vector<double> &want,
+                         const std::vector<int64_t> &place, bool exact)
 {
-    const int64_t dim = c.c + c.r;
+    const int64_t dim = c.c + c.r, m = (int64_t)place.size();
     double num = 0, den = 0;
     size_t wrong = 0, outside = 0;
     c.x.down();
     for (int64_t i = 0; i < m * dim; i++) {
-        uint16_t &g = c.at(pos0 + i / dim, i % dim);
+        uint16_t &g = c.at(place[(size_t)(i / dim)], i % dim);
         const double w = want[(size_t)i], e = ts_f16_to_f32(g) - w;
         wrong += g != ts_f32_to_f16((float)w);
         num += std::isfinite(e) ? e * e : INFINITY;
@@ -200,15 +200,16 @@ static void turn(std::vector<double> &v, size_t at, int64_t n_rot, bool neox, ta
     }
 }
 
-static void test_store(int64_t m, int64_t c, int64_t r, int64_t heads, int64_t skip, bool neox)
+/* Rows go to these places of a cache of n_ctx. */
+static void test_store(const ts_cuda_on *on, const std::vector<int64_t> &place, int64_t n_ctx,
+                       int64_t c, int64_t r, int64_t heads, int64_t skip, bool neox)
 {
-    const int64_t pos0 = rnd(0, 9), hd = skip + r + rnd(0, 1) * 4;
+    const int64_t m = (int64_t)place.size(), hd = skip + r + rnd(0, 1) * 4;
     table kv(m, c + r, rnd(0, 3), 2), q(m, heads * hd, rnd(0, 3), 2), cs(m, r, rnd(0, 3), 1);
     memory<float> norm((size_t)c);
     for (float &x : norm.host)
         x = rnd_normal(&seed);
     norm.up();
-    launch l(m, 1, pos0, false, rnd(0, MORE));
     std::vector<double> as_is, made, turned;
     for (int64_t t = 0; t < m; t++) {
         double sum = 0;
@@ -225,18 +226,47 @@ static void test_store(int64_t m, int64_t c, int64_t r, int64_t heads, int64_t s
         for (int64_t h = 0; h < heads; h++)
             turn(turned, (size_t)((t * heads + h) * hd + skip), r, neox, cs, t);
     }
-    cache plain(pos0 + m + rnd(0, 3), c, r), fused(pos0 + m + rnd(0, 3), c, r);
+    cache plain(n_ctx, c, r), fused(n_ctx, c, r);
     const ts_cuda_latents to = plain.latents();
-    must(ts_cuda_latent_store(&l.on, kv.rows(), &to), "latent_store");
-    check_stored("latent_store", plain, as_is, m, pos0, true);
+    must(ts_cuda_latent_store(on, kv.rows(), &to), "latent_store");
+    check_stored("latent_store", plain, as_is, place, true);
     const ts_cuda_latent_qkv p = {kv.rows(), q.rows(), cs.rows(), norm.dev, 1e-5f,          heads,
                                   hd,        skip,     r,         neox,     fused.latents()};
     const std::vector<float> q_before = q.mem.host, kv_before = kv.mem.host;
-    must(ts_cuda_latent_qkv_store(&l.on, &p), "latent_qkv_store");
-    check_stored("latent_qkv_store", fused, made, m, pos0, false);
+    must(ts_cuda_latent_qkv_store(on, &p), "latent_qkv_store");
+    check_stored("latent_qkv_store", fused, made, place, false);
     agree("latent_qkv_store: q", q, q_before, turned, hd, 1e-12);
     kv.mem.down();
     CHECK(memcmp(kv.mem.host.data(), kv_before.data(), kv_before.size() * sizeof(float)) == 0);
+}
+
+/* Sizes and beginnings of timelines: some of one token, some short, some long. */
+static std::vector<std::pair<int64_t, int64_t>> some_spans(int64_t n, int64_t longest)
+{
+    std::vector<std::pair<int64_t, int64_t>> v;
+    for (int64_t i = 0; i < n; i++)
+        v.push_back({rnd(0, 1) ? 1 : rnd(1, rnd(0, 2) ? 9 : longest), rnd(0, 300)});
+    return v;
+}
+
+static void test_stores(void)
+{
+    for (int i = 0; i < 16; i++) {
+        const int64_t c = 8 * rnd(1, i % 3 ? 12 : 64), r = 2 * rnd(1, 32);
+        const int64_t heads = rnd(1, i % 4 ? 5 : 40), skip = rnd(0, 40);
+        if (i < 12) {
+            const int64_t m = rnd(1, 12), pos0 = rnd(0, 9);
+            launch l(m, 1, pos0, false, rnd(0, MORE));
+            std::vector<int64_t> place;
+            for (int64_t j = 0; j < m; j++)
+                place.push_back(pos0 + j);
+            test_store(&l.on, place, pos0 + m + rnd(0, 3), c, r, heads, skip, i % 2);
+        } else {
+            company some(some_spans(rnd(1, 5), 20), 0, &seed);
+            const ts_cuda_on on = some.on(false);
+            test_store(&on, some.place, some.n_ctx, c, r, heads, skip, i % 2);
+        }
+    }
 }
 
 /* --- attention -------------------------------------------------------------------------------- */
@@ -281,7 +311,7 @@ static void test_attend(const attend_case &a, float spread)
                 want.push_back(v / sum);
         }
     launch l(a.m, 1, a.pos0, false, rnd(0, MORE));
-    memory<uint8_t> work(ts_cuda_latent_bytes(a.c));
+    memory<uint8_t> work(ts_cuda_latent_bytes(a.c, 1));
     const ts_cuda_latent_attention p = {q.rows(), o.rows(), kv.latents(), a.heads,
                                         scale,    work.dev, a.room};
     const std::vector<float> before = o.mem.host;
@@ -314,6 +344,66 @@ static void test_attention(void)
     test_attend({7, 61, 128, 512, 64, 0}, 1);
     test_attend({2, 33, 5, 120, 64, 0}, 1);
     test_attend({70, 3, 7, 512, 64, small}, 1);
+}
+
+/* Timelines of these sizes and beginnings in one batch: each row has the bits that it has when its
+ * timeline is alone and its pages are in order. */
+static void test_attend_spans(const std::vector<std::pair<int64_t, int64_t>> &sizes, int64_t heads,
+                              int64_t c, int64_t r, int64_t room)
+{
+    company some(sizes, 0, &seed);
+    const int64_t dim = c + r;
+    const float scale = 1 / sqrtf((float)dim);
+    table q(some.m, heads * dim, 4 * rnd(0, 2), 1), o(some.m, heads * c, 4 * rnd(0, 2), 0);
+    cache kv(some.n_ctx, c, r);
+    std::vector<float> expected = o.mem.host;
+    const size_t bytes = (size_t)(heads * c) * sizeof(float);
+    for (const timeline &t : some.of) {
+        table one(t.m, heads * dim, 0, 1), to(t.m, heads * c, 0, 0);
+        cache own(t.end(), c, r);
+        for (int64_t i = 0; i < t.m * heads * dim; i++)
+            one.at(i / (heads * dim), i % (heads * dim)) =
+                q.at(t.r0 + i / (heads * dim), i % (heads * dim));
+        one.mem.up();
+        for (int64_t i = 0; i < t.end() * dim; i++)
+            own.at(i / dim, i % dim) = kv.at(t.place(i / dim), i % dim) =
+                ts_f32_to_f16(rnd_normal(&seed));
+        own.x.up();
+        launch l(t.m, 1, t.pos0, false, 0);
+        memory<uint8_t> work(ts_cuda_latent_bytes(c, 1));
+        const ts_cuda_latent_attention p = {one.rows(), to.rows(), own.latents(), heads,
+                                            scale,      work.dev,  room};
+        must(ts_cuda_latent_attend(&l.on, &p), "latent_attend");
+        to.mem.down();
+        for (int64_t i = 0; i < t.m; i++)
+            memcpy(&expected[(size_t)(BEFORE + (t.r0 + i) * o.ld)], &to.at(i, 0), bytes);
+    }
+    kv.x.up();
+    const ts_cuda_on on = some.on(false);
+    memory<uint8_t> work(ts_cuda_latent_bytes(c, (int64_t)sizes.size()));
+    const ts_cuda_latent_attention p = {q.rows(), o.rows(), kv.latents(), heads,
+                                        scale,    work.dev, room};
+    must(ts_cuda_latent_attend(&on, &p), "latent_attend");
+    o.mem.down();
+    size_t other = 0;
+    for (int64_t i = 0; i < some.m; i++)
+        other += memcmp(&expected[(size_t)(BEFORE + i * o.ld)], &o.at(i, 0), bytes) != 0;
+    CHECK_MSG(other == 0, "%zu of %d rows of %zu spans have other bits than alone, %d heads, c %d",
+              other, (int)some.m, sizes.size(), (int)heads, (int)c);
+    CHECK(!memcmp(expected.data(), o.mem.host.data(), expected.size() * sizeof(float)));
+}
+
+static void test_spans(void)
+{
+    static const int64_t small = 99 << 10;
+    /* more of one token each than there is room for sums of; all lengths at once */
+    test_attend_spans({{1, 200}, {1, 64}, {1, 0}, {1, 63}, {1, 500}, {1, 130}}, 16, 64, 16, 0);
+    test_attend_spans({{1, 900}, {1, 31}}, 16, 512, 64, 0);
+    test_attend_spans({{1, 70}, {1, 31}, {2, 100}}, 128, 512, 64, small);
+    test_attend_spans({{1, 100}, {3, 20}, {1, 129}, {40, 30}, {3, 64}}, 40, 96, 16, 0);
+    test_attend_spans({{130, 70}, {130, 0}, {130, 3}, {130, 1}, {130, 64}}, 7, 64, 8, 0);
+    for (int i = 0; i < 8; i++)
+        test_attend_spans(some_spans(rnd(1, 6), 30), rnd(1, 20), 8 * rnd(1, 12), 8 * rnd(0, 4), 0);
 }
 
 /* What no kernel takes is an error, and nothing is written. */
@@ -352,10 +442,9 @@ int main(int argc, char **argv)
         seed = strtoull(argv[1], NULL, 0);
     printf("seed 0x%llx\n", (unsigned long long)seed);
     test_all_heads();
-    for (int i = 0; i < 12; i++)
-        test_store(rnd(1, 12), 8 * rnd(1, i % 3 ? 12 : 64), 2 * rnd(1, 32), rnd(1, i % 4 ? 5 : 40),
-                   rnd(0, 40), i % 2);
+    test_stores();
     test_attention();
+    test_spans();
     test_refused();
     return check_done("cuda_latent");
 }

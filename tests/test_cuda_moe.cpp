@@ -25,7 +25,7 @@ struct launch {
     {
         batch.host[0] = ts_cuda_batch{(int32_t)m, 0, 0, 0};
         batch.up();
-        on = ts_cuda_on{batch.dev, false, m + more, NULL};
+        on = ts_cuda_on{batch.dev, false, m + more, NULL, NULL};
     }
 };
 

@@ -31,6 +31,8 @@ static void must(int e, const char *what)
         exit(1);
 }
 
+#include "cuda_spans.h"
+
 /* n values in device memory and as the host knows them. All bits of what isn't set are ones. */
 template <class T> struct memory {
     std::vector<T> host;
@@ -112,7 +114,7 @@ struct launch {
     {
         batch.host[0] = ts_cuda_batch{(int32_t)m, (int32_t)m_out, (int32_t)pos0, 0};
         batch.up();
-        on = ts_cuda_on{batch.dev, out, (out ? m_out : m) + more, NULL};
+        on = ts_cuda_on{batch.dev, out, (out ? m_out : m) + more, NULL, NULL};
     }
 };
 
@@ -343,6 +345,29 @@ static void test_gate(int64_t m, int64_t d)
     agree("gate", y, m, want, d, FLOAT);
 }
 
+/* Sizes and beginnings of timelines: some of one token, some short, some long. */
+static std::vector<std::pair<int64_t, int64_t>> some_spans(int64_t n, int64_t longest)
+{
+    std::vector<std::pair<int64_t, int64_t>> v;
+    for (int64_t i = 0; i < n; i++)
+        v.push_back({rnd(0, 1) ? 1 : rnd(1, rnd(0, 2) ? 9 : longest), rnd(0, 300)});
+    return v;
+}
+
+/* What depends on where rows stand, with rows of several timelines. */
+static void test_select_spans(int64_t n, int64_t d)
+{
+    company c(some_spans(n, 40), 1, &seed);
+    const ts_cuda_on on = c.on(true);
+    matrix a(c.m, d, 3, 1), y((int64_t)c.out.size(), d, 5, 0);
+    std::vector<double> want;
+    for (int32_t r : c.out)
+        for (int64_t i = 0; i < d; i++)
+            want.push_back(a.at(r, i));
+    must(ts_cuda_select(&on, y.rows(), a.rows(), d), "select");
+    agree("select of spans", y, y.m, want, d, 0);
+}
+
 static void test_select(int64_t m, int64_t m_out, int64_t d)
 {
     matrix a(m, d, rnd(0, 9), 1), y(m_out, d, rnd(0, 9), 0);
@@ -384,6 +409,7 @@ static void test_rows(void)
         for (int i = 0; i < 6; i++)
             test_add_rms_norm(m, d, i % 3, i / 3);
         test_gate(m, d);
+        test_select_spans(rnd(1, 6), 70);
         test_select(m, rnd(1, m), d);
         test_bf16(m, d);
     }
@@ -391,22 +417,31 @@ static void test_rows(void)
 
 /* --- heads ------------------------------------------------------------------------------------ */
 
-static void test_angles(int64_t m, int64_t n_rot, int64_t pos0)
+static void test_angles(const ts_cuda_on *on, int64_t n_rot, const std::vector<int64_t> &pos)
 {
     vec freq(n_rot / 2);
     for (int64_t i = 0; i < n_rot / 2; i++)
         freq.mem.host[(size_t)i] = (float)pow(10000, -2 * (double)i / (double)n_rot);
     freq.mem.up();
+    const int64_t m = (int64_t)pos.size();
     matrix cs(m, n_rot, rnd(0, 9), 0);
-    launch l(m, 1, pos0, false, rnd(0, 2));
     std::vector<double> want;
     for (int64_t r = 0; r < m; r++)
         for (int64_t i = 0; i < n_rot; i++) {
-            volatile float theta = (float)(pos0 + r) * freq.mem.host[(size_t)i / 2];
+            volatile float theta = (float)pos[(size_t)r] * freq.mem.host[(size_t)i / 2];
             want.push_back((i % 2 ? sin((double)theta) : cos((double)theta)) * 1.25);
         }
-    must(ts_cuda_angles(&l.on, cs.rows(), freq.mem.dev, n_rot, 1.25f), "angles");
+    must(ts_cuda_angles(on, cs.rows(), freq.mem.dev, n_rot, 1.25f), "angles");
     agree("angles", cs, m, want, n_rot, FLOAT);
+}
+
+/* m numbers from `from` on. */
+static std::vector<int64_t> count(int64_t from, int64_t m)
+{
+    std::vector<int64_t> v;
+    for (int64_t i = 0; i < m; i++)
+        v.push_back(from + i);
+    return v;
 }
 
 /* What a head goes through. */
@@ -479,17 +514,18 @@ struct cache {
     }
 };
 
-/* The rows of c lie at pos0 on as nearest halves (to an NMSE of `limit`: the value rounded may be
- * the neighbour of the wanted one); all else is untouched. */
+/* The rows of c lie at their places as nearest halves (to an NMSE of `limit`: the value rounded may
+ * be the neighbour of the wanted one); all else is untouched. */
 static void check_stored(const char *what, const cache &c, const memory<uint16_t> &mem,
-                         const head_case &h, int64_t m, int64_t pos0, bool exact)
+                         const head_case &h, const std::vector<int64_t> &place, bool exact)
 {
+    const int64_t m = (int64_t)place.size();
     std::vector<uint16_t> got = mem.down();
     double num = 0, den = 0;
     size_t wrong = 0;
     for (int64_t i = 0; i < m * c.hkv * c.hd; i++) {
         const int64_t r = i / (c.hkv * c.hd), head = i / c.hd % c.hkv, d = i % c.hd;
-        uint16_t &g = got[c.at(head, pos0 + r, d)];
+        uint16_t &g = got[c.at(head, place[(size_t)r], d)];
         const double w = h.want[(size_t)i], e = ts_f16_to_f32(g) - w;
         wrong += g != ts_f32_to_f16((float)w);
         num += std::isfinite(e) ? e * e : INFINITY;
@@ -504,23 +540,48 @@ static void check_stored(const char *what, const cache &c, const memory<uint16_t
     CHECK_MSG(outside == 0, "%s: writes %zu values outside", what, outside);
 }
 
-/* Everything between the products and attention in one launch; `which` says what. */
-static void test_qkv(int64_t m, int64_t hkv, int64_t group, int64_t hd, int64_t n_rot, bool neox,
-                     int which)
+/* Everything between the products and attention in one launch; `which` says what. Rows go to these
+ * places of a cache of n_ctx. */
+static void test_qkv(const ts_cuda_on *on, const std::vector<int64_t> &place, int64_t n_ctx,
+                     int64_t hkv, int64_t group, int64_t hd, int64_t n_rot, bool neox, int which)
 {
+    const int64_t m = (int64_t)place.size();
     const stages s = {(which & 1) != 0, (which & 2) != 0, true, (which & 4) != 0},
                  v_only = {s.bias, false, false};
     matrix cs(m, n_rot, rnd(0, 9), 1);
     head_case q(m, hkv * group, hd, s, cs, n_rot, neox), k(m, hkv, hd, s, cs, n_rot, neox);
     head_case v(m, hkv, hd, v_only, cs, n_rot, neox);
-    const int64_t pos0 = rnd(0, 20);
-    cache c(pos0 + m + rnd(0, 5), hkv, hd);
-    launch l(m, 1, pos0, false, rnd(0, 2));
+    cache c(n_ctx, hkv, hd);
     const ts_cuda_qkv p = {q.heads(cs), k.heads(cs), v.heads(cs), c.kv(), n_rot, neox, 1e-5f};
-    must(ts_cuda_qkv_store(&l.on, &p), "qkv_store");
+    must(ts_cuda_qkv_store(on, &p), "qkv_store");
     agree("qkv_store: q", q.x, m, q.want, hd, FLOAT);
-    check_stored("qkv_store: k", c, c.k, k, m, pos0, false);
-    check_stored("qkv_store: v", c, c.v, v, m, pos0, !s.bias);
+    check_stored("qkv_store: k", c, c.k, k, place, false);
+    check_stored("qkv_store: v", c, c.v, v, place, !s.bias);
+}
+
+/* The same of one timeline whose pages are in order. */
+static void test_qkv_one(int64_t m, int64_t hkv, int64_t group, int64_t hd, int64_t n_rot,
+                         bool neox, int which)
+{
+    const int64_t pos0 = rnd(0, 20);
+    launch l(m, 1, pos0, false, rnd(0, 2));
+    test_qkv(&l.on, count(pos0, m), pos0 + m + rnd(0, 5), hkv, group, hd, n_rot, neox, which);
+}
+
+static void test_heads_spans(int64_t n, int64_t hd)
+{
+    company c(some_spans(n, 40), 3, &seed);
+    const ts_cuda_on on = c.on(false);
+    test_angles(&on, hd, c.pos);
+    test_qkv(&on, c.place, c.n_ctx, 2, 3, hd, hd, true, 3);
+    matrix cs(c.m, hd, 3, 1);
+    head_case k(c.m, 2, hd, stages{false, false, false}, cs, hd, true);
+    head_case v(c.m, 2, hd, stages{false, false, false}, cs, hd, true);
+    cache to(c.n_ctx, 2, hd);
+    const ts_cuda_kv kv = to.kv();
+    must(ts_cuda_store(&on, k.x.rows(), v.x.rows(), &kv), "store");
+    check_stored("store of spans: k", to, to.k, k, c.place, true);
+    check_stored("store of spans: v", to, to.v, v, c.place, true);
 }
 
 static void test_parts(int64_t m, int64_t n_heads, int64_t hd, int64_t n_rot, bool neox)
@@ -549,8 +610,8 @@ static void test_parts(int64_t m, int64_t n_heads, int64_t hd, int64_t n_rot, bo
     cache c(11 + m + rnd(0, 5), n_heads, hd);
     const ts_cuda_kv kv = c.kv();
     must(ts_cuda_store(&l.on, k.x.rows(), v.x.rows(), &kv), "store");
-    check_stored("store: k", c, c.k, k, m, 11, true);
-    check_stored("store: v", c, c.v, v, m, 11, true);
+    check_stored("store: k", c, c.k, k, count(11, m), true);
+    check_stored("store: v", c, c.v, v, count(11, m), true);
     agree("store: k.x", k.x, m, k.want, hd, 0);
 }
 
@@ -558,11 +619,14 @@ static void test_heads(void)
 {
     static const int64_t dims[] = {8, 64, 80, 96, 128, 192, 256};
     for (int64_t hd : dims) {
-        test_angles(rnd(1, 70), hd, rnd(0, 30000));
+        const int64_t m = rnd(1, 70), pos0 = rnd(0, 30000);
+        launch l(m, 1, pos0, false, rnd(0, 2));
+        test_angles(&l.on, hd, count(pos0, m));
+        test_heads_spans(rnd(1, 6), hd);
         for (int neox = 0; neox < 2; neox++) {
             for (int which = 0; which < 8; which++)
-                test_qkv(rnd(1, 20), rnd(1, 3), rnd(1, 4), hd, which % 2 ? hd : hd / 4 * 2, neox,
-                         which);
+                test_qkv_one(rnd(1, 20), rnd(1, 3), rnd(1, 4), hd, which % 2 ? hd : hd / 4 * 2,
+                             neox, which);
             test_parts(rnd(1, 20), rnd(1, 5), hd, neox ? hd : hd / 4 * 2, neox);
         }
     }
@@ -800,6 +864,99 @@ static void test_decode_bits(const attend_case &c)
     }
 }
 
+/* --- several timelines ------------------------------------------------------------------------ */
+
+/* Timelines of these sizes and beginnings in one batch: each row has the bits that it has alone,
+ * where its pages are in order; pages that nobody has are poison. act: 15-bit activations of few
+ * tokens, too. */
+static void test_attend_spans(const std::vector<std::pair<int64_t, int64_t>> &sizes, int64_t hkv,
+                              int64_t group, int64_t hd, int64_t window)
+{
+    company c(sizes, group, &seed);
+    const int64_t width = hkv * group * hd;
+    matrix q(c.m, width, 4 * rnd(0, 2), 1), o(c.m, width, 4 * rnd(0, 2), 0);
+    cache kv(c.n_ctx, hkv, hd);
+    vec sinks(hkv * group);
+    const bool with_sinks = rnd(0, 1);
+    const float cap = rnd(0, 3) ? 0 : 3;
+    std::vector<std::vector<float>> alone;
+    for (const timeline &t : c.of) {
+        attend_case one = {t.m, t.pos0, hkv, group, hd, window, cap};
+        attend_data a(one, 64, 1);
+        for (int64_t r = 0; r < t.m; r++)
+            for (int64_t i = 0; i < width; i++)
+                a.q.at(r, i) = q.at(t.r0 + r, i);
+        a.q.mem.up();
+        a.with_sinks = with_sinks;
+        a.sinks.mem.host = sinks.mem.host;
+        a.sinks.mem.up();
+        run_attend(a, t.m <= TS_CUDA_DECODE, false, 0);
+        const std::vector<float> got = a.o.mem.down();
+        for (int64_t r = 0; r < t.m; r++)
+            alone.push_back(std::vector<float>(got.begin() + a.o.before + r * a.o.ld,
+                                               got.begin() + a.o.before + r * a.o.ld + width));
+        for (int64_t h = 0; h < hkv; h++)
+            for (int64_t p = 0; p < t.end(); p++)
+                for (int64_t d = 0; d < hd; d++) {
+                    kv.k.host[kv.at(h, t.place(p), d)] = a.kv.k.host[a.kv.at(h, p, d)];
+                    kv.v.host[kv.at(h, t.place(p), d)] = a.kv.v.host[a.kv.at(h, p, d)];
+                }
+    }
+    kv.k.up();
+    kv.v.up();
+    const ts_cuda_on on = c.on(false);
+    ts_cuda_attention p = {q.rows(), o.rows(),
+                           kv.kv(),  hkv * group,
+                           window,   1 / sqrtf((float)hd),
+                           cap,      NULL,
+                           NULL,     with_sinks ? sinks.mem.dev : NULL};
+    memory<uint8_t> work(ts_cuda_attend_bytes(&p.kv, p.n_head, TS_CUDA_DECODE));
+    p.work = work.dev;
+    must(ts_cuda_attend_decode(&on, &p), "decode");
+    must(ts_cuda_attend_prefill(&on, &p), "prefill");
+    const std::vector<float> got = o.mem.down();
+    std::vector<float> expected = o.mem.host;
+    size_t at = 0;
+    for (const timeline &t : c.of)
+        for (int64_t r = 0; r < t.m; r++, at++) {
+            float *to = &expected[(size_t)(o.before + (t.r0 + r) * o.ld)];
+            const size_t bytes = (size_t)width * sizeof(float);
+            CHECK_MSG(
+                !memcmp(&got[(size_t)(o.before + (t.r0 + r) * o.ld)], alone[at].data(), bytes),
+                "row %d of %d at %d, one of %zu spans: other bits than alone", (int)r, (int)t.m,
+                (int)t.pos0, c.of.size());
+            memcpy(to, alone[at].data(), bytes);
+        }
+    CHECK(!memcmp(got.data(), expected.data(), got.size() * sizeof(float)));
+    if (hd % 32 || c.m > TS_CUDA_DECODE)
+        return;
+    memory<uint8_t> direct(ts_cuda_act_bytes(c.m, width)), floats(ts_cuda_act_bytes(c.m, width));
+    p.act = direct.dev;
+    must(ts_cuda_attend_decode(&on, &p), "decode");
+    must(ts_cuda_prep(floats.dev, o.rows().x, o.ld, NULL, 0, c.m, width, NULL), "prep");
+    CHECK_MSG(direct.down() == floats.down(), "activations of %d rows of spans", (int)c.m);
+}
+
+static void test_spans(void)
+{
+    static const int64_t dims[] = {64, 80, 128, 192, 256, 8};
+    static const int64_t groups[] = {1, 3, 4, 8, 24};
+    static const int64_t windows[] = {0, 0, 5, 64, 100};
+    /* a token each; the same with one that has just begun, and at the ends of pages and splits */
+    test_attend_spans({{1, 300}, {1, 20}, {1, 131}, {1, 640}}, 2, 4, 128, 0);
+    test_attend_spans({{1, 0}, {1, 63}, {1, 64}, {1, 127}, {1, 128}, {1, 1}}, 1, 8, 64, 0);
+    test_attend_spans({{1, 200}, {1, 90}, {1, 5}}, 2, 2, 256, 70);
+    /* more tokens than a launch decodes; those that are just decoded, and just not */
+    test_attend_spans(std::vector<std::pair<int64_t, int64_t>>(37, {1, 70}), 1, 2, 64, 0);
+    test_attend_spans({{32, 40}, {1, 7}, {33, 3}, {31, 0}, {40, 130}}, 1, 2, 64, 0);
+    test_attend_spans({{70, 100}}, 1, 3, 128, 0);
+    test_attend_spans({{3, 150}}, 2, 8, 64, 0);
+    for (int64_t hd : dims)
+        for (int i = 0; i < 3; i++)
+            test_attend_spans(some_spans(rnd(2, 6), i ? 20 : 60), rnd(1, 2), PICK(groups), hd,
+                              PICK(windows));
+}
+
 /* What was queued once, in a graph where there are graphs. */
 struct replay {
 #ifdef TS_CUDA_STANDIN
@@ -899,6 +1056,7 @@ int main(void)
     test_decode_bits(attend_case{5, 254, 1, 4, 128, 0});
     test_decode_bits(attend_case{3, 127, 2, 3, 80, 20});
     test_decode_bits(attend_case{2, 1406, 1, 2, 64, 1280}); /* another first split, of ten */
+    test_spans();
     test_decode_replay();
     test_decode_long();
     test_refused();

@@ -7,6 +7,7 @@
 #include "cuda/attend.h"
 
 #include "cuda/act.h"
+#include "cuda/live.h"
 #include "cuda/warp_attend.h"
 
 namespace
@@ -15,8 +16,9 @@ namespace
 constexpr int WARPS = 4, THREADS = 32 * WARPS;
 
 /* Decode: positions of a split, whose sums a block makes: its warps do them in one or two steps.
- * Blocks of a KV head at most; with more splits than that a block has several. */
-constexpr int SPLIT = TS_CUDA_SPLIT, MAX_SPLITS = 256;
+ * Blocks of a KV head at most, or of a tile of rows if there are many; with more splits than that a
+ * block has several. */
+constexpr int SPLIT = TS_CUDA_SPLIT, MAX_SPLITS = 256, LEAST_SPLITS = 8;
 
 constexpr float LOG2E = 1.4426950408889634f;
 
@@ -31,6 +33,9 @@ struct task {
     const uint16_t *k, *v;
     int64_t n_ctx;
     const ts_cuda_batch *batch;
+    const ts_cuda_tile *tiles;   /* of decode with spans: of blockIdx.z                       */
+    const ts_cuda_token *tokens; /* ... and where the launch's tokens are                     */
+    const ts_cuda_span *span;    /* of prefill with spans: the one there is                   */
     int n_head_kv, group, hd;
     int window;         /* 0 = no limit                                                      */
     int rows;           /* query rows of a KV head there can be: of the launch, not the batch */
@@ -89,7 +94,7 @@ template <int HD> struct shared_sums {
 };
 
 /* Positions from .. end that lie in p .. p + KEYS, for the warp's rows. Positions outside from ..
- * end may hold anything and are not read. */
+ * end may hold anything and are not read. k and v: moved to where position 0 would be. */
 template <int HD>
 __device__ __forceinline__ void decode_keys(const task &a, sums<HD> &t, const uint16_t *q,
                                             const uint16_t *k, const uint16_t *v, int p, int from,
@@ -129,13 +134,13 @@ __device__ __forceinline__ void decode_keys(const task &a, sums<HD> &t, const ui
     });
 }
 
-/* The sums of the block's warps, added up in their order: those of rows r0 .. n_rows of a split
- * into the task's `part` and `ml`. */
+/* The sums of the block's warps, added up in their order: those of n rows of a split into the
+ * task's `part` and `ml`, from row r0 of the launch on. */
 template <int HD>
 __device__ __forceinline__ void put_split(const task &a, shared_sums<HD> &sh, int64_t head,
-                                          int64_t split, int r0, int n_rows)
+                                          int64_t split, int r0, int n)
 {
-    const int n = n_rows - r0 < ROWS ? n_rows - r0 : ROWS, quads = a.hd / 4;
+    const int quads = a.hd / 4;
     const int64_t at = (split * a.n_head_kv + head) * a.rows + r0;
     for (int i = threadIdx.x; i < n * quads; i += THREADS) {
         const int r = i / quads, d = i % quads * 4;
@@ -162,16 +167,21 @@ template <int HD> __global__ void __launch_bounds__(THREADS) decode(task a)
     ts_in_turn();
     TS_SHARED(shared_sums<HD>, sh);
     constexpr int KEYS = step<HD>::KEYS;
-    const int m = a.batch->m, pos0 = a.batch->pos0, n_rows = m * a.group;
-    const int r0 = blockIdx.z * ROWS, from = first_seen(a, pos0, 0), end = pos0 + m;
+    static_assert(TS_CUDA_PAGE % KEYS == 0 && TS_CUDA_TILE_ROWS == ROWS, "");
+    const ts_cuda_tile *tile = a.tiles ? a.tiles + blockIdx.z : NULL;
+    const whose w = whose_of(a.batch, tile ? &tile->span : NULL);
+    const int pos0 = w.pos0, n_rows = w.m * a.group;
+    const int r0 = tile ? tile->first : blockIdx.z * ROWS;
+    const int put_at = tile ? tile->at * a.group + r0 : r0;
+    const int from = first_seen(a, pos0, 0), end = pos0 + w.m;
     int split = from / SPLIT + blockIdx.x;
     if (r0 >= n_rows || split * SPLIT >= end)
         return;
     const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4;
     const int64_t head = blockIdx.y;
     const uint16_t *k = a.k + head * a.n_ctx * a.hd, *v = a.v + head * a.n_ctx * a.hd;
-    load_queries<HD>(sh->q, ROWS, a.q + head * a.group * a.hd, a.ldq, r0, n_rows, a.group, a.hd,
-                     a.scale);
+    load_queries<HD>(sh->q, ROWS, a.q + w.r0 * a.ldq + head * a.group * a.hd, a.ldq, r0, n_rows,
+                     a.group, a.hd, a.scale);
     int lo[2], hi[2];
     limits(a, pos0, r0 + g, n_rows, lo, hi);
     for (; split * SPLIT < end; split += gridDim.x) {
@@ -180,8 +190,11 @@ template <int HD> __global__ void __launch_bounds__(THREADS) decode(task a)
         sums_clear(t);
         for (int i = warp; i < SPLIT / KEYS; i += WARPS) {
             const int p = split * SPLIT + i * KEYS;
-            if (p + KEYS > from && p < end)
-                decode_keys<HD>(a, t, sh->q + g * stride<HD>::KEY, k, v, p, from, end, lo, hi);
+            if (p + KEYS <= from || p >= end)
+                continue;
+            const int64_t by = (int64_t)moved(w.map, p) * a.hd;
+            decode_keys<HD>(a, t, sh->q + g * stride<HD>::KEY, k + by, v + by, p, from, end, lo,
+                            hi);
         }
 #pragma unroll
         for (int h = 0; h < 2; h++) {
@@ -192,7 +205,7 @@ template <int HD> __global__ void __launch_bounds__(THREADS) decode(task a)
                 put_row<HD>(sh->o[warp][g + 8 * h], t, h, 1, HD);
         }
         __syncthreads();
-        put_split<HD>(a, *sh, head, split, r0, n_rows);
+        put_split<HD>(a, *sh, head, split, put_at, n_rows - r0 < ROWS ? n_rows - r0 : ROWS);
     }
 }
 
@@ -234,18 +247,19 @@ __device__ __forceinline__ void put_act(uint8_t *act, int64_t token, int64_t i, 
         *reinterpret_cast<int4 *>(to + 4 * 512) = make_int4(__float_as_int(d), sum, sum1, 0);
 }
 
-/* Joins the splits of one query row: warp w adds those whose number is w modulo the warps, in
- * order, then the warps' sums are added in order. Which splits hold nothing changes nothing. */
+/* Joins the splits of one query row, those that it sees: warp w adds those whose number is w modulo
+ * the warps, in order, then the warps' sums are added in order. */
 __global__ void __launch_bounds__(JOIN) join(task a)
 {
     ts_in_turn();
     TS_SHARED_ARRAY(float, sum, [JOIN / 32][TS_CUDA_MAX_HEAD]);
     TS_SHARED_ARRAY(float, sum_l, [JOIN / 32]);
-    const int m = a.batch->m, pos0 = a.batch->pos0, r = blockIdx.x;
-    if (r >= m * a.group)
+    const int r = blockIdx.x, t = r / a.group;
+    if (!a.tokens && t >= a.batch->m)
         return;
+    const ts_cuda_token token = a.tokens ? a.tokens[t] : ts_cuda_token{t, a.batch->pos0 + t};
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const int first = first_seen(a, pos0, 0) / SPLIT, n = (pos0 + m - 1) / SPLIT + 1;
+    const int first = first_seen(a, token.pos, 0) / SPLIT, n = token.pos / SPLIT + 1;
     const int64_t row = (int64_t)blockIdx.y * a.rows + r, pitch = (int64_t)a.n_head_kv * a.rows;
     float top = -INFINITY;
     for (int s = first + threadIdx.x; s < n; s += JOIN)
@@ -278,9 +292,9 @@ __global__ void __launch_bounds__(JOIN) join(task a)
     const int64_t head = (int64_t)blockIdx.y * a.group + r % a.group, at = head * a.hd + d;
     x = l > 0 ? x / all_of(a, head, l, top) : 0;
     if (a.act)
-        put_act(a.act, r / a.group, at, (int64_t)a.n_head_kv * a.group * a.hd, x);
+        put_act(a.act, token.row, at, (int64_t)a.n_head_kv * a.group * a.hd, x);
     else
-        a.o[r / a.group * a.ldo + at] = x;
+        a.o[token.row * a.ldo + at] = x;
 }
 
 /* --- prefill ------------------------------------------------------------------- */
@@ -296,10 +310,11 @@ template <int HD> struct shared_tiles {
 /* Begins to copy positions p .. p + KEYS to rows of shared memory; zeros for positions that lie
  * outside from .. end, which may hold anything, and for dimensions past hd. */
 template <int HD>
-__device__ __forceinline__ void copy_tile(uint16_t *to, int ld, const uint16_t *x, int hd, int p,
-                                          int from, int end)
+__device__ __forceinline__ void copy_tile(uint16_t *to, int ld, const uint16_t *x, int hd,
+                                          const int32_t *map, int p, int from, int end)
 {
     constexpr int CHUNKS = HD / 8;
+    x += p < end ? (int64_t)moved(map, p) * hd : 0;
     for (int i = threadIdx.x; i < shared_tiles<HD>::KEYS * CHUNKS; i += THREADS) {
         const int row = i / CHUNKS, d = i % CHUNKS * 8, pos = p + row;
         if (pos >= from && pos < end && d < hd)
@@ -355,7 +370,9 @@ template <int HD> __global__ void __launch_bounds__(THREADS) prefill(task a)
     ts_in_turn();
     TS_SHARED(shared_tiles<HD>, sh);
     constexpr int KEYS = shared_tiles<HD>::KEYS, VS = stride<HD>::VALUE;
-    const int m = a.batch->m, pos0 = a.batch->pos0, n_rows = m * a.group;
+    static_assert(TS_CUDA_PAGE % KEYS == 0, "");
+    const whose w = whose_of(a.batch, a.span);
+    const int pos0 = w.pos0, n_rows = w.m * a.group;
     /* The last rows see most positions: beginning with them evens out the end. */
     const int r0 = (int)(gridDim.x - 1 - blockIdx.x) * BLOCK_ROWS;
     if (r0 >= n_rows)
@@ -366,21 +383,21 @@ template <int HD> __global__ void __launch_bounds__(THREADS) prefill(task a)
     const int64_t head = blockIdx.y;
     const uint16_t *k = a.k + head * a.n_ctx * a.hd, *v = a.v + head * a.n_ctx * a.hd;
     int p = from / KEYS * KEYS;
-    copy_tile<HD>(sh->k, stride<HD>::KEY, k, a.hd, p, from, end);
-    load_queries<HD>(sh->q, BLOCK_ROWS, a.q + head * a.group * a.hd, a.ldq, r0, n_rows, a.group,
-                     a.hd, a.scale);
+    copy_tile<HD>(sh->k, stride<HD>::KEY, k, a.hd, w.map, p, from, end);
+    load_queries<HD>(sh->q, BLOCK_ROWS, a.q + w.r0 * a.ldq + head * a.group * a.hd, a.ldq, r0,
+                     n_rows, a.group, a.hd, a.scale);
     const span x = span_of(a, pos0, r0 + warp * ROWS, n_rows);
     sums<HD> t;
     sums_clear(t);
     /* V arrives during the scores, the next K during the sums. */
     for (; p < end; p += KEYS) {
-        copy_tile<HD>(sh->v, VS, v, a.hd, p, from, end);
+        copy_tile<HD>(sh->v, VS, v, a.hd, w.map, p, from, end);
         ts_copy_wait<1>();
         __syncthreads();
         float s[KEYS / 8][4];
         const bool seen = weigh<HD>(t, s, *sh, x, p, a.cap);
         __syncthreads();
-        copy_tile<HD>(sh->k, stride<HD>::KEY, k, a.hd, p + KEYS, from, end);
+        copy_tile<HD>(sh->k, stride<HD>::KEY, k, a.hd, w.map, p + KEYS, from, end);
         ts_copy_wait<1>();
         __syncthreads();
         if (seen) {
@@ -398,7 +415,7 @@ template <int HD> __global__ void __launch_bounds__(THREADS) prefill(task a)
         const int r = r0 + warp * ROWS + g + 8 * h;
         const int64_t q = head * a.group + r % a.group;
         if (r < n_rows)
-            put_row<HD>(a.o + r / a.group * a.ldo + q * a.hd, t, h,
+            put_row<HD>(a.o + (w.r0 + r / a.group) * a.ldo + q * a.hd, t, h,
                         l > 0 ? 1 / all_of(a, q, l, t.m[h]) : 0, a.hd);
     }
 }
@@ -437,19 +454,56 @@ task task_of(const ts_cuda_on *on, const ts_cuda_attention *p)
     return a;
 }
 
-template <int HD> int run_decode(const ts_cuda_on *on, const ts_cuda_attention *p, task a)
+template <int HD> int run_decode(const ts_cuda_on *on, const task &a, int64_t splits, int64_t tiles)
 {
-    const int64_t n = ts_cuda_splits(&p->kv), bytes = sizeof(shared_sums<HD>);
+    const int64_t bytes = sizeof(shared_sums<HD>);
     const int e = bytes > SHARED ? TS_SHARED_LIMIT(decode<HD>, bytes) : 0;
     if (e)
         return e;
-    dim3 grid((unsigned)(n < MAX_SPLITS ? n : MAX_SPLITS), (unsigned)a.n_head_kv,
-              (unsigned)(a.rows + ROWS - 1) / ROWS);
+    const int64_t share = MAX_SPLITS / tiles, most = share > LEAST_SPLITS ? share : LEAST_SPLITS;
+    dim3 grid((unsigned)(splits < most ? splits : most), (unsigned)a.n_head_kv, (unsigned)tiles);
     TS_LAUNCH(decode<HD>, grid, THREADS, bytes, on->stream, a);
     return ts_launch_error();
 }
 
-template <int HD> int run_prefill(const ts_cuda_on *on, task a)
+/* Both kernels over a.rows query rows of a KV head. */
+int decode_and_join(const ts_cuda_on *on, const ts_cuda_attention *p, task a, int64_t tiles)
+{
+    const int64_t splits = ts_cuda_splits(&p->kv);
+    a.ml = a.part + splits * a.n_head_kv * a.rows * a.hd;
+    const int e = a.hd <= 64    ? run_decode<64>(on, a, splits, tiles)
+                  : a.hd <= 128 ? run_decode<128>(on, a, splits, tiles)
+                  : a.hd <= 192 ? run_decode<192>(on, a, splits, tiles)
+                                : run_decode<256>(on, a, splits, tiles);
+    if (e)
+        return e;
+    dim3 grid((unsigned)a.rows, (unsigned)a.n_head_kv);
+    TS_LAUNCH(join, grid, JOIN, 0, on->stream, a);
+    return ts_launch_error();
+}
+
+/* Those spans that are short, as many at once as there is room for. */
+int decode_spans(const ts_cuda_on *on, const ts_cuda_attention *p, task a)
+{
+    const ts_cuda_spans *s = on->spans;
+    int e = 0;
+    a.tiles = s->tile;
+    a.tokens = s->tokens;
+    for (int64_t i = 0, end; (end = ts_cuda_decoded(s, i)) > i && !e; i = end) {
+        int64_t tiles = 0, tokens = 0;
+        for (int64_t j = i; j < end; j++) {
+            tiles += ts_cuda_tiles(s->here[j].m, a.group);
+            tokens += s->here[j].m;
+        }
+        a.rows = (int)tokens * a.group;
+        e = decode_and_join(on, p, a, tiles);
+        a.tiles += tiles;
+        a.tokens += tokens;
+    }
+    return e;
+}
+
+template <int HD> int run_prefill(const ts_cuda_on *on, const task &a)
 {
     const int64_t bytes = sizeof(shared_tiles<HD>);
     const int e = bytes > SHARED ? TS_SHARED_LIMIT(prefill<HD>, bytes) : 0;
@@ -460,27 +514,28 @@ template <int HD> int run_prefill(const ts_cuda_on *on, task a)
     return ts_launch_error();
 }
 
+int prefill_rows(const ts_cuda_on *on, const task &a)
+{
+    return a.hd <= 64    ? run_prefill<64>(on, a)
+           : a.hd <= 128 ? run_prefill<128>(on, a)
+           : a.hd <= 192 ? run_prefill<192>(on, a)
+                         : run_prefill<256>(on, a);
+}
+
 } // namespace
 
 int ts_cuda_attend_decode(const ts_cuda_on *on, const ts_cuda_attention *p)
 {
     if (on->rows <= 0)
         return 0;
-    if (!valid(p) || on->rows > TS_CUDA_DECODE || (p->act && p->kv.head_dim % 32))
+    if (!valid(p) || (!on->spans && on->rows > TS_CUDA_DECODE) || (p->act && p->kv.head_dim % 32) ||
+        (on->spans && on->spans->room.group != p->n_head / p->kv.n_head_kv))
         return cudaErrorInvalidValue;
     task a = task_of(on, p);
     a.part = (float *)p->work;
     a.act = (uint8_t *)p->act;
-    a.ml = a.part + ts_cuda_splits(&p->kv) * a.n_head_kv * a.rows * a.hd;
-    const int e = a.hd <= 64    ? run_decode<64>(on, p, a)
-                  : a.hd <= 128 ? run_decode<128>(on, p, a)
-                  : a.hd <= 192 ? run_decode<192>(on, p, a)
-                                : run_decode<256>(on, p, a);
-    if (e)
-        return e;
-    dim3 grid((unsigned)a.rows, (unsigned)a.n_head_kv);
-    TS_LAUNCH(join, grid, JOIN, 0, on->stream, a);
-    return ts_launch_error();
+    return on->spans ? decode_spans(on, p, a)
+                     : decode_and_join(on, p, a, (a.rows + ROWS - 1) / ROWS);
 }
 
 int ts_cuda_attend_prefill(const ts_cuda_on *on, const ts_cuda_attention *p)
@@ -489,9 +544,17 @@ int ts_cuda_attend_prefill(const ts_cuda_on *on, const ts_cuda_attention *p)
         return 0;
     if (!valid(p))
         return cudaErrorInvalidValue;
-    const task a = task_of(on, p);
-    return a.hd <= 64    ? run_prefill<64>(on, a)
-           : a.hd <= 128 ? run_prefill<128>(on, a)
-           : a.hd <= 192 ? run_prefill<192>(on, a)
-                         : run_prefill<256>(on, a);
+    task a = task_of(on, p);
+    const ts_cuda_spans *s = on->spans;
+    int e = 0;
+    if (!s)
+        return prefill_rows(on, a);
+    for (int64_t i = 0; i < s->n && !e; i++) {
+        if (s->here[i].m <= TS_CUDA_DECODE)
+            continue;
+        a.span = s->spans + i;
+        a.rows = s->here[i].m * a.group;
+        e = prefill_rows(on, a);
+    }
+    return e;
 }

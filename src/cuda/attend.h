@@ -11,7 +11,7 @@
 
 #include <stddef.h>
 
-#include "cuda/ops.h"
+#include "cuda/spans.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -32,11 +32,12 @@ typedef struct ts_cuda_attention {
                            or NULL                                                             */
 } ts_cuda_attention;
 
-/* Decode: few rows, at most TS_CUDA_DECODE. Positions are shared out in splits of a fixed size,
- * whatever the context: partial sums go to `work`, and a second kernel joins them in the order of
- * positions. Neither grid depends on pos0, and the bits of a result depend neither on n_ctx nor on
- * how many rows share the launch. K and V are read once for each 16 query rows of a KV head. */
-#define TS_CUDA_DECODE 32
+/* Decode: few rows, at most TS_CUDA_DECODE; of a batch with spans, those of at most so many tokens,
+ * as many in one launch as have so many together. Positions are shared out in splits of a fixed
+ * size, whatever the context: partial sums go to `work`, and a second kernel joins them in the
+ * order of positions. Neither grid depends on positions, and the bits of a result depend neither on
+ * n_ctx nor on how many rows share the launch, its own span's or others'. K and V are read once for
+ * each 16 query rows of a KV head and span. */
 int ts_cuda_attend_decode(const ts_cuda_on *on, const ts_cuda_attention *p);
 
 /* Positions of a split. */
@@ -47,15 +48,16 @@ static inline int64_t ts_cuda_splits(const ts_cuda_kv *kv)
     return (kv->n_ctx + TS_CUDA_SPLIT - 1) / TS_CUDA_SPLIT;
 }
 
-/* Bytes of `work` for so many rows (on->rows). */
+/* Bytes of `work` for so many rows (on->rows); with spans for TS_CUDA_DECODE. */
 static inline size_t ts_cuda_attend_bytes(const ts_cuda_kv *kv, int64_t n_head, int64_t rows)
 {
     return (size_t)ts_cuda_splits(kv) * (size_t)(n_head * rows) * (size_t)(kv->head_dim + 2) *
            sizeof(float);
 }
 
-/* Prefill: any number of rows. A block walks over all positions that its 64 query rows see, so a
- * few rows after a long context keep few blocks busy: those are better decoded. */
+/* Prefill: any number of rows; of a batch with spans those that decode leaves, a launch each. A
+ * block walks over all positions that its 64 query rows see, so a few rows after a long context
+ * keep few blocks busy: those are better decoded. */
 int ts_cuda_attend_prefill(const ts_cuda_on *on, const ts_cuda_attention *p);
 
 #ifdef __cplusplus

@@ -110,6 +110,7 @@ static void cuda_state_close(ts_state *s)
     ts_rt_event_close(s->has_read);
     ts_rt_free(s->mem);
     pthread_mutex_unlock(&d->lock);
+    free(s->spans.host);
     free(s->shapes);
     free(s->bufs);
     free(s->seconds);
@@ -130,14 +131,18 @@ static ts_status cuda_state_open(ts_state **out, ts_device *d, ts_error *err)
     s->calls = ts_calloc(steps->n, sizeof *s->calls);
     s->rows = ts_calloc(steps->n, sizeof *s->rows);
     s->shapes = ts_calloc((size_t)d->n_segments * TS_CUDA_SHAPES, sizeof *s->shapes);
+    const ts_cuda_room room = ts_cuda_room_of(d->plan, d->m);
+    int32_t *table = d->plan->paged ? ts_calloc(1, ts_cuda_batch_bytes(d->plan, d->m)) : NULL;
+    s->spans.host = table;
     size_t bytes = ts_cuda_aligned(d->at->kv) + ts_cuda_aligned(d->at->scratch) +
-                   ts_cuda_aligned(sizeof *s->batch);
+                   ts_cuda_aligned(ts_cuda_batch_bytes(d->plan, d->m));
     for (size_t i = 0; i < steps->n_bufs; i++)
         if (steps->bufs[i].devices >> d->index & 1)
             bytes += ts_cuda_aligned(ts_plan_buffer_bytes(d->plan, d->index, (ts_buf)i));
     ts_status st = TS_OK;
     int e = ts_rt_use(d->at->ordinal);
-    if (!s->bufs || !s->seconds || !s->calls || !s->rows || !s->shapes)
+    if (!s->bufs || !s->seconds || !s->calls || !s->rows || !s->shapes ||
+        (d->plan->paged && !table))
         st = ts_fail(err, TS_NO_MEMORY, "no memory for a session");
     else if (e || (e = ts_rt_alloc((void **)&s->mem, bytes)))
         st = ts_cuda_no_memory(d, e, bytes, "a session", err);
@@ -158,6 +163,8 @@ static ts_status cuda_state_open(ts_state **out, ts_device *d, ts_error *err)
     }
     s->work = at;
     s->batch = (ts_cuda_batch *)(at + ts_cuda_aligned(d->at->scratch));
+    if (table)
+        ts_cuda_spans_at(&s->spans, &room, table, s->batch);
     *out = s;
     return TS_OK;
 }
@@ -200,39 +207,41 @@ static bool is_pinned(const ts_state *s, const void *p, size_t bytes)
     return s->cpu && at >= lo && bytes <= s->cpu_bytes && at - lo <= s->cpu_bytes - bytes;
 }
 
-/* A kernel reads what the CPU has, where that is pinned and worth it; else through pinned memory, a
- * piece at a time. */
-static ts_status cuda_put(ts_state *s, ts_buf buf, int64_t r, int64_t rows, const float *src,
-                          ts_error *err)
+/* A piece at a time, which a kernel reads. */
+int ts_cuda_send(ts_device *d, float *dst, const float *src, size_t n)
 {
-    ts_device *d = s->d;
-    float *dst = ts_cuda_row(s, buf, r);
     const size_t most = TS_CUDA_PIECE / sizeof *src;
-    size_t left = (size_t)(rows * d->plan->steps.bufs[buf].width);
-    pthread_mutex_lock(&d->lock);
-    int e = ts_rt_use(d->at->ordinal);
-    const size_t all = left * sizeof *src;
-    if (all >= DIRECT_BYTES && (uintptr_t)src % 16 == 0 && is_pinned(s, src, all)) {
-        if (!e)
-            e = ts_cuda_pull(dst, src, (int64_t)left, d->stream);
-        if (!e)
-            e = ts_rt_event_record(s->has_read, d->stream);
-        s->reading = !e;
-        left = 0;
-    }
-    while (left && !e) {
-        const size_t n = left < most ? left : most;
+    int e = 0;
+    for (size_t now; n && !e; dst += now, src += now, n -= now) {
+        now = n < most ? n : most;
         if (d->under_way == d->pieces) {
             if ((e = ts_rt_wait(d->stream)))
                 break;
             d->under_way = 0;
         }
         float *piece = (float *)(d->pinned + (size_t)d->under_way++ * TS_CUDA_PIECE);
-        memcpy(piece, src, n * sizeof *src);
-        e = ts_cuda_pull(dst, piece, (int64_t)n, d->stream);
-        dst += n;
-        src += n;
-        left -= n;
+        memcpy(piece, src, now * sizeof *src);
+        e = ts_cuda_pull(dst, piece, (int64_t)now, d->stream);
+    }
+    return e;
+}
+
+/* A kernel reads what the CPU has, where that is pinned and worth it. */
+static ts_status cuda_put(ts_state *s, ts_buf buf, int64_t r, int64_t rows, const float *src,
+                          ts_error *err)
+{
+    ts_device *d = s->d;
+    float *dst = ts_cuda_row(s, buf, r);
+    const size_t n = (size_t)(rows * d->plan->steps.bufs[buf].width), bytes = n * sizeof *src;
+    const bool direct =
+        bytes >= DIRECT_BYTES && (uintptr_t)src % 16 == 0 && is_pinned(s, src, bytes);
+    pthread_mutex_lock(&d->lock);
+    int e = ts_rt_use(d->at->ordinal);
+    if (!e)
+        e = direct ? ts_cuda_pull(dst, src, (int64_t)n, d->stream) : ts_cuda_send(d, dst, src, n);
+    if (!e && direct) {
+        e = ts_rt_event_record(s->has_read, d->stream);
+        s->reading = !e;
     }
     pthread_mutex_unlock(&d->lock);
     return e ? ts_cuda_failed(d, e, "a copy to it", err) : TS_OK;

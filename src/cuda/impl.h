@@ -8,6 +8,7 @@
 #include "cuda/fuse.h"
 #include "cuda/ops.h"
 #include "cuda/rt.h"
+#include "cuda/spans.h"
 #include "cuda/stream.h"
 
 #define TS_CUDA_ALIGN 256
@@ -60,6 +61,7 @@ struct ts_device {
 /* What a segment's launches depend on besides what they read from ts_cuda_batch. */
 typedef struct ts_cuda_shape {
     int64_t m, m_out, logits_row;
+    bool spans;    /* of a token each */
     uint64_t used; /* when, as a count; 0: never */
     bool refused;  /* can't be recorded */
     ts_rt_graph *graph;
@@ -72,6 +74,9 @@ struct ts_state {
     uint16_t *kv;
     void *work;
     ts_cuda_batch *batch; /* on the GPU */
+    ts_cuda_spans spans; /* of a plan with pages: what batches are made to; else its host is NULL */
+    uint64_t serial;     /* of the batch that is there; 0: one without spans, or none */
+    const ts_cuda_spans *now; /* &spans, or NULL: of the batch that is run */
     /* Of a stream device: a stream on which K and V leave, pinned memory for a batch of them, and
      * for each layer when they are stored. */
     void *leaving, **stored; /* [n_layer] */
@@ -148,6 +153,14 @@ int ts_cuda_expert_step(ts_state *s, size_t i, const ts_cuda_on *on);
  * on to q and the latent that it stores. */
 int ts_cuda_latent_step(ts_state *s, size_t i, const ts_cuda_on *on);
 int ts_cuda_latent_fused(ts_state *s, size_t first, size_t last, const ts_cuda_on *on);
+
+/* What batches of a plan with pages are made for. */
+ts_cuda_room ts_cuda_room_of(const ts_plan *p, const ts_model *m);
+/* Bytes of ts_cuda_batch and what is behind it. */
+size_t ts_cuda_batch_bytes(const ts_plan *p, const ts_model *m);
+
+/* Queues that n floats come from here, through pinned memory; src may change at once. */
+int ts_cuda_send(ts_device *d, float *dst, const float *src, size_t n);
 
 /* Queues that *b becomes this; batch.cu. */
 int ts_cuda_set_batch(ts_cuda_batch *b, int32_t m, int32_t m_out, int32_t pos0, void *stream);

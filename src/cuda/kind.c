@@ -94,10 +94,27 @@ size_t ts_cuda_strip_bytes(const ts_plan *p, int device)
     return most;
 }
 
+_Static_assert(TS_CUDA_PAGE == TS_PAGE, "one map for all devices");
+
+ts_cuda_room ts_cuda_room_of(const ts_plan *p, const ts_model *m)
+{
+    const int64_t pages = (p->n_ctx_seq + TS_PAGE - 1) / TS_PAGE;
+    return (ts_cuda_room){.rows = p->n_ubatch,
+                          .spans = p->n_seqs,
+                          .pages = p->n_seqs * pages,
+                          .group = m->arch->latent ? 0 : m->hp.n_head / m->hp.n_head_kv};
+}
+
+size_t ts_cuda_batch_bytes(const ts_plan *p, const ts_model *m)
+{
+    const ts_cuda_room room = ts_cuda_room_of(p, m);
+    return p->paged ? ts_cuda_spans_bytes(&room) : sizeof(ts_cuda_batch);
+}
+
 size_t ts_cuda_attend_work(const ts_plan *p, const ts_model *m)
 {
     if (m->arch->latent)
-        return ts_cuda_latent_bytes(m->hp.v_dim);
+        return ts_cuda_latent_bytes(m->hp.v_dim, p->n_seqs);
     ts_cuda_kv kv = {.n_ctx = p->n_ctx, .n_head_kv = m->hp.n_head_kv, .head_dim = m->hp.head_dim};
     return ts_cuda_attend_bytes(&kv, m->hp.n_head, TS_CUDA_DECODE);
 }
@@ -117,7 +134,7 @@ static size_t work_bytes(ts_plan *p, int device, const ts_model *m)
         buffers += p->steps.bufs[i].devices >> device & 1 ? TS_CUDA_ALIGN : 0;
     p->dev[device].scratch = attends(p, device) ? ts_cuda_attend_work(p, m) : 0;
     return buffers + ts_cuda_aligned(p->dev[device].scratch) +
-           ts_cuda_aligned(sizeof(ts_cuda_batch)) + ts_cuda_vector_bytes(p, device) +
+           ts_cuda_aligned(ts_cuda_batch_bytes(p, m)) + ts_cuda_vector_bytes(p, device) +
            ts_cuda_strip_bytes(p, device) + TS_CUDA_BLAS;
 }
 

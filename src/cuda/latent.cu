@@ -10,28 +10,13 @@
  * side meet all banks:  [token][2][k / 8][4]. */
 #include "cuda/latent.h"
 
+#include "cuda/live.h"
 #include "cuda/norm.h"
 #include "cuda/quant.h"
 #include "cuda/values.h"
 
 namespace
 {
-
-/* The rows that are there, as kernels read them. */
-struct live {
-    const ts_cuda_batch *batch;
-    bool out;
-};
-
-__device__ __forceinline__ int row_count(live r)
-{
-    return r.out ? r.batch->m_out : r.batch->m;
-}
-
-live live_of(const ts_cuda_on *on)
-{
-    return live{on->batch, on->out};
-}
 
 /* --- into the cache ------------------------------------------------------------ */
 
@@ -47,7 +32,7 @@ __global__ void __launch_bounds__(TS_NORM_THREADS)
     const int64_t r = blockIdx.x;
     if (r >= row_count(rows))
         return;
-    uint16_t *to = cache.x + (rows.batch->pos0 + r) * cache.dim;
+    uint16_t *to = cache.x + place_of(rows, r) * cache.dim;
     for (int64_t i = threadIdx.x; i < cache.dim; i += TS_NORM_THREADS)
         to[i] = half(kv.x[r * kv.ld + i]);
 }
@@ -88,7 +73,7 @@ __global__ void __launch_bounds__(TS_NORM_THREADS) qkv_store(live rows, ts_cuda_
     const int64_t c = p.cache.c;
     const float *x = p.kv.x + r * p.kv.ld;
     const float f = ts_norm_factor(x, c, p.eps);
-    uint16_t *to = p.cache.x + (rows.batch->pos0 + r) * p.cache.dim;
+    uint16_t *to = p.cache.x + place_of(rows, r) * p.cache.dim;
     for (int64_t i = threadIdx.x; i < c; i += TS_NORM_THREADS)
         to[i] = half(x[i] * f * p.norm[i]);
     for (int i = threadIdx.x; i < pairs; i += TS_NORM_THREADS) {

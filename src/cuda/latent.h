@@ -11,7 +11,7 @@
 
 #include <stddef.h>
 
-#include "cuda/ops.h"
+#include "cuda/spans.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -21,13 +21,15 @@ extern "C" {
 enum { TS_CUDA_LATENT = 512, TS_CUDA_LATENT_ROW = 576 };
 
 typedef struct ts_cuda_latents {
-    uint16_t *x; /* [n_ctx][dim], 16-byte aligned; positions not stored yet may hold anything */
+    /* [n_ctx][dim], 16-byte aligned; positions not stored yet may hold anything. Spans have pages
+     * of it. */
+    uint16_t *x;
     int64_t n_ctx, dim, c;
 } ts_cuda_latents;
 
 /* --- into the cache --------------------------------------------------------------------------- */
 
-/* Rows of kv, dim floats, rounded to positions pos0 + row. */
+/* Rows of kv, dim floats, rounded, to where they stand. */
 int ts_cuda_latent_store(const ts_cuda_on *on, ts_cuda_rows kv, const ts_cuda_latents *cache);
 
 /* The same behind what comes before it, in one launch and with its values: the first c elements of
@@ -82,17 +84,23 @@ typedef struct ts_cuda_latent_attention {
 
 /* Any number of rows. Where there are too few of them to fill the GPU, positions are cut into
  * splits, in as many as that takes, and a second kernel joins their sums in the order of positions:
- * so the last bits of a result depend on how many rows share the launch, and on the GPU. No grid
- * depends on pos0. */
+ * so the last bits of a result depend on how many rows of its timeline share the launch, and on the
+ * GPU. They don't depend on other spans: a span is cut as if it were alone. Spans of as many rows
+ * each are launched together, up to TS_CUDA_LATENT_SPANS where they are cut. No grid depends on
+ * positions. */
 int ts_cuda_latent_attend(const ts_cuda_on *on, const ts_cuda_latent_attention *p);
 
-/* Blocks that work at once, at most, on any GPU here, and the query rows of one. */
+/* Blocks of a span that work at once, at most, on any GPU here, and the query rows of one. */
 enum { TS_CUDA_LATENT_BLOCKS = 132, TS_CUDA_LATENT_QUERIES = 64 };
 
-/* Bytes of `work`, for any number of rows. */
-static inline size_t ts_cuda_latent_bytes(int64_t c)
+/* Spans whose partial sums there is room for. */
+enum { TS_CUDA_LATENT_SPANS = 4 };
+
+/* Bytes of `work`, for any number of rows of so many spans. */
+static inline size_t ts_cuda_latent_bytes(int64_t c, int64_t spans)
 {
-    return (size_t)TS_CUDA_LATENT_BLOCKS * TS_CUDA_LATENT_QUERIES * (size_t)(c + 2) * sizeof(float);
+    const int64_t most = TS_CUDA_LATENT_SPANS, n = spans < most ? spans : most;
+    return (size_t)(n * TS_CUDA_LATENT_BLOCKS * TS_CUDA_LATENT_QUERIES * (c + 2)) * sizeof(float);
 }
 
 #ifdef __cplusplus

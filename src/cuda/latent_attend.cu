@@ -14,12 +14,15 @@
  * at d ^ swap(p), so that the eight lanes that read at once meet all banks, be it chunks 0 .. 3 of
  * rows 2i and 2i + 1 (scores) or chunks 2i and 2i + 1 of rows 0, 2, 4 and 6 (sums). */
 #include "cuda/latent.h"
+#include "cuda/live.h"
 #include "cuda/warp_attend.h"
 
 namespace
 {
 
 constexpr int WARPS = 8, THREADS = 32 * WARPS, KEYS = 32;
+/* Positions of a split, at least: what has fewer costs more to join than it saves. */
+constexpr int LEAST = 64;
 constexpr int P_STRIDE = KEYS + 8; /* halves: rows g, words c of each meet all banks */
 constexpr float LOG2E = 1.4426950408889634f;
 
@@ -33,13 +36,20 @@ struct task {
     int64_t ldq, ldo;
     const uint16_t *x;
     const ts_cuda_batch *batch;
+    const ts_cuda_span
+        *spans; /* one for each blockIdx.z, with as many rows each; NULL: the batch */
     int heads, dim, c;
     int splits, queries; /* rows of a block */
-    int rows;            /* query rows there can be: of the launch, not the batch */
-    float scale;         /* times log2 e                     */
-    float *part;         /* [split][rows][c] sums            */
-    float *ml;           /* [split][rows][2] m and l of them */
+    int rows;            /* query rows there can be: of the launch, or a span, not the batch */
+    float scale;         /* times log2 e                           */
+    float *part;         /* [span][split][rows][c] sums            */
+    float *ml;           /* [span][split][rows][2] m and l of them */
 };
+
+__device__ __forceinline__ whose whose_of(const task &a)
+{
+    return whose_of(a.batch, a.spans ? a.spans + blockIdx.z : NULL);
+}
 
 template <int HD, int VD, int RW, int STAGES> struct shape {
     enum {
@@ -68,7 +78,7 @@ __device__ __forceinline__ int end_of(const task &a, int m, int pos0, int r0)
 __device__ __forceinline__ int split_of(const task &a, int end)
 {
     const int each = (end + a.splits - 1) / a.splits;
-    return (each + KEYS - 1) / KEYS * KEYS;
+    return each <= LEAST ? LEAST : (each + KEYS - 1) / KEYS * KEYS;
 }
 
 __device__ __forceinline__ int swap(int row)
@@ -82,17 +92,20 @@ __device__ __forceinline__ int chunk_at(int d, int swapped)
     return 8 * ((d & ~7) + ((d & 7) ^ swapped));
 }
 
-/* Begins to copy positions p .. p + KEYS; zeros for those from `end` on, which may hold anything,
- * and for dimensions past dim. */
+/* Begins to copy positions p .. p + KEYS, which share a page; zeros for those from `end` on, which
+ * may hold anything, and for dimensions past dim. */
 template <int HD>
-__device__ __forceinline__ void copy_keys(uint16_t *to, const task &a, int p, int end)
+__device__ __forceinline__ void copy_keys(uint16_t *to, const task &a, const int32_t *map, int p,
+                                          int end)
 {
     constexpr int CHUNKS = HD / 8;
+    static_assert(TS_CUDA_PAGE % KEYS == 0, "");
+    const int place = p + moved(map, p);
     for (int i = threadIdx.x; i < KEYS * CHUNKS; i += THREADS) {
         const int row = i / CHUNKS, d = i % CHUNKS;
         uint16_t *at = to + row * HD + chunk_at(d, swap(row));
         if (p + row < end && 8 * d < a.dim)
-            ts_copy16(at, a.x + (int64_t)(p + row) * a.dim + 8 * d);
+            ts_copy16(at, a.x + (int64_t)(place + row) * a.dim + 8 * d);
         else
             *reinterpret_cast<uint4 *>(at) = make_uint4(0, 0, 0, 0);
     }
@@ -179,18 +192,19 @@ __device__ __forceinline__ void whole_sums(SHARED &sh, sums<SHAPE::COLUMNS> &t, 
     }
 }
 
-/* Query row r's sums: done, or a split of them. */
+/* Query row r's sums: done, or a split of them. row0: of the batch, the timeline's first. */
 template <class SHAPE>
-__device__ __forceinline__ void put(const task &a, const sums<SHAPE::COLUMNS> &t, int h, int r,
-                                    int column)
+__device__ __forceinline__ void put(const task &a, int row0, const sums<SHAPE::COLUMNS> &t, int h,
+                                    int r, int column)
 {
     const int d0 = column * SHAPE::COLUMNS, left = a.c - d0;
     if (a.splits == 1) {
-        put_row<SHAPE::COLUMNS>(a.o + r / a.heads * a.ldo + (int64_t)(r % a.heads) * a.c + d0, t, h,
-                                t.l[h] > 0 ? 1 / t.l[h] : 0, left);
+        put_row<SHAPE::COLUMNS>(a.o + (row0 + r / a.heads) * a.ldo + (int64_t)(r % a.heads) * a.c +
+                                    d0,
+                                t, h, t.l[h] > 0 ? 1 / t.l[h] : 0, left);
         return;
     }
-    const int64_t at = (int64_t)blockIdx.y * a.rows + r;
+    const int64_t at = (int64_t)(blockIdx.z * a.splits + blockIdx.y) * a.rows + r;
     put_row<SHAPE::COLUMNS>(a.part + at * a.c + d0, t, h, 1, left);
     if (column == 0 && threadIdx.x % 4 == 0) {
         a.ml[2 * at] = t.m[h];
@@ -198,7 +212,8 @@ __device__ __forceinline__ void put(const task &a, const sums<SHAPE::COLUMNS> &t
     }
 }
 
-/* Block (x, y): the x-th rows from the end, which see most, and split y of their positions. */
+/* Block (x, y, z): of span z the x-th rows from the end, which see most, and split y of their
+ * positions. */
 template <int HD, int VD, int RW, int STAGES, int BLOCKS>
 __global__ void __launch_bounds__(THREADS, BLOCKS) attend(task a)
 {
@@ -206,7 +221,8 @@ __global__ void __launch_bounds__(THREADS, BLOCKS) attend(task a)
     using SH = shared_rows<HD, VD, RW, STAGES>;
     ts_in_turn();
     TS_SHARED(SH, sh);
-    const int m = a.batch->m, pos0 = a.batch->pos0, n_rows = m * a.heads;
+    const whose w = whose_of(a);
+    const int m = w.m, pos0 = w.pos0, n_rows = m * a.heads;
     const int r0 = (int)(gridDim.x - 1 - blockIdx.x) * S::M;
     if (r0 >= n_rows)
         return;
@@ -216,8 +232,8 @@ __global__ void __launch_bounds__(THREADS, BLOCKS) attend(task a)
         return;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, c = lane % 4;
     const int row0 = warp / S::CW * ROWS, column = warp % S::CW, key0 = column * S::WARP_KEYS;
-    copy_keys<HD>(sh->keys[0], a, from, end);
-    load_queries<HD>(sh->q, S::M, a.q, a.ldq, r0, n_rows, a.heads, a.dim, a.scale);
+    copy_keys<HD>(sh->keys[0], a, w.map, from, end);
+    load_queries<HD>(sh->q, S::M, a.q + w.r0 * a.ldq, a.ldq, r0, n_rows, a.heads, a.dim, a.scale);
     sums<S::COLUMNS> t;
     sums_clear(t);
     /* Rows that aren't there see what their tokens would: zeros, that nobody writes. */
@@ -226,7 +242,7 @@ __global__ void __launch_bounds__(THREADS, BLOCKS) attend(task a)
         ts_copy_wait<0>();
         __syncthreads(); /* these keys are there, and nobody reads those before any more */
         if (STAGES > 1 && p + KEYS < end)
-            copy_keys<HD>(sh->keys[STAGES - 1 - now], a, p + KEYS, end);
+            copy_keys<HD>(sh->keys[STAGES - 1 - now], a, w.map, p + KEYS, end);
         const uint16_t *keys = sh->keys[now];
         float s[S::WARP_KEYS / 8][4];
         scores<HD, S::WARP_KEYS>(s, sh->q + (row0 + g) * stride<HD>::KEY, [&](int n, int i) {
@@ -234,14 +250,14 @@ __global__ void __launch_bounds__(THREADS, BLOCKS) attend(task a)
         });
         const int hi[2] = {last[0] - p - key0, last[1] - p - key0};
         weigh<S>(*sh, t, s, hi, row0, column);
-        const uint16_t *w = sh->p + (row0 + g) * P_STRIDE + 2 * c;
+        const uint16_t *pw = sh->p + (row0 + g) * P_STRIDE + 2 * c;
 #pragma unroll
         for (int n = 0; n < KEYS / 16; n++) {
             uint32_t weights[4];
 #pragma unroll
             for (int i = 0; i < 4; i++)
-                weights[i] = *reinterpret_cast<const uint32_t *>(w + i % 2 * 8 * P_STRIDE + 16 * n +
-                                                                 i / 2 * 8);
+                weights[i] = *reinterpret_cast<const uint32_t *>(pw + i % 2 * 8 * P_STRIDE +
+                                                                 16 * n + i / 2 * 8);
             add_sixteen<S::COLUMNS>(t, weights, [&](int j, int i) {
                 const int key = 16 * n + j % 2 + j / 2 * 8 + 2 * c;
                 return load_16(keys + key * HD +
@@ -250,7 +266,7 @@ __global__ void __launch_bounds__(THREADS, BLOCKS) attend(task a)
         }
         if (STAGES == 1 && p + KEYS < end) {
             __syncthreads();
-            copy_keys<HD>(sh->keys[0], a, p + KEYS, end);
+            copy_keys<HD>(sh->keys[0], a, w.map, p + KEYS, end);
         }
     }
     whole_sums<S>(*sh, t, row0, column);
@@ -258,39 +274,44 @@ __global__ void __launch_bounds__(THREADS, BLOCKS) attend(task a)
     for (int h = 0; h < 2; h++) {
         const int r = r0 + row0 + g + 8 * h;
         if (r < n_rows)
-            put<S>(a, t, h, r, column);
+            put<S>(a, w.r0, t, h, r, column);
     }
 }
 
-/* Joins the splits of query row blockIdx.x, in their order. */
+/* Joins the splits of query row blockIdx.x of span blockIdx.z, in their order. */
 __global__ void __launch_bounds__(JOIN) join(task a)
 {
     ts_in_turn();
-    const int m = a.batch->m, r = (int)blockIdx.x, d = 4 * (int)threadIdx.x;
-    if (r >= m * a.heads || d >= a.c)
+    const whose w = whose_of(a);
+    const int r = (int)blockIdx.x, d = 4 * (int)threadIdx.x;
+    if (r >= w.m * a.heads || d >= a.c)
         return;
-    const int end = end_of(a, m, a.batch->pos0, r / a.queries * a.queries), each = split_of(a, end);
+    const int end = end_of(a, w.m, w.pos0, r / a.queries * a.queries), each = split_of(a, end);
+    const int64_t first = (int64_t)blockIdx.z * a.splits;
     const int n = (end + each - 1) / each;
     float top = -INFINITY, l = 0;
     for (int s = 0; s < n; s++)
-        top = fmaxf(top, a.ml[2 * ((int64_t)s * a.rows + r)]);
+        top = fmaxf(top, a.ml[2 * ((first + s) * a.rows + r)]);
     float4 o = make_float4(0, 0, 0, 0);
     for (int s = 0; s < n; s++) {
-        const int64_t at = (int64_t)s * a.rows + r;
+        const int64_t at = (first + s) * a.rows + r;
         const float f = ts_exp2(a.ml[2 * at] - top);
         const float4 x = *reinterpret_cast<const float4 *>(a.part + at * a.c + d);
         l += f * a.ml[2 * at + 1];
         o = make_float4(o.x + f * x.x, o.y + f * x.y, o.z + f * x.z, o.w + f * x.w);
     }
     const float f = 1 / l;
-    *reinterpret_cast<float4 *>(a.o + r / a.heads * a.ldo + (int64_t)(r % a.heads) * a.c + d) =
-        make_float4(f * o.x, f * o.y, f * o.z, f * o.w);
+    float *to = a.o + (w.r0 + r / a.heads) * a.ldo + (int64_t)(r % a.heads) * a.c + d;
+    *reinterpret_cast<float4 *>(to) = make_float4(f * o.x, f * o.y, f * o.z, f * o.w);
 }
 
 /* --- launches ------------------------------------------------------------------ */
 
 /* Shared memory that a launch gets without asking. */
 constexpr int64_t SHARED = 48 << 10;
+
+/* A grid's third dimension. */
+constexpr int64_t MOST_SPANS = 65535;
 
 /* Multiprocessors of the GPU in use, and what a block may have of shared memory. The stand-in has
  * few, or tests would have to be large. */
@@ -309,8 +330,9 @@ void look(int *processors, int64_t *room)
 #endif
 }
 
+/* Of n spans with a.rows query rows each; without spans n is 1. */
 template <int HD, int VD, int RW, int STAGES, int BLOCKS>
-int run(const ts_cuda_on *on, task a, int processors)
+int run(const ts_cuda_on *on, task a, int processors, int64_t n)
 {
     using S = shape<HD, VD, RW, STAGES>;
     constexpr int64_t bytes = sizeof(shared_rows<HD, VD, RW, STAGES>);
@@ -322,14 +344,39 @@ int run(const ts_cuda_on *on, task a, int processors)
         processors = TS_CUDA_LATENT_BLOCKS;
     a.queries = S::M;
     a.splits = tiles < processors ? processors / (int)tiles : 1;
-    a.ml = a.part + (int64_t)a.splits * a.rows * a.c;
-    dim3 grid((unsigned)tiles, (unsigned)a.splits);
-    TS_LAUNCH((attend<HD, VD, RW, STAGES, BLOCKS>), grid, THREADS, bytes, on->stream, a);
-    const int failed = ts_launch_error();
-    if (failed || a.splits == 1)
-        return failed;
-    TS_LAUNCH(join, (unsigned)a.rows, JOIN, 0, on->stream, a);
-    return ts_launch_error();
+    const int64_t most = a.splits == 1 ? MOST_SPANS : (int64_t)TS_CUDA_LATENT_SPANS;
+    for (int64_t i = 0, now; i < n; i += now) {
+        now = n - i < most ? n - i : most;
+        a.ml = a.part + now * a.splits * a.rows * a.c;
+        dim3 grid((unsigned)tiles, (unsigned)a.splits, (unsigned)now);
+        TS_LAUNCH((attend<HD, VD, RW, STAGES, BLOCKS>), grid, THREADS, bytes, on->stream, a);
+        int failed = ts_launch_error();
+        if (!failed && a.splits > 1) {
+            TS_LAUNCH(join, dim3((unsigned)a.rows, 1, (unsigned)now), JOIN, 0, on->stream, a);
+            failed = ts_launch_error();
+        }
+        if (failed)
+            return failed;
+        a.spans += a.spans ? now : 0;
+    }
+    return 0;
+}
+
+/* By whichever kernel suits so many rows and the GPU. */
+int choose(const ts_cuda_on *on, task a, int64_t tokens, int64_t n, int64_t room)
+{
+    int processors;
+    int64_t has;
+    look(&processors, &has);
+    room = room ? room : has;
+    a.rows = (int)(tokens * a.heads);
+    if (a.dim <= 128)
+        return run<128, 128, 4, 2, 2>(on, a, processors, n);
+    if (room < (int64_t)sizeof(shared_rows<576, 512, 2, 2>))
+        return run<576, 512, 2, 1, 1>(on, a, processors, n);
+    return a.rows > 32 && room >= (int64_t)sizeof(shared_rows<576, 512, 4, 2>)
+               ? run<576, 512, 4, 2, 1>(on, a, processors, n)
+               : run<576, 512, 2, 2, 1>(on, a, processors, n);
 }
 
 } // namespace
@@ -352,18 +399,18 @@ int ts_cuda_latent_attend(const ts_cuda_on *on, const ts_cuda_latent_attention *
     a.heads = (int)p->n_head;
     a.dim = (int)dim;
     a.c = (int)c;
-    a.rows = (int)(on->rows * p->n_head);
     a.scale = p->scale * LOG2E;
     a.part = (float *)p->work;
-    int processors;
-    int64_t room;
-    look(&processors, &room);
-    room = p->room ? p->room : room;
-    if (dim <= 128)
-        return run<128, 128, 4, 2, 2>(on, a, processors);
-    if (room < (int64_t)sizeof(shared_rows<576, 512, 2, 2>))
-        return run<576, 512, 2, 1, 1>(on, a, processors);
-    return a.rows > 32 && room >= (int64_t)sizeof(shared_rows<576, 512, 4, 2>)
-               ? run<576, 512, 4, 2, 1>(on, a, processors)
-               : run<576, 512, 2, 2, 1>(on, a, processors);
+    const ts_cuda_spans *s = on->spans;
+    int e = 0;
+    if (!s)
+        return choose(on, a, on->rows, 1, p->room);
+    for (int64_t i = 0, end; i < s->n && !e; i = end) {
+        end = i + 1;
+        while (end < s->n && s->here[end].m == s->here[i].m)
+            end++;
+        a.spans = s->spans + i;
+        e = choose(on, a, s->here[i].m, end - i, p->room);
+    }
+    return e;
 }

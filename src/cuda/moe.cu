@@ -1,25 +1,10 @@
 /* moe.cu - which experts a token has, which tokens an expert has, and the sum of what they made. */
 #include "cuda/moe.h"
 
+#include "cuda/live.h"
 #include "cuda/norm.h"
 
 enum { LANES = 32 };
-
-/* The rows that are there, as kernels read them. */
-struct live {
-    const ts_cuda_batch *batch;
-    bool out;
-};
-
-TS_DEVICE int row_count(live r)
-{
-    return r.out ? r.batch->m_out : r.batch->m;
-}
-
-static live live_of(const ts_cuda_on *on)
-{
-    return live{on->batch, on->out};
-}
 
 /* --- routing ------------------------------------------------------------------------------------
  *

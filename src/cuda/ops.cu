@@ -4,27 +4,10 @@
  * order that depends on the width alone. */
 #include "cuda/ops.h"
 
+#include "cuda/live.h"
 #include "cuda/norm.h"
 
 #define LANES 32
-
-/* --- launches --------------------------------------------------------------- */
-
-/* The rows that are there, as kernels read them. */
-struct live {
-    const ts_cuda_batch *batch;
-    bool out;
-};
-
-static __device__ __forceinline__ int row_count(live r)
-{
-    return r.out ? r.batch->m_out : r.batch->m;
-}
-
-static live live_of(const ts_cuda_on *on)
-{
-    return live{on->batch, on->out};
-}
 
 static unsigned groups(int64_t n, int64_t of)
 {
@@ -196,13 +179,14 @@ int ts_cuda_softcap(const ts_cuda_on *on, ts_cuda_rows y, float cap, int64_t d)
     return ts_launch_error();
 }
 
-static __global__ void select_rows(const ts_cuda_batch *batch, ts_cuda_rows y, ts_cuda_rows a,
-                                   int64_t d)
+/* out: which rows; NULL: the last. */
+static __global__ void select_rows(const ts_cuda_batch *batch, const int32_t *out, ts_cuda_rows y,
+                                   ts_cuda_rows a, int64_t d)
 {
     ts_in_turn();
     const int64_t r = blockIdx.x, i = (int64_t)blockIdx.y * THREADS + threadIdx.x;
     if (r < batch->m_out && i < d)
-        y.x[r * y.ld + i] = a.x[(batch->m - batch->m_out + r) * a.ld + i];
+        y.x[r * y.ld + i] = a.x[(out ? out[r] : batch->m - batch->m_out + r) * a.ld + i];
 }
 
 int ts_cuda_select(const ts_cuda_on *on, ts_cuda_rows y, ts_cuda_rows a, int64_t d)
@@ -210,7 +194,8 @@ int ts_cuda_select(const ts_cuda_on *on, ts_cuda_rows y, ts_cuda_rows a, int64_t
     if (on->rows <= 0 || d <= 0)
         return 0;
     dim3 grid((unsigned)on->rows, groups(d, THREADS));
-    TS_LAUNCH(select_rows, grid, THREADS, 0, on->stream, on->batch, y, a, d);
+    const int32_t *out = on->spans ? on->spans->out : NULL;
+    TS_LAUNCH(select_rows, grid, THREADS, 0, on->stream, on->batch, out, y, a, d);
     return ts_launch_error();
 }
 
@@ -370,7 +355,7 @@ static __global__ void angles(live rows, ts_cuda_rows cs, const float *freq, int
     const int64_t r = blockIdx.x, i = (int64_t)blockIdx.y * LANES + threadIdx.x;
     if (r >= row_count(rows) || i >= pairs)
         return;
-    const float theta = (float)(rows.batch->pos0 + (int)r) * freq[i];
+    const float theta = (float)pos_of(rows, r) * freq[i];
     cs.x[r * cs.ld + 2 * i] = cosf(theta) * mscale;
     cs.x[r * cs.ld + 2 * i + 1] = sinf(theta) * mscale;
 }
@@ -458,7 +443,7 @@ static __global__ void heads(live rows, head_work w)
             x[i] = v[i];
         return;
     }
-    uint16_t *to = p.cache + (head * w.n_ctx + rows.batch->pos0 + r) * hd;
+    uint16_t *to = p.cache + (head * w.n_ctx + place_of(rows, r)) * hd;
     for (int i = lane; i < hd; i += LANES)
         to[i] = ts_half_bits(ts_float_to_half(v[i]));
 }

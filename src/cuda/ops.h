@@ -17,12 +17,13 @@
 extern "C" {
 #endif
 
-/* What changes from one step to the next, in device memory. */
+/* What changes from one step to the next, in device memory. It is a timeline whose pages are in
+ * order, or a table begins with it (spans.h). */
 typedef struct ts_cuda_batch {
-    int32_t m;     /* tokens                                            */
-    int32_t m_out; /* of them, the last so many want logits             */
-    int32_t pos0;  /* position of the first; pos0 + m <= n_ctx          */
-    int32_t zero;  /* sixteen bytes in all                              */
+    int32_t m;     /* tokens                                                          */
+    int32_t m_out; /* so many want logits: the last of them, where there are no spans */
+    int32_t pos0;  /* position of the first, without spans; pos0 + m <= n_ctx         */
+    int32_t zero;  /* sixteen bytes in all                                            */
 } ts_cuda_batch;
 
 /* What a launch is made for. */
@@ -31,6 +32,7 @@ typedef struct ts_cuda_on {
     bool out;     /* over the m_out rows whose logits are wanted, else over all m         */
     int64_t rows; /* the grid covers so many: m (or m_out) must not be larger             */
     void *stream; /* cudaStream_t                                                         */
+    const struct ts_cuda_spans *spans; /* whose rows they are; NULL: one timeline's, in order */
 } ts_cuda_on;
 
 /* Rows of floats: row r begins at x + r * ld. */
@@ -77,7 +79,7 @@ int ts_cuda_gate(const ts_cuda_on *on, ts_cuda_rows y, ts_cuda_rows a, ts_cuda_r
                  const float *w, int64_t d);
 /* y = cap * tanh(y / cap) */
 int ts_cuda_softcap(const ts_cuda_on *on, ts_cuda_rows y, float cap, int64_t d);
-/* Row i of y = row m - m_out + i of a. on->out must be true; y must not overlap a. */
+/* Row i of y = the i-th row of a that wants logits. on->out must be true; y must not overlap a. */
 int ts_cuda_select(const ts_cuda_on *on, ts_cuda_rows y, ts_cuda_rows a, int64_t d);
 
 /* --- heads ------------------------------------------------------------------ */
@@ -85,7 +87,7 @@ int ts_cuda_select(const ts_cuda_on *on, ts_cuda_rows y, ts_cuda_rows a, int64_t
 /* The largest head_dim of what follows and of attention. */
 #define TS_CUDA_MAX_HEAD 256
 
-/* cs[n_rot/2][2] of each row = cos, sin of (pos0 + row) * freq[i], times mscale; the product is
+/* cs[n_rot/2][2] of each row = cos, sin of its position times freq[i], times mscale; the product is
  * rounded to float as on the CPU. freq[n_rot/2]. */
 int ts_cuda_angles(const ts_cuda_on *on, ts_cuda_rows cs, const float *freq, int64_t n_rot,
                    float mscale);
@@ -97,8 +99,9 @@ int ts_cuda_angles(const ts_cuda_on *on, ts_cuda_rows cs, const float *freq, int
  *   KV head 0 | d0 d1 .. d(hd-1)   | d0 d1 .. d(hd-1)   | ...  | d0 d1 .. d(hd-1)   |
  *   KV head 1 | ...
  *
- * element (head, pos, d) at (head * n_ctx + pos) * head_dim + d. Positions not stored yet may hold
- * anything. k and v are aligned to 16 bytes; head_dim is a multiple of 8. */
+ * element (head, pos, d) at (head * n_ctx + pos) * head_dim + d; of a batch with spans, the place
+ * of that position instead of pos. Positions not stored yet may hold anything. k and v are aligned
+ * to 16 bytes; head_dim is a multiple of 8. */
 typedef struct ts_cuda_kv {
     uint16_t *k, *v;
     int64_t n_ctx, n_head_kv, head_dim;
@@ -124,8 +127,8 @@ typedef struct ts_cuda_qkv {
     float eps;
 } ts_cuda_qkv;
 
-/* One launch: biases, head norms and RoPE of Q, K and V, and K and V rounded into the cache at
- * positions pos0 + row. */
+/* One launch: biases, head norms and RoPE of Q, K and V, and K and V rounded into the cache, where
+ * the rows stand. */
 int ts_cuda_qkv_store(const ts_cuda_on *on, const ts_cuda_qkv *p);
 
 /* Its parts by themselves, over heads of head_dim floats, in place. */

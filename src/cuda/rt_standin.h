@@ -16,6 +16,7 @@ extern size_t ts_rt_memory;    /* what the GPU says it has                   */
 extern int64_t ts_rt_graphs;   /* there are now                              */
 extern int64_t ts_rt_replays;  /* graphs launched, so far                    */
 extern bool ts_rt_no_graphs;   /* no recording can be ended                  */
+extern bool ts_rt_no_gemm;     /* cuBLAS isn't there                         */
 
 /* Between rt_standin.c and rt_record.cpp: counts a call, and returns an error if it is to fail; is
  * there a recording; the copy becomes a part of it. */

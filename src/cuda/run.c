@@ -201,8 +201,12 @@ static int attend(ts_state *s, const ts_step *st, const ts_step *to, const ts_cu
                            .work = s->work,
                            .act = to ? s->bufs[to->dst] : NULL,
                            .sinks = s->d->vec[st - s->d->plan->steps.v]};
-    return on->rows <= TS_CUDA_DECODE ? ts_cuda_attend_decode(on, &a)
-                                      : ts_cuda_attend_prefill(on, &a);
+    int e = 0;
+    if (on->spans || on->rows <= TS_CUDA_DECODE)
+        e = ts_cuda_attend_decode(on, &a);
+    if (!e && on->rows > TS_CUDA_DECODE)
+        e = ts_cuda_attend_prefill(on, &a);
+    return e;
 }
 
 static int rope(ts_state *s, const ts_step *st, const ts_cuda_on *on)
@@ -294,7 +298,7 @@ static int one_step(ts_state *s, size_t i, const ts_batch *b, const ts_cuda_on *
     case TS_OP_GELU:
         return ts_cuda_gelu_mul(on, y, rows_of(s, st->a, 0), rows_of(s, st->b, 0), st->d);
     case TS_OP_SELECT: {
-        const ts_cuda_on out = {s->batch, true, on->rows, d->stream};
+        const ts_cuda_on out = {s->batch, true, on->rows, d->stream, s->now};
         return ts_cuda_select(&out, y, rows_of(s, st->a, 0), st->d);
     }
     case TS_OP_SOFTCAP:
@@ -323,7 +327,7 @@ static int step(ts_state *s, size_t i, const ts_batch *b, int64_t m)
 {
     const ts_device *d = s->d;
     const ts_step *v = d->plan->steps.v, *st = &v[i];
-    const ts_cuda_on on = {s->batch, st->domain == TS_OUT_ROWS, m, d->stream};
+    const ts_cuda_on on = {s->batch, st->domain == TS_OUT_ROWS, m, d->stream, s->now};
     const size_t other = d->does[i].other;
     switch (d->does[i].does) {
     case TS_CUDA_STEP:
@@ -399,13 +403,15 @@ static ts_cuda_shape *find_shape(ts_state *s, const ts_batch *b, size_t first, b
     ts_cuda_shape *all = s->shapes + s->d->segment[first] * TS_CUDA_SHAPES, *oldest = all;
     *known = true;
     for (ts_cuda_shape *g = all; g < all + TS_CUDA_SHAPES; g++) {
-        if (g->used && g->m == b->m && g->m_out == b->m_out && g->logits_row == b->logits_row)
+        if (g->used && g->m == b->m && g->m_out == b->m_out && g->logits_row == b->logits_row &&
+            g->spans == (b->spans != NULL))
             return g;
         if (g->used < oldest->used)
             oldest = g;
     }
     ts_rt_graph_close(oldest->graph);
-    *oldest = (ts_cuda_shape){.m = b->m, .m_out = b->m_out, .logits_row = b->logits_row};
+    *oldest = (ts_cuda_shape){
+        .m = b->m, .m_out = b->m_out, .logits_row = b->logits_row, .spans = b->spans != NULL};
     *known = false;
     return oldest;
 }
@@ -427,7 +433,7 @@ static bool whole(const ts_steps *s, size_t first, size_t end)
            (!before || before->op == TS_OP_COPY || before->device != s->v[first].device);
 }
 
-/* Steps first..end-1 as a graph. False: nothing was done. */
+/* Steps first..end-1 as a graph; of spans, which are a token each. False: nothing was done. */
 static bool replay(ts_state *s, const ts_batch *b, size_t first, size_t end)
 {
     ts_device *d = s->d;
@@ -435,7 +441,7 @@ static bool replay(ts_state *s, const ts_batch *b, size_t first, size_t end)
     size_t last = first;
     const ts_steps *list = &d->plan->steps;
     if (d->plain || s->stats || b->m > TS_CUDA_FEW || first >= list->n_main ||
-        !whole(list, first, end))
+        (b->spans && b->n_spans != b->m) || !whole(list, first, end))
         return false;
     ts_cuda_shape *g = find_shape(s, b, first, &known);
     g->used = ++s->runs;
@@ -459,6 +465,28 @@ static bool replay(ts_state *s, const ts_batch *b, size_t first, size_t end)
     return !e;
 }
 
+/* Queues what this batch brings: of spans once, for all its segments. */
+static int set_batch(ts_state *s, const ts_batch *b)
+{
+    ts_cuda_spans *x = &s->spans;
+    s->now = b->spans ? x : NULL;
+    if (b->spans && s->serial == b->serial)
+        return 0;
+    s->serial = 0;
+    if (!b->spans)
+        return ts_cuda_set_batch(s->batch, (int32_t)b->m, (int32_t)b->m_out, (int32_t)b->pos0,
+                                 s->d->stream);
+    ts_cuda_spans_begin(x, b->m, b->out, b->m_out);
+    for (int64_t i = 0; i < b->n_spans; i++) {
+        const ts_rows *r = &b->spans[i];
+        ts_cuda_spans_add(x, r->r0, r->m, r->pos0, r->map);
+    }
+    ts_cuda_spans_end(x);
+    const int e = ts_cuda_send(s->d, (float *)s->batch, (const float *)x->host, (size_t)x->used);
+    s->serial = e ? 0 : b->serial;
+    return e;
+}
+
 ts_status ts_cuda_run(ts_state *s, const ts_batch *b, size_t first, size_t end, ts_error *err)
 {
     ts_device *d = s->d;
@@ -466,8 +494,7 @@ ts_status ts_cuda_run(ts_state *s, const ts_batch *b, size_t first, size_t end, 
     pthread_mutex_lock(&d->lock);
     int e = ts_rt_use(d->at->ordinal);
     if (!e)
-        e = ts_cuda_set_batch(s->batch, (int32_t)b->m, (int32_t)b->m_out, (int32_t)b->pos0,
-                              d->stream);
+        e = set_batch(s, b);
     if (!e && !replay(s, b, first, end))
         e = steps(s, b, first, end, &last);
     pthread_mutex_unlock(&d->lock);
