@@ -323,7 +323,7 @@ def drains(tiny):
     with Server(tiny, *SLOW, "-np", 2, "--drain", 300, "--no-log") as s:
         t, got = background(s.stream, "/v1/chat/completions", {"messages": MESSAGES, "max_tokens": 1800,
                                                                "ignore_eos": True, "n": 6})
-        s.until("slots_busy", 1)
+        s.until("slots_busy", 2)
         s.p.send_signal(signal.SIGTERM)
         time.sleep(0.3)
         r = s.chat(max_tokens=1)
