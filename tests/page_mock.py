@@ -147,6 +147,7 @@ class Mock:
 
         class Server(ThreadingHTTPServer):
             daemon_threads = True
+            request_queue_size = 64
 
             def handle_error(self, *_):  # a connection that the browser closed
                 pass

@@ -46,9 +46,9 @@ export class Answers {
             failed(m, e);
         }
         clearInterval(tick);
-        job.over = true;
         byTheClock(job);
         await kept;
+        job.over = true;
         if (this.of(talk) === job) this.jobs.delete(talk.meta.id);
         this.save(talk, [m]);
         this.on.ended(job);

@@ -185,7 +185,7 @@ function readMessage(m, where, id, known) {
         throw new Error(`${where} has a message that is of nobody.`);
     if (!Number.isInteger(m.n) || m.n < 0 || m.n > MAX_NUMBER || known.has(m.n))
         throw new Error(`${where} has messages that aren’t numbered.`);
-    if (m.parent !== -1 && !known.has(m.parent))
+    if (m.parent !== -1 && !(known.has(m.parent) && m.parent < m.n))
         throw new Error(`${where} has a message that follows none.`);
     known.add(m.n);
     const out = { conversation: id, n: m.n, parent: m.parent, role: m.role, content: text(m.content),

@@ -39,10 +39,15 @@ export class Talk {
         return this.children.get(m.parent);
     }
 
-    /* Shows the path through message n, to the end that was made last. */
+    /* Shows the path through message n, to what was said last on it. */
     turnTo(n) {
-        for (let next; (next = this.children.get(n)); n = next.at(-1));
+        const open = [n];
         this.meta.head = n;
+        while (open.length) {
+            const at = open.pop();
+            this.meta.head = Math.max(this.meta.head, at);
+            for (const child of this.children.get(at) ?? []) open.push(child);
+        }
     }
 
     /* The request for an answer to message n. Settings that aren't set stay the server's. */
