@@ -21,7 +21,7 @@ static bool sorted(const ts_state *s, const ts_step *st, int64_t m)
 {
     const ts_layer *l = &s->d->m->layers[st->layer];
     const int device = s->d->index;
-    return m > TS_CUDA_FEW || l->gate_exps->device != device || l->up_exps->device != device ||
+    return m > TS_CUDA_ALONE || l->gate_exps->device != device || l->up_exps->device != device ||
            l->down_exps->device != device;
 }
 

@@ -19,8 +19,14 @@
 #define TS_CUDA_ROUND 256
 /* What cuBLAS takes for itself. */
 #define TS_CUDA_BLAS ((size_t)64 << 20)
-/* Up to so many tokens are multiplied with 15-bit activations. */
-#define TS_CUDA_FEW 8
+/* Up to so many tokens are multiplied with 15-bit activations, 8 at a time, and replayed as graphs.
+ */
+#ifndef TS_CUDA_FEW
+#define TS_CUDA_FEW 16
+#endif
+/* Up to so many tokens, each goes to its experts by itself, and each head's product by the same
+ * way. */
+#define TS_CUDA_ALONE 8
 
 /* Bytes that cross at once, of pinned memory. A test has smaller ones, so that tiny models have
  * many.

@@ -58,8 +58,8 @@ static int heads(ts_state *s, const ts_step *st, const ts_cuda_on *on)
         st->w->device == s->d->index ? 0 : ts_cuda_stream_all(s->d->streamed, st->w, &p.w);
     if (e)
         return e;
-    return s->d->gemm && on->rows > TS_CUDA_FEW ? by_gemm(s, st, &p, on)
-                                                : ts_cuda_heads_few(on, &p);
+    return s->d->gemm && on->rows > TS_CUDA_ALONE ? by_gemm(s, st, &p, on)
+                                                  : ts_cuda_heads_few(on, &p);
 }
 
 /* --- the cache, attention --------------------------------------------------------- */
