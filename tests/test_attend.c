@@ -222,8 +222,8 @@ static data make_data(const table *t, const shape *s)
     d.vm = kv_memory(kv, places, s->v_dim);
     for (int64_t p = 0; p < d.n; p++)
         if (seen_by_any(s, p))
-            kv->store(d.km, d.vm, ts_place(d.map, p), d.k + p * s->head_dim, d.v + p * s->v_dim, s->head_dim,
-                      s->v_dim);
+            kv->store(d.km, d.vm, ts_place(d.map, p), d.k + p * s->head_dim, d.v + p * s->v_dim,
+                      s->head_dim, s->v_dim);
     for (size_t i = 0; i < n; i++)
         d.k[i] = widened(kv, rounded(kv, d.k[i]));
     for (size_t i = 0; i < n_v; i++)

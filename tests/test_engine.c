@@ -174,8 +174,8 @@ static int by_value(const void *a, const void *b)
 
 /* The widest kernel sets, whose exact activations have 15 bits, against the oracle, which keeps
  * floats. A model this small and random multiplies every difference, so the median of several
- * prompts is held to the bound. Tiles round to 8 bits, and where two experts are nearly level a token
- * may take the other one: there the oracle's choices are followed. */
+ * prompts is held to the bound. Tiles round to 8 bits, and where two experts are nearly level a
+ * token may take the other one: there the oracle's choices are followed. */
 static void test_oracle(const char *arch, const char *path, double bound)
 {
     enum { PROMPTS = 7, LEN = 40 };

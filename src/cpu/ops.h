@@ -43,7 +43,7 @@ static inline int64_t ts_place(const int32_t *map, int64_t pos)
 typedef struct ts_attend {
     const float *q; /* token t, head g at q + t * ldq + g * head_dim                     */
     float *o; /* the same with ldo and v_dim: the weighted sum of V, normalised (unless part) */
-    const void *k, *v; /* of this KV head, 64-byte aligned                              */
+    const void *k, *v;  /* of this KV head, 64-byte aligned                              */
     const int32_t *map; /* of the timeline's pages (ts_place), or NULL                  */
     int64_t ldq, ldo;
     int64_t n_tokens, n_group;

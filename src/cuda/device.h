@@ -13,8 +13,8 @@
  *
  *     kv       [layer of this device][K, V][kv_head][n_ctx][head_dim] F16; latent: K alone
  *     buffers  those of this device (ts_plan_buffer_bytes), 256-byte aligned
- *     work     partial sums of attention; what changes from batch to batch, of a plan with pages the
- *              table of its spans (spans.h)
+ *     work     partial sums of attention; what changes from batch to batch, of a plan with pages
+ * the table of its spans (spans.h)
  *
  * Of latent attention V is K's first elements (latent.h). */
 #ifndef TS_CUDA_DEVICE_H
