@@ -5,8 +5,7 @@
  * is read, and by ts_http_tick's thread, because it takes a while. */
 enum { LARGE = 256 << 10 };
 
-/* --- the connection, as a job sees it
- * ------------------------------------------------------------- */
+/* --- the connection, as a job sees it ------------------------------------ */
 
 static void suspend(void *user)
 {
@@ -24,8 +23,7 @@ static bool gone(void *user)
     return atomic_load(&x->http->ending) || ts_conn_gone(x->fd);
 }
 
-/* --- what is asked for
- * ------------------------------------------------------------------------------ */
+/* --- what is asked for --------------------------------------------------- */
 
 static ts_status answer_tokens(ts_exchange *x, const ts_request *r)
 {

@@ -14,8 +14,7 @@ static const char *header(const ts_exchange *x, const char *name)
     return MHD_lookup_connection_value(x->connection, MHD_HEADER_KIND, name);
 }
 
-/* --- keys
- * ----------------------------------------------------------------------------------------- */
+/* --- keys ---------------------------------------------------------------- */
 
 /* Takes as long as the key that is right is long, whatever was given. */
 static bool same(const char *key, const char *given)
@@ -54,8 +53,7 @@ static void check_key(ts_exchange *x)
                       "Bearer KEY.");
 }
 
-/* --- pages of others
- * ------------------------------------------------------------------------------ */
+/* --- pages of others ----------------------------------------------------- */
 
 static const char *allowed_origin(const ts_exchange *x)
 {
@@ -103,8 +101,7 @@ static bool strange_host(const ts_exchange *x)
     return strncasecmp(host, "localhost", n) != 0 && strncasecmp(host, x->http->o.host, n) != 0;
 }
 
-/* --- sizes
- * ---------------------------------------------------------------------------------------- */
+/* --- sizes --------------------------------------------------------------- */
 
 static enum MHD_Result count_header(void *cls, enum MHD_ValueKind kind, const char *key,
                                     const char *value)
@@ -161,8 +158,7 @@ void ts_exchange_take(ts_exchange *x, const char *data, size_t n)
     }
 }
 
-/* --- the whole
- * ------------------------------------------------------------------------------------ */
+/* --- the whole ----------------------------------------------------------- */
 
 void ts_exchange_check(ts_exchange *x)
 {

@@ -11,8 +11,7 @@
 #include "base/clock.h"
 #include "exchange.h"
 
-/* --- requests
- * ------------------------------------------------------------------------------------- */
+/* --- requests ------------------------------------------------------------ */
 
 static void name_client(ts_exchange *x)
 {
@@ -104,8 +103,7 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const cha
     return x->status ? MHD_YES : ts_exchange_go_on(x);
 }
 
-/* --- ends
- * ------------------------------------------------------------------------------------------- */
+/* --- ends ---------------------------------------------------------------- */
 
 static const char *end_of(const ts_exchange *x, enum MHD_RequestTerminationCode how)
 {
@@ -228,8 +226,7 @@ static void on_connection(void *cls, struct MHD_Connection *c, void **context,
         shutdown(i->connect_fd, SHUT_RDWR);
 }
 
-/* --- open and close
- * ----------------------------------------------------------------------------------- */
+/* --- open and close ------------------------------------------------------ */
 
 static bool is_loopback(const struct sockaddr *a)
 {

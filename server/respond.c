@@ -93,8 +93,7 @@ enum MHD_Result ts_exchange_refuse(ts_exchange *x)
     return ts_exchange_respond(x, x->no.status);
 }
 
-/* --- streams
- * -------------------------------------------------------------------------------------- */
+/* --- streams ------------------------------------------------------------- */
 
 static ssize_t copy_rest(ts_exchange *x, char *buf, size_t max)
 {

@@ -46,8 +46,7 @@ static void plan(ts_exchange *x)
     ts_info_plan(x->http->service, &x->out, &x->no);
 }
 
-/* --- the table
- * ------------------------------------------------------------------------------------ */
+/* --- the table ----------------------------------------------------------- */
 
 static const ts_route routes[] = {
     {"/v1/chat/completions", true, false, NULL, TS_ASK_CHAT},

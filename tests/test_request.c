@@ -236,8 +236,7 @@ static void test_values(void)
     ts_request_free(&r);
 }
 
-/* --- forms and tools
- * -------------------------------------------------------------------------------- */
+/* --- forms and tools ----------------------------------------------------- */
 
 #define M      "{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}], "
 #define TOOL   "{\"type\": \"function\", \"function\": {\"name\": \"f\", \"parameters\": {}}}"
@@ -317,8 +316,7 @@ static void test_tools(void)
     ts_request_free(&r);
 }
 
-/* --- what is no request
- * ------------------------------------------------------------------------------- */
+/* --- what is no request -------------------------------------------------- */
 
 static void nested(const char *open, const char *close, size_t n)
 {

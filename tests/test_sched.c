@@ -583,8 +583,7 @@ static void test_grammar(alone *a)
     close_rig(&r);
 }
 
-/* --- probabilities, bias, embeddings
- * -------------------------------------------------------------- */
+/* --- probabilities, bias, embeddings ------------------------------------- */
 
 static void test_probs(alone *a)
 {
@@ -668,8 +667,7 @@ static void test_embedding(void)
     close_rig(&r);
 }
 
-/* --- who is served when
- * ------------------------------------------------------------------------------ */
+/* --- who is served when -------------------------------------------------- */
 
 static void test_fair(void)
 {
@@ -896,8 +894,7 @@ static void test_close(void)
     ts_engine_close(r.e);
 }
 
-/* --- what isn't right
- * ------------------------------------------------------------------------------- */
+/* --- what isn't right ---------------------------------------------------- */
 
 static void refused(rig *r, const ts_gen_options *o, ts_status want, const char *why)
 {
@@ -1026,8 +1023,7 @@ static void test_failures(alone *a)
     close_rig(&r);
 }
 
-/* --- many threads
- * --------------------------------------------------------------------------------------- */
+/* --- many threads -------------------------------------------------------- */
 
 typedef struct busy {
     rig *r;

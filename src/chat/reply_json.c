@@ -252,8 +252,7 @@ static r_step at_comma(ts_reply *r)
     return next(r, at_key);
 }
 
-/* --- objects and lists
- * ------------------------------------------------------------------------------- */
+/* --- objects and lists --------------------------------------------------- */
 
 /* At an object's bracket. */
 static r_step at_object(ts_reply *r)
