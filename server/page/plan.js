@@ -15,7 +15,8 @@ export function showPlan(root, plan) {
         facts(plan),
         element('div', 'devices', ...(plan.devices ?? []).map((d) => deviceNode(d, places.hue(d.name)))),
         element('h3', '', 'Layers'),
-        element('p', 'muted', 'A row is a layer, a box one of its tensors, as wide as it has bytes.'),
+        element('p', 'muted', 'A row is a layer, a box one of its tensors, as wide as it has bytes; ' +
+            'the first row, which is no layer, to a scale of its own.'),
         legend(places, table),
         layers(weights, places, table),
         ...wayOf(plan, places),
@@ -117,14 +118,14 @@ function layers(weights, places, table) {
     // Weights of no layer, the embedding and the output, first.
     const order = [...rows.keys()].sort((a, b) => (a === '' ? -1 : Number(a)) - (b === '' ? -1 : Number(b)));
     const sums = order.map((l) => rows.get(l).reduce((sum, w) => sum + w.bytes, 0));
-    const largest = Math.max(1, ...sums);
+    const largest = Math.max(1, ...sums.filter((_, i) => order[i] !== ''));
     return element('ol', 'layers', ...order.map((layer, i) => {
         const bar = element('span', 'bar');
-        bar.style.width = `${Math.max(2, 100 * sums[i] / largest)}%`;
+        bar.style.width = layer === '' ? '100%' : `${Math.max(2, 100 * sums[i] / largest)}%`;
         const by = new Map();
         for (const w of rows.get(layer)) {
             const cell = paint(element('span', 'cell'), places.of(w), places);
-            cell.style.flexGrow = Math.max(w.bytes / largest, 0.002);
+            cell.style.flexGrow = Math.max(w.bytes / Math.max(1, sums[i]), 0.002);
             cell.title = `${w.name}: ${w.device} ${w.kernel_set}, ${w.type}, ${bytes(w.bytes)}`;
             bar.append(cell);
             const p = places.of(w).name;
