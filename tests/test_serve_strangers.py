@@ -405,9 +405,6 @@ def kept(folder, tiny):
         check(a["usage"]["prompt_tokens_details"]["cached_tokens"] == 0, a["usage"])
         b = s.post("/v1/completions", prompt).json
         check(b["usage"]["prompt_tokens_details"]["cached_tokens"] >= 64, b["usage"])
-    if any("not written" in l for l in s.lines):
-        print("serve: the engine can't keep its cache yet")
-        return
     check(any(l.startswith("saved ") for l in s.lines), s.lines)
     names = os.listdir(d)
     check(len(names) == 1 and names[0].endswith(".kv"), names)
