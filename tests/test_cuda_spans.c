@@ -153,19 +153,20 @@ static void play(const texts *x, const char *what, const setup *how, int steps)
     ts_error err = {0};
     ts_engine *e = NULL;
     ts_session *s = open_session(how, &e);
-    int64_t shared = 0, found;
+    int64_t found;
     for (size_t at = 0, n; at < 130; at += n) { /* something to be shared */
         n = 130 - at < most ? 130 - at : most;
         const ts_span one = {0, x->t[0] + at, n, 1};
         REQUIRE(ts_session_eval_spans(s, &one, 1, &err) == TS_OK);
         check_rows(x, what, s, &one, 1);
     }
+    CHECK(ts_session_seq_begin(s, 1, x->t[1], LEN, &found, &err) == TS_OK);
+    CHECK_MSG(found == 128, "%s: a beginning of %d is there", what, (int)found);
     for (int step = 0; step < steps; step++) {
         const int who = (int)rnd(0, SEQS - 1);
         if (rnd(0, 5) == 0) {
             CHECK(ts_session_seq_begin(s, who, x->t[who], (size_t)len_of(who), &found, &err) ==
                   TS_OK);
-            shared += found > 0;
         } else if (rnd(0, 9) == 0)
             (void)ts_session_seq_rewind(s, who, rnd(0, ts_session_seq_pos(s, who)), &err);
         ts_span span[SEQS];
@@ -189,7 +190,6 @@ static void play(const texts *x, const char *what, const setup *how, int steps)
             CHECK(ts_session_seq_begin(s, who, x->t[who], 1, &found, &err) == TS_OK);
         }
     }
-    CHECK_MSG(shared > 0, "%s: no beginning was there", what);
     close_session(s, e);
 }
 
@@ -268,22 +268,38 @@ typedef struct script {
     size_t n[SEQS * LEN], batch[SEQS * LEN], spans;
 } script;
 
-static void make_script(script *c, bool one_each)
+/* MIXED; ONE span a step; spans that are MANY tokens each, for products and experts alike. */
+typedef enum mix { MIXED, ONE, MANY } mix;
+
+/* Tokens of a span, of which there are `more`; 0: it isn't in this step. */
+static size_t chunk(mix how, size_t more, size_t left)
+{
+    enum { LEAST = 17 };
+    size_t m = (size_t)(rnd(0, 2) == 0 ? 1 : rnd(1, 3) == 1 ? rnd(2, 9) : rnd(33, UBATCH));
+    if (how == MANY)
+        m = (size_t)rnd(LEAST, UBATCH);
+    m = m < more ? m : more;
+    if (how == MANY && more - m < LEAST) /* too few would be left */
+        m = more;
+    if (how == MANY)
+        return m <= left ? m : 0;
+    return m < left ? m : left;
+}
+
+static void make_script(script *c, mix how, size_t n_ubatch)
 {
     int64_t pos[SEQS] = {0};
     c->spans = 0;
     for (size_t batch = 0, done = 0; !done; batch++) {
-        size_t left = UBATCH, spans = 0;
+        size_t left = n_ubatch, spans = 0;
         const int first = (int)rnd(0, SEQS - 1);
         done = 1;
         for (int i = 0; i < SEQS && left; i++) {
             const int q = (first + i) % SEQS;
             const size_t more = (size_t)(len_of(q) - pos[q]);
-            size_t m = (size_t)(rnd(0, 2) == 0 ? 1 : rnd(1, 3) == 1 ? rnd(2, 9) : rnd(33, UBATCH));
-            m = m < more ? m : more;
-            m = m < left ? m : left;
+            const size_t m = chunk(how, more, left);
             done = done && more == 0;
-            if (m == 0 || (one_each && spans == 1))
+            if (m == 0 || (how == ONE && spans == 1))
                 continue;
             c->seq[c->spans] = q;
             c->n[c->spans] = m;
@@ -334,7 +350,7 @@ static void run_alone(const script *c, const texts *x, ts_session *s, float *got
 }
 
 /* limit 0: the same bits. */
-static void test_script(const char *what, const setup *how, bool one_each, double limit)
+static void test_script(const char *what, const setup *how, mix kind, double limit)
 {
     ts_engine *e = NULL;
     setup one = *how;
@@ -342,7 +358,7 @@ static void test_script(const char *what, const setup *how, bool one_each, doubl
     texts x;
     one.n_seqs = 0;
     one.n_ctx = LEN;
-    make_script(&c, one_each);
+    make_script(&c, kind, (size_t)how->n_ubatch);
     ts_session *s = open_session(&one, &e);
     make_tokens(&x, (size_t)e->m->hp.n_vocab, false); /* or pages would be others' */
     const size_t n = SEQS * LEN * x.v;
@@ -354,18 +370,13 @@ static void test_script(const char *what, const setup *how, bool one_each, doubl
     CHECK(e->plan.stream.device == (how->stream == TS_STREAM_ON));
     run_script(&c, &x, s, got);
     close_session(s, e);
-    int off = 0;
     for (int i = 0; i < SEQS * LEN; i++) {
         if (i % LEN >= len_of(i / LEN))
             continue;
         const float *w = want + (size_t)i * x.v, *g = got + (size_t)i * x.v;
-        if (limit == 0)
-            CHECK_MSG(memcmp(w, g, x.v * sizeof *w) == 0, "%s: timeline %d at %d: NMSE %g", what,
-                      i / LEN, i % LEN, nmse(w, g, x.v));
-        else
-            off += nmse(w, g, x.v) > limit;
+        CHECK_MSG(limit > 0 ? nmse(w, g, x.v) <= limit : memcmp(w, g, x.v * sizeof *w) == 0,
+                  "%s: timeline %d at %d: NMSE %g", what, i / LEN, i % LEN, nmse(w, g, x.v));
     }
-    CHECK_MSG(off * 20 <= SEQS * LEN, "%s: %d of %d rows differ", what, off, SEQS * LEN);
     free_texts(&x);
     free(want);
     free(got);
@@ -454,20 +465,22 @@ int main(void)
     test_failures(path);
     setup how = {path, SEQS, 2, 1024, UBATCH, cuda, TS_STREAM_OFF};
     ts_rt_no_gemm = true;
-    test_script("llama", &how, false, 0);
+    test_script("llama", &how, MIXED, 0);
     ts_rt_no_gemm = false;
-    test_script("llama, cuBLAS", &how, false, 1e-3);
+    test_script("llama, cuBLAS", &how, MIXED, 1e-3);
     how.layers = 1;
     how.stream = TS_STREAM_ON; /* one timeline a step, whose pages lie among others' */
-    test_script("llama, streamed", &how, true, 0);
+    test_script("llama, streamed", &how, ONE, 0);
     if (!SANITIZED) {
         REQUIRE(ts_synth_tiny(path, "deepseek2:tiny-v3", "Q8_0", false, &err) == TS_OK);
         how.stream = TS_STREAM_OFF;
-        how.layers = 3;
-        test_script("deepseek2, cuBLAS", &how, false, 1e-3);
+        how.layers = 4;
+        how.n_ubatch = 2 * UBATCH;
+        test_script("deepseek2, cuBLAS", &how, MANY, 0);
         how.layers = 1;
+        how.n_ubatch = UBATCH;
         how.stream = TS_STREAM_ON;
-        test_script("deepseek2, streamed", &how, true, 0);
+        test_script("deepseek2, streamed", &how, ONE, 0);
     }
     unlink(path);
     return check_done("cuda_spans");
