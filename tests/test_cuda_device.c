@@ -121,7 +121,7 @@ static void test_layers(const char *arch, const char *type, const char *path, in
 /* What steps one by one give. Of the tokens by themselves the first is launched, the second is
  * recorded, and all from then on are replayed. */
 static const part steady[] = {{5, 1},  {1, 1}, {1, 1}, {3, 2}, {1, 1}, {2, 1}, {2, 2},  {1, 1},
-                              {12, 1}, {1, 1}, {3, 2}, {2, 1}, {2, 2}, {1, 1}, {14, 1}, {1, 1}};
+                              {17, 1}, {1, 1}, {3, 2}, {2, 1}, {2, 2}, {1, 1}, {17, 1}, {1, 1}};
 enum { STEADY = sizeof steady / sizeof *steady };
 
 /* The GPU's: one, where what is between them isn't the CPU's. */
