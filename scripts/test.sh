@@ -95,7 +95,8 @@ fuzz()
         name=$(basename "$source" .c)
         name=${name#fuzz_}
         mkdir -p "build/fuzz/corpus/$name"
-        options=(-max_total_time="$fuzz_seconds" -timeout=10 -rss_limit_mb=2048 -print_final_stats=1
+        # a second under sanitizers is several where all of them share two CPUs
+        options=(-max_total_time="$fuzz_seconds" -timeout=30 -rss_limit_mb=2048 -print_final_stats=1
             -artifact_prefix="$found/$name-")
         if [ -f "tests/fuzz/$name.dict" ]; then options+=(-dict="tests/fuzz/$name.dict"); fi
         "build/fuzz/tests/fuzz/fuzz_$name" "${options[@]}" "build/fuzz/corpus/$name" "tests/fuzz/corpus_$name" \
