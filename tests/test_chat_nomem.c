@@ -6,36 +6,8 @@
 #include "chat/chat.h"
 #include "check.h"
 #include "engine.h"
+#include "refuse.h"
 #include "tok_vocab.h"
-
-static long countdown = -1; /* allocations until one fails; negative: none does */
-
-static bool refuse(void)
-{
-    return countdown >= 0 && countdown-- == 0;
-}
-
-void *__real_malloc(size_t n);
-void *__real_calloc(size_t n, size_t size);
-void *__real_realloc(void *p, size_t n);
-void *__wrap_malloc(size_t n);
-void *__wrap_calloc(size_t n, size_t size);
-void *__wrap_realloc(void *p, size_t n);
-
-void *__wrap_malloc(size_t n)
-{
-    return refuse() ? NULL : __real_malloc(n);
-}
-
-void *__wrap_calloc(size_t n, size_t size)
-{
-    return refuse() ? NULL : __real_calloc(n, size);
-}
-
-void *__wrap_realloc(void *p, size_t n)
-{
-    return refuse() ? NULL : __real_realloc(p, n);
-}
 
 /* want: the prompt when nothing is refused; NULL: it is put into *made. */
 static ts_status open_and_apply(const ts_gguf *g, const ts_tokenizer *t, const ts_chat_prompt *want,

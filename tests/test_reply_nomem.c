@@ -1,42 +1,7 @@
 /* test_reply_nomem.c - answers read, and grammars of calls made, when memory runs out: each
  * allocation fails once, Jansson's too. The linker hands them over (--wrap, CMakeLists.txt). */
+#include "refuse.h"
 #include "reply_case.h"
-
-static long countdown = -1; /* allocations until one fails; negative: none does */
-
-static bool refuse(void)
-{
-    return countdown >= 0 && countdown-- == 0;
-}
-
-void *__real_malloc(size_t n);
-void *__real_calloc(size_t n, size_t size);
-void *__real_realloc(void *p, size_t n);
-char *__real_strdup(const char *s);
-void *__wrap_malloc(size_t n);
-void *__wrap_calloc(size_t n, size_t size);
-void *__wrap_realloc(void *p, size_t n);
-char *__wrap_strdup(const char *s);
-
-void *__wrap_malloc(size_t n)
-{
-    return refuse() ? NULL : __real_malloc(n);
-}
-
-void *__wrap_calloc(size_t n, size_t size)
-{
-    return refuse() ? NULL : __real_calloc(n, size);
-}
-
-void *__wrap_realloc(void *p, size_t n)
-{
-    return refuse() ? NULL : __real_realloc(p, n);
-}
-
-char *__wrap_strdup(const char *s)
-{
-    return refuse() ? NULL : __real_strdup(s);
-}
 
 /* --- reading --------------------------------------------------------------------------- */
 
