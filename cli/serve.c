@@ -263,8 +263,8 @@ static void greet(const serve *s)
 /* A moment: what is slow is looked at, and the log if somebody moved it. */
 static void pass(serve *s)
 {
-    usleep(100000);
-    ts_http_tick(s->http);
+    if (!ts_http_tick(s->http))
+        usleep(100000);
     if (interrupt_hung_up())
         reopen_log(s);
 }

@@ -23,10 +23,11 @@ struct ts_http {
     char url[300];
     bool local; /* reached from this machine alone */
     atomic_bool draining, ending;
-    _Atomic size_t held;  /* bytes of bodies in memory */
-    pthread_mutex_t lock; /* of what ts_http_tick has to do: */
-    ts_job *left;         /* jobs whose client went away, to be closed */
-    ts_exchange *large;   /* requests with large bodies, to be read    */
+    _Atomic size_t held;   /* bytes of bodies in memory, and of what is kept of them */
+    atomic_long suspended; /* connections that are, with which the daemon can't be stopped */
+    pthread_mutex_t lock;  /* of what ts_http_tick has to do: */
+    ts_job *left;          /* jobs whose client went away, to be closed */
+    ts_exchange *large;    /* requests with large bodies, to be read    */
 };
 
 typedef enum ts_route_kind { TS_ROUTE_INFO, TS_ROUTE_ASK } ts_route_kind;
@@ -79,6 +80,8 @@ void ts_exchange_check(ts_exchange *x);
 void ts_exchange_cors(const ts_exchange *x, struct MHD_Response *r);
 /* Does the body still fit? */
 void ts_exchange_take(ts_exchange *x, const char *data, size_t n);
+/* Its body doesn't count any more. */
+void ts_exchange_let_go(ts_exchange *x);
 
 /* respond.c: the answer is queued. */
 enum MHD_Result ts_exchange_refuse(ts_exchange *x);
@@ -91,7 +94,7 @@ enum MHD_Result ts_exchange_no_memory(ts_http *h, struct MHD_Connection *c);
 /* generate.c: reads the body, starts what it asks for; or goes on when something came. */
 enum MHD_Result ts_exchange_generate(ts_exchange *x);
 enum MHD_Result ts_exchange_go_on(ts_exchange *x);
-/* Reads the large bodies that there are. */
-void ts_exchange_read_large(ts_http *h);
+/* Reads one of the large bodies; true: there are more. */
+bool ts_exchange_read_large(ts_http *h);
 
 #endif

@@ -9,11 +9,13 @@ enum { LARGE = 256 << 10 };
 
 static void suspend(void *user)
 {
+    atomic_fetch_add(&((ts_exchange *)user)->http->suspended, 1);
     MHD_suspend_connection(((ts_exchange *)user)->connection);
 }
 
 static void wake(void *user)
 {
+    atomic_fetch_sub(&((ts_exchange *)user)->http->suspended, 1);
     MHD_resume_connection(((ts_exchange *)user)->connection);
 }
 
@@ -56,11 +58,10 @@ static void read_and_start(ts_exchange *x)
     if (st == TS_OK)
         st = start(x, &r);
     ts_request_free(&r);
-    if (!x->http->o.log_prompts) {
+    if (!x->http->o.log_prompts)
         ts_sb_free(&x->in);
-        atomic_fetch_sub(&x->http->held, x->held);
-        x->held = 0;
-    }
+    if (!x->http->o.log_prompts && !x->job) /* a job keeps ids, stop texts, tools: it counts on */
+        ts_exchange_let_go(x);
 }
 
 static enum MHD_Result answer(ts_exchange *x)
@@ -84,27 +85,31 @@ static enum MHD_Result put_off(ts_exchange *x)
     return MHD_YES;
 }
 
-void ts_exchange_read_large(ts_http *h)
+bool ts_exchange_read_large(ts_http *h)
 {
-    for (;;) {
-        pthread_mutex_lock(&h->lock);
-        ts_exchange *x = h->large;
-        if (x)
-            h->large = x->next;
-        pthread_mutex_unlock(&h->lock);
-        if (!x)
-            return;
-        if (gone(x))
-            ts_refuse(&x->no, 503, "shutting_down", "", "The server is shutting down.");
-        else
-            read_and_start(x);
-        x->read = true;
-        wake(x);
-    }
+    pthread_mutex_lock(&h->lock);
+    ts_exchange *x = h->large;
+    if (x)
+        h->large = x->next;
+    const bool more = h->large != NULL;
+    pthread_mutex_unlock(&h->lock);
+    if (!x)
+        return false;
+    if (gone(x))
+        ts_refuse(&x->no, 503, "shutting_down", "", "The server is shutting down.");
+    else
+        read_and_start(x);
+    x->read = true;
+    wake(x);
+    return more;
 }
 
 enum MHD_Result ts_exchange_generate(ts_exchange *x)
 {
+    if (atomic_load(&x->http->ending)) {
+        ts_refuse(&x->no, 503, "shutting_down", "", "The server is shutting down.");
+        return ts_exchange_refuse(x);
+    }
     if (x->in.n >= LARGE)
         return put_off(x);
     read_and_start(x);
@@ -121,8 +126,8 @@ enum MHD_Result ts_exchange_go_on(ts_exchange *x)
     switch (ts_job_pump(j, &x->no)) {
     case TS_JOB_WAITS:
         return MHD_YES;
-    case TS_JOB_FAILED:
-        return ts_exchange_refuse(x);
+    case TS_JOB_FAILED: /* nobody is told who isn't there any more */
+        return ts_conn_gone(x->fd) ? MHD_NO : ts_exchange_refuse(x);
     case TS_JOB_READY:
         break;
     }

@@ -90,15 +90,35 @@ void ts_exchange_cors(const ts_exchange *x, struct MHD_Response *r)
 
 /* A page somewhere may have its own name point at this machine's own address, and would then be
  * talking to itself as far as the browser sees. It can't hide the name. */
+static bool is_name(const char *s, size_t n, const char *name)
+{
+    return strlen(name) == n && strncasecmp(s, name, n) == 0;
+}
+
+/* Is nothing asked of who asks but to be on this machine? */
+static bool unguarded(const ts_exchange *x)
+{
+    return x->http->local && x->http->o.n_keys == 0 && !x->http->o.no_auth;
+}
+
 static bool strange_host(const ts_exchange *x)
 {
     const char *host = header(x, "Host");
-    if (!x->http->local || x->http->o.n_keys > 0 || x->http->o.no_auth || !host)
+    if (!unguarded(x) || !host)
         return false;
     size_t n = *host == '[' ? strcspn(host, "]") : strcspn(host, ":");
     if (*host == '[' || strspn(host, "0123456789.") == n)
         return false; /* an address */
-    return strncasecmp(host, "localhost", n) != 0 && strncasecmp(host, x->http->o.host, n) != 0;
+    return !is_name(host, n, "localhost") && !is_name(host, n, x->http->o.host);
+}
+
+/* A page somewhere can't read answers, but it could have them made: a browser says whose it is. */
+static bool strange_origin(const ts_exchange *x)
+{
+    const char *origin = header(x, "Origin"), *host = header(x, "Host");
+    if (!unguarded(x) || !origin || !x->route || !x->route->post || allowed_origin(x))
+        return false;
+    return !host || strncasecmp(origin, "http://", 7) != 0 || strcasecmp(origin + 7, host) != 0;
 }
 
 /* --- sizes --------------------------------------------------------------- */
@@ -154,8 +174,15 @@ void ts_exchange_take(ts_exchange *x, const char *data, size_t n)
     }
     if (x->no.status) {
         ts_sb_free(&x->in);
+        ts_exchange_let_go(x);
         x->discarded += n;
     }
+}
+
+void ts_exchange_let_go(ts_exchange *x)
+{
+    atomic_fetch_sub(&x->http->held, x->held);
+    x->held = 0;
 }
 
 /* --- the whole ----------------------------------------------------------- */
@@ -170,6 +197,11 @@ void ts_exchange_check(ts_exchange *x)
         ts_refuse(&x->no, 421, "strange_host", "",
                   "This server is for this machine alone and isn't called that; --host or a key "
                   "allows names.");
+        return;
+    }
+    if (strange_origin(x)) {
+        ts_refuse(&x->no, 403, "strange_origin", "",
+                  "Pages of others may not ask here; --cors-origin or a key allows them.");
         return;
     }
     if (x->http->o.n_keys > 0 && !open)

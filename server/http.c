@@ -109,7 +109,7 @@ static const char *end_of(const ts_exchange *x, enum MHD_RequestTerminationCode 
 {
     if (how != MHD_REQUEST_TERMINATED_COMPLETED_OK)
         return "disconnected";
-    if (!x->job || x->no.status)
+    if (!x->job || x->no.status || x->job->request.ask == TS_ASK_EMBEDDING)
         return NULL;
     return x->job->choices[0].end == TS_GEN_LENGTH ? "length" : "stop";
 }
@@ -197,7 +197,7 @@ static void on_completed(void *cls, struct MHD_Connection *c, void **state,
     log_exchange(x, how, seconds);
     leave_job(h, x->job);
     ts_conn_set(&h->conns, x->conn, TS_CONN_IDLE);
-    atomic_fetch_sub(&h->held, x->held);
+    ts_exchange_let_go(x);
     atomic_fetch_sub(&h->service->metrics.in_flight, 1);
     ts_sb_free(&x->in);
     ts_sb_free(&x->out);
@@ -362,8 +362,10 @@ ts_status ts_http_open(ts_http **out, const ts_http_options *o, ts_error *err)
     h->no_memory = MHD_create_response_from_buffer(strlen(ts_refusal_no_memory),
                                                    (void *)(uintptr_t)ts_refusal_no_memory,
                                                    MHD_RESPMEM_PERSISTENT);
-    if (h->no_memory)
+    if (h->no_memory) {
         MHD_add_response_header(h->no_memory, "Content-Type", "application/json");
+        MHD_add_response_header(h->no_memory, "Retry-After", "1");
+    }
     /* some more: one that is closed may still be there while the next one comes */
     ts_status st = ts_conns_open(&h->conns, (size_t)o->max_connections + 64, err);
     if (st == TS_OK && !h->no_memory)
@@ -385,11 +387,11 @@ const char *ts_http_url(const ts_http *h)
     return h->url;
 }
 
-void ts_http_tick(ts_http *h)
+bool ts_http_tick(ts_http *h)
 {
     ts_conns_tick(&h->conns);
     close_left(h);
-    ts_exchange_read_large(h);
+    return ts_exchange_read_large(h);
 }
 
 void ts_http_drain(ts_http *h)
@@ -415,8 +417,10 @@ void ts_http_close(ts_http *h)
         MHD_socket fd = MHD_quiesce_daemon(h->daemon);
         ts_http_drain(h);
         ts_http_end(h);
-        /* libmicrohttpd can't be stopped while a connection is suspended */
-        for (int i = 0; i < 500 && ts_http_in_flight(h) > 0; i++) {
+        /* libmicrohttpd can't be stopped while a connection is suspended: until the step that is
+         * being computed has ended, however long it takes. Others get five seconds. */
+        for (int i = 0; atomic_load(&h->suspended) > 0 || (i < 500 && ts_http_in_flight(h) > 0);
+             i++) {
             ts_http_tick(h);
             usleep(10000);
         }

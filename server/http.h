@@ -37,9 +37,9 @@ ts_status ts_http_check_host(const char *host, bool guarded, ts_error *err);
  * TS_NO_MEMORY. */
 ts_status ts_http_open(ts_http **out, const ts_http_options *o, ts_error *err);
 const char *ts_http_url(const ts_http *h); /* "http://127.0.0.1:8080" */
-/* Ends connections that are too slow, clears away what was cancelled, reads large bodies; to be
- * called some times a second, always by the same thread. */
-void ts_http_tick(ts_http *h);
+/* Ends connections that are too slow, clears away what was cancelled, reads a large body; to be
+ * called some times a second, always by the same thread. True: more of them wait to be read. */
+bool ts_http_tick(ts_http *h);
 /* From here on requests that would generate are answered with 503. */
 void ts_http_drain(ts_http *h);
 /* What still runs is ended, its answers with a sentence. */

@@ -11,8 +11,8 @@
 typedef struct packed_event {
     uint32_t choice, n_text, n_tokens, token_bytes;
     ts_gen_end end;
+    uint32_t error_bytes; /* of a ts_error behind the text: there with TS_GEN_FAILED */
     ts_gen_usage usage;
-    ts_error error; /* with TS_GEN_FAILED */
 } packed_event;
 
 typedef struct packed_token {
@@ -35,9 +35,8 @@ static void pack(ts_sb *q, const ts_choice *c, const ts_gen_event *ev)
                       .n_tokens = (uint32_t)ev->n_tokens,
                       .token_bytes = (uint32_t)token_bytes(ev),
                       .end = ev->end,
+                      .error_bytes = ev->error ? sizeof *ev->error : 0,
                       .usage = ev->usage};
-    if (ev->error)
-        e.error = *ev->error;
     ts_sb_add(q, &e, sizeof e);
     for (size_t i = 0; i < ev->n_tokens; i++) {
         const ts_gen_token *t = &ev->tokens[i];
@@ -46,6 +45,8 @@ static void pack(ts_sb *q, const ts_choice *c, const ts_gen_event *ev)
         ts_sb_add(q, t->top, t->n_top * sizeof *t->top);
     }
     ts_sb_add(q, ev->text, ev->n_text);
+    if (ev->error)
+        ts_sb_add(q, ev->error, sizeof *ev->error);
 }
 
 const char *ts_job_token(const char *at, ts_gen_prob *chosen, ts_gen_prob *best, size_t *n_best)
@@ -157,17 +158,20 @@ static ts_status start_choice(ts_choice *c, ts_refusal *no)
         .special = c->reply && ts_reply_special(j->service->chat),
         .ignore_eos = r->ignore_eos,
         .client = j->client,
+        .again = j->n_started > 0,
         .embedding = c->embedding,
         .sink = {.event = on_event, .gone = is_gone, .user = c},
     };
     o.sampling.seed += c->index;
     if (ts_sched_add(j->service->sched, &o, &c->gen, &no->err))
-        return ts_refuse_error(no, r->ask == TS_ASK_CHAT ? "messages" : "prompt");
+        return ts_refuse_error(no, r->ask == TS_ASK_CHAT ? "messages"
+                                   : embedding           ? "input"
+                                                         : "prompt");
     j->n_started++;
     return TS_OK;
 }
 
-/* As many as may run. A queue that is full is none of ours while one of ours runs. */
+/* As many as may run. */
 static ts_status start_more(ts_job *j, ts_refusal *no)
 {
     ts_sched_info info;
@@ -178,8 +182,6 @@ static ts_status start_more(ts_job *j, ts_refusal *no)
     most = info.n_slots > 0 ? (size_t)info.n_slots : 1;
     while (j->n_started < j->n_choices && j->n_started - j->n_ended < most) {
         ts_status st = start_choice(&j->choices[j->n_started], no);
-        if (st == TS_FULL && j->n_started > j->n_ended)
-            return TS_OK;
         if (st)
             return st;
     }
@@ -258,13 +260,9 @@ static ts_status read_event(ts_job *j, const char *at, size_t *size, ts_refusal 
     memcpy(&e, at, sizeof e);
     ts_choice *c = &j->choices[e.choice];
     const char *tokens = at + sizeof e, *text = tokens + e.token_bytes;
-    ts_job_event ev = {.text = text,
-                       .n_text = e.n_text,
-                       .tokens = tokens,
-                       .n_tokens = e.n_tokens,
-                       .end = e.end,
-                       .error = e.error};
-    *size = sizeof e + e.token_bytes + e.n_text;
+    ts_job_event ev = {
+        .text = text, .n_text = e.n_text, .tokens = tokens, .n_tokens = e.n_tokens, .end = e.end};
+    *size = sizeof e + e.token_bytes + e.n_text + e.error_bytes;
     c->usage = e.usage;
     c->end = e.end;
     if (e.usage.n_made > 0 && j->first_token == 0)
@@ -274,7 +272,8 @@ static ts_status read_event(ts_job *j, const char *at, size_t *size, ts_refusal 
         j->n_ended++;
     }
     if (e.end == TS_GEN_FAILED) {
-        no->err = e.error;
+        if (e.error_bytes == sizeof no->err)
+            memcpy(&no->err, text + e.n_text, sizeof no->err);
         return ts_refuse_error(no, "");
     }
     if (e.end == TS_GEN_CANCELLED)
@@ -313,7 +312,7 @@ static bool take_queue(ts_job *j, bool *slow, bool *failed)
     pthread_mutex_lock(&j->lock);
     ts_sb empty = j->in;
     bool none = j->queue.n == 0 && !j->queue.failed && !j->slow;
-    *slow = j->slow;
+    *slow = j->unread = j->slow;
     *failed = j->queue.failed;
     j->in = j->queue;
     j->queue = empty;

@@ -74,6 +74,7 @@ struct ts_job {
     ts_sb in; /* the queue as it was taken */
     bool finished;
     ts_job *next;       /* of those that were left */
+    bool unread;        /* its reader was too slow */
     bool cut;           /* there was no memory for the rest, not even for an event that says so */
     double first_token; /* seconds; 0: none yet */
 
@@ -86,7 +87,7 @@ struct ts_job {
 /* A slow reader's limit: bytes of events nobody has taken. */
 enum { TS_JOB_MAX_QUEUE = 1 << 20 };
 
-/* Takes the request over, whatever it returns; nothing is running yet when it fails. */
+/* Takes the request over, whatever it returns. When it fails, what it had started has ended. */
 ts_status ts_job_open(ts_job **out, ts_service *s, ts_request *r, const ts_job_owner *owner,
                       uint64_t client, ts_refusal *no);
 /* Waits, where something still runs, until the step that is being computed ends. NULL is fine. */
@@ -112,7 +113,6 @@ typedef struct ts_job_event {
     const char *tokens; /* [n_tokens] packed: ts_job_token */
     size_t n_tokens;
     ts_gen_end end;
-    ts_error error;
 } ts_job_event;
 
 /* Reads one packed token, best[TS_REQUEST_MAX_PROBS]; returns what follows it. */

@@ -72,12 +72,14 @@ static ts_status prepare_chat(ts_job *j, ts_refusal *no)
 ts_status ts_job_readers(ts_job *j, ts_refusal *no)
 {
     const ts_request *r = &j->request;
-    const ts_reply_options o = {
+    ts_reply_options o = {
         .tools = r->tools, .n_tools = r->n_tools, .reasoning = true, .forced = j->prefix};
-    for (size_t i = 0; r->ask == TS_ASK_CHAT && i < j->n_choices; i++)
+    for (size_t i = 0; r->ask == TS_ASK_CHAT && i < j->n_choices; i++) {
         if (ts_reply_open(&j->choices[i].reply, j->service->chat, j->shown.s, j->shown.n, &o,
                           &no->err))
             return ts_refuse_error(no, "tools");
+        o.like = j->choices[0].reply;
+    }
     ts_sb_free(&j->shown);
     return TS_OK;
 }

@@ -171,9 +171,12 @@ static ts_status read_probs(ts_request *r, ts_refusal *no)
 
 /* --- lists ---------------------------------------------------------------------------------- */
 
+enum { MAX_STOP_BYTES = 1024 };
+
 static ts_status read_stop(ts_request *r, ts_refusal *no)
 {
-    static const char want[] = "a text, or a list of up to 64 texts, none empty and none with NUL";
+    static const char want[] =
+        "a text, or a list of up to 64 texts, of 1 to 1024 bytes without NUL";
     const json_t *v = ts_request_given(r->body, "stop");
     size_t n = json_is_array(v) ? json_array_size(v) : 1;
     if (!v)
@@ -186,7 +189,7 @@ static ts_status read_stop(ts_request *r, ts_refusal *no)
     for (size_t i = 0; i < n; i++) {
         const json_t *one = json_is_array(v) ? json_array_get(v, i) : v;
         const char *s = json_string_value(one);
-        if (!s || !*s || strlen(s) != json_string_length(one))
+        if (!s || !*s || strlen(s) != json_string_length(one) || strlen(s) > MAX_STOP_BYTES)
             return ts_request_wrong(no, "stop", want);
         if (!(r->stop[r->n_stop] = strdup(s)))
             return ts_request_no_memory(no);

@@ -79,9 +79,9 @@ static ts_status read_tools(ts_request *r, ts_refusal *no)
 {
     const json_t *tools = json_object_get(r->body, "tools"), *tool;
     size_t i;
-    if (json_object_get(r->body, "functions") || json_object_get(r->body, "function_call"))
+    if (ts_request_given(r->body, "functions") || ts_request_given(r->body, "function_call"))
         return ts_refuse(no, 400, "unsupported_value",
-                         json_object_get(r->body, "functions") ? "functions" : "function_call",
+                         ts_request_given(r->body, "functions") ? "functions" : "function_call",
                          "'functions' and 'function_call' are replaced by 'tools' and "
                          "'tool_choice'.");
     if (tools && !json_is_null(tools) && !json_is_array(tools))

@@ -117,7 +117,7 @@ static ssize_t read_stream(void *cls, uint64_t pos, char *buf, size_t max)
         ts_job_state state = ts_job_pump(j, &x->no);
         if (state == TS_JOB_WAITS)
             return 0;
-        if (state == TS_JOB_FAILED && j->slow) {
+        if (state == TS_JOB_FAILED && j->unread) {
             atomic_fetch_add(&x->http->service->metrics.slow_readers, 1);
             return MHD_CONTENT_READER_END_WITH_ERROR;
         }

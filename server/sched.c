@@ -171,12 +171,12 @@ void ts_sched_close(ts_sched *s)
 
 /* Whether one more may wait; the lock is held. Those that wait only because no step has come yet
  * that gives them a free slot don't fill the queue. */
-static ts_status may_add(ts_sched *s, ts_error *err)
+static ts_status may_add(ts_sched *s, bool again, ts_error *err)
 {
     const ts_sched_info *i = &s->info;
     if (s->drained)
         return ts_fail(err, TS_CANCELLED, "the server is ending: nothing more is begun");
-    if (i->n_running + i->n_waiting < i->n_slots + i->n_queue)
+    if (again || i->n_running + i->n_waiting < i->n_slots + i->n_queue)
         return TS_OK;
     s->info.n_refused++;
     return ts_fail(err, TS_FULL, "the queue is full: %lld run and %lld wait",
@@ -188,7 +188,7 @@ ts_status ts_sched_add(ts_sched *s, const ts_gen_options *opt, ts_gen **out, ts_
     ts_gen *g = NULL;
     /* a flood is turned away before anything is made for it */
     pthread_mutex_lock(&s->lock);
-    ts_status st = may_add(s, err);
+    ts_status st = may_add(s, opt->again, err);
     pthread_mutex_unlock(&s->lock);
     if (st == TS_OK)
         st = ts_gen_make(&g, &s->model, opt, err);
@@ -196,7 +196,7 @@ ts_status ts_sched_add(ts_sched *s, const ts_gen_options *opt, ts_gen **out, ts_
         return st;
     g->sched = s;
     pthread_mutex_lock(&s->lock);
-    st = may_add(s, err);
+    st = may_add(s, opt->again, err);
     if (st == TS_OK) {
         ts_gen_list_add(&s->inbox, g);
         s->info.n_waiting++;

@@ -103,6 +103,7 @@ typedef struct ts_gen_options {
     bool special;     /* control tokens are text too, but for one that ends the generation */
     bool ignore_eos;  /* tokens that end a generation can't be chosen */
     uint64_t client;  /* whose it is, for fairness */
+    bool again;       /* it follows one of the same request that was added: a full queue takes it */
     float *embedding; /* NULL, or [n_embd] room that stays until the last event: the last hidden
                          state of the prompt's last token, before its first event */
     ts_gen_sink sink;

@@ -2,6 +2,7 @@
  *
  * Paths are relative to the page, so it works behind a proxy that serves it under another path. The
  * API key stays in this tab's session storage. */
+import { session } from './dom.js';
 
 const KEY = 'tessera.key';
 
@@ -15,9 +16,14 @@ export class Failure extends Error {
     }
 }
 
+let given = ''; // where the storage is refused, for as long as the page is there
+
 export const key = {
-    get: () => sessionStorage.getItem(KEY) || '',
-    set: (value) => value ? sessionStorage.setItem(KEY, value) : sessionStorage.removeItem(KEY),
+    get: () => session.get(KEY) || given,
+    set(value) {
+        given = value;
+        session.set(KEY, value || null);
+    },
 };
 
 async function ask(path, options = {}) {

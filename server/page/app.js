@@ -7,7 +7,7 @@
 import { Answers } from './answers.js';
 import * as api from './api.js';
 import { Chat, fit } from './chat.js';
-import { button, byId, count, element, plural } from './dom.js';
+import { button, byId, count, element, local, plural, session } from './dom.js';
 import { askKey } from './key.js';
 import { List } from './list.js';
 import { showPlan } from './plan.js';
@@ -73,7 +73,7 @@ const chat = new Chat(byId('log'), byId('messages'), byId('to-end'), {
 
 const settings = new Settings((s) => {
     talk.meta.settings = s;
-    localStorage.setItem('tessera.settings', JSON.stringify(s));
+    local.set('tessera.settings', JSON.stringify(s));
     if (talk.messages.size) save(talk);
     show();
 });
@@ -106,12 +106,12 @@ async function save(t, messages = [], quietly = false) {
     }
     if (quietly) return;
     tabs?.postMessage({ id: t.meta.id });
-    await list.draw();
+    await list.draw().catch(() => {}); // the store is gone: the page goes on with what it has
 }
 
 function lastSettings() {
     try {
-        const s = JSON.parse(localStorage.getItem('tessera.settings'));
+        const s = JSON.parse(local.get('tessera.settings'));
         return { ...noSettings(), ...s };
     } catch {
         return noSettings();
@@ -204,7 +204,7 @@ async function openTalk(id) {
         : new Talk(newConversation(lastSettings()), new Map()));
     if (turn !== turns) return; // another one was asked for meanwhile
     talk = next;
-    byId('message').value = sessionStorage.getItem(draftKey()) ?? '';
+    byId('message').value = session.get(draftKey()) ?? '';
     fit(byId('message'));
 }
 
@@ -213,8 +213,7 @@ const draftKey = () => `tessera.draft.${talk.messages.size ? talk.meta.id : 'new
 function keepDraft() {
     if (!talk) return;
     const text = byId('message').value;
-    if (text) sessionStorage.setItem(draftKey(), text);
-    else sessionStorage.removeItem(draftKey());
+    session.set(draftKey(), text || null);
 }
 
 function show() {
@@ -320,7 +319,7 @@ function sendMessage() {
     keepDraft();
     fit(message);
     send(text);
-    sessionStorage.removeItem('tessera.draft.new');
+    session.set('tessera.draft.new', null);
 }
 
 byId('composer').addEventListener('submit', (e) => {
@@ -441,17 +440,23 @@ tabs?.addEventListener('message', async ({ data }) => {
 addEventListener('pagehide', () => {
     keepDraft();
     const left = [...answers.jobs.values()].map(({ talk: t, m }) => ({ meta: t.meta, m }));
-    try {
-        if (left.length) localStorage.setItem('tessera.left', JSON.stringify(left));
-    } catch {
-        // longer than it takes: what was saved within the last second is there
-    }
+    // where it is longer than the storage takes, what was saved within the last second is there
+    if (left.length) local.set('tessera.left', JSON.stringify(left));
+});
+
+/* A page that comes back has all of it still, and goes on. */
+addEventListener('pageshow', (e) => {
+    if (e.persisted) local.set('tessera.left', null);
 });
 
 async function takeWhatWasLeft() {
-    const left = JSON.parse(localStorage.getItem('tessera.left') || '[]');
-    localStorage.removeItem('tessera.left');
-    for (const { meta, m } of left) await store.put(meta, [m]);
+    try {
+        for (const { meta, m } of JSON.parse(local.get('tessera.left') || '[]')) await store.put(meta, [m]);
+        local.set('tessera.left', null);
+    } catch (e) {
+        if (e instanceof SyntaxError) local.set('tessera.left', null);
+        else notice(`This browser couldn’t keep an answer that was under way (${e?.message || 'no reason given'}).`);
+    }
 }
 
 addEventListener('hashchange', route);

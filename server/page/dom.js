@@ -50,3 +50,27 @@ export const count = (n) => Math.round(n).toLocaleString('en');
 export const speed = (n) => `${n >= 100 ? count(n) : n.toFixed(1)} tok/s`;
 
 export const plural = (n, one, many = one + 's') => `${count(n)} ${n === 1 ? one : many}`;
+
+/* Storage of the browser's that may be refused or full: then what was kept is not there. `where` is a function,
+ * as even to name the storage may throw. A value of null takes the key away. */
+const storage = (where) => ({
+    get(key) {
+        try {
+            return where().getItem(key);
+        } catch {
+            return null;
+        }
+    },
+    set(key, value) {
+        try {
+            if (value === null) where().removeItem(key);
+            else where().setItem(key, value);
+            return true;
+        } catch {
+            return false;
+        }
+    },
+});
+
+export const local = storage(() => localStorage);
+export const session = storage(() => sessionStorage);

@@ -94,7 +94,9 @@ ts_status ts_reply_open(ts_reply **out, const ts_chat *c, const char *prompt_tex
 {
     ts_reply *r = ts_calloc(1, sizeof *r);
     ts_status st = r ? TS_OK : ts_fail(err, TS_NO_MEMORY, "no memory to read an answer");
-    if (!st && opt->tools)
+    if (!st && opt->like)
+        r->tools = r_tools_share(&opt->like->tools);
+    else if (!st && opt->tools)
         st = r_tools_open(&r->tools, opt->tools, opt->n_tools, err);
     if (st) {
         ts_reply_close(r);

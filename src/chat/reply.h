@@ -37,7 +37,8 @@ typedef ts_status ts_reply_fn(void *user, const ts_reply_part *part, ts_error *e
 typedef struct ts_reply_options {
     const char *tools; /* [n_tools] the request's "tools", JSON; NULL: no calls are looked for */
     size_t n_tools;
-    bool reasoning;     /* thinking is told from the content; else it is content, markers and all */
+    bool reasoning; /* thinking is told from the content; else it is content, markers and all */
+    const ts_reply *like; /* NULL, or a reader opened with the same tools, which are shared */
     const char *forced; /* ts_reply_grammar's prefix, for an answer made under its grammar; NULL */
 } ts_reply_options;
 

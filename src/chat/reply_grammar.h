@@ -16,7 +16,8 @@ typedef struct rg_maker {
     const char *only; /* the one tool there is to call, or NULL */
     bool parallel;
     ts_sb prefix, root, rules;
-    bool text; /* the rules of plain text are there */
+    size_t schemas; /* bytes of schemas so far: definitions come with each that may use them */
+    bool text;      /* the rules of plain text are there */
     ts_error *err;
 } rg_maker;
 

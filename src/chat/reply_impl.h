@@ -84,6 +84,7 @@ typedef struct r_tools {
 } r_tools;
 
 ts_status r_tools_open(r_tools *t, const char *json, size_t n, ts_error *err);
+r_tools r_tools_share(const r_tools *t); /* closed by itself */
 void r_tools_close(r_tools *t);
 
 /* What a value may be. */

@@ -21,6 +21,15 @@ r_step r_named_begin(ts_reply *r)
     return r_goto(r, in_name);
 }
 
+/* The last place of what in s[n]: names may have it too. */
+static const char *last_of(const char *s, size_t n, const char *what)
+{
+    const char *last = NULL;
+    for (const char *p = s; (p = memmem(p, n - (size_t)(p - s), what, strlen(what))); p++)
+        last = p;
+    return last;
+}
+
 /* Whether s[n] is a tool's name, or becomes one without what else may stand there. */
 static bool find_name(ts_reply *r, const char *s, size_t n)
 {
@@ -42,7 +51,7 @@ static bool find_name(ts_reply *r, const char *s, size_t n)
             return true;
         if (n > k && memcmp(s, prefix, k) == 0 && r_set_name(r, s + k, n - k))
             return true;
-        if (!f->number || !(p = memmem(s, n, f->number, strlen(f->number))))
+        if (!f->number || !(p = last_of(s, n, f->number)))
             return false;
         n = (size_t)(p - s);
     }
@@ -81,15 +90,17 @@ static r_step in_name(ts_reply *r)
 r_step r_named_args(ts_reply *r)
 {
     size_t k = 0;
-    if (!r_skip(r))
+    const bool more = r_skip(r);
+    /* gpt-oss's mark behind a call ends the answer, so it may not be there */
+    if (!more && (r->form->kind != R_CHANNELS || !r_is_end(r)))
         return r_wait(r);
-    if (r_text(r)[r->at] == '{') {
+    if (more && r_text(r)[r->at] == '{') {
         r_begin_call(r);
         r_take(r, r->at);
         r->scan = (r_scan){0};
         return r_goto(r, in_args);
     }
-    int m = r_closer(r, r->at, &k);
+    int m = more ? r_closer(r, r->at, &k) : 1;
     if (m < 0)
         return r_wait(r);
     if (m == 0)

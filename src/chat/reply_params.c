@@ -13,6 +13,10 @@
 
 /* --- schemas --------------------------------------------------------------------------- */
 
+/* Where parameters are rules of their own: of one tool, whose optional ones in a row are written
+ * n^2 / 2 times by some forms; and bytes of schemas of all tools. */
+enum { MAX_PARAMETERS = 512, MAX_SCHEMAS = 32 << 20 };
+
 /* Rules that match the JSON of a schema (NULL: of any object), the first of which is called
  * PREFIXroot. `what` is said before what is wrong. */
 static ts_status schema_rules(rg_maker *m, const json_t *schema, const char *prefix,
@@ -24,7 +28,11 @@ static ts_status schema_rules(rg_maker *m, const json_t *schema, const char *pre
     ts_status st = TS_NO_MEMORY;
     if (schema)
         ts_json_write(schema, &text, 0);
-    if (!text.failed)
+    m->schemas += text.n;
+    if (!text.failed && m->schemas > MAX_SCHEMAS)
+        st = ts_fail(&own, TS_UNSUPPORTED, "the schemas of all parameters have more than %d bytes",
+                     MAX_SCHEMAS);
+    else if (!text.failed)
         st = ts_schema_gbnf(schema ? text.s : NULL, text.n, &gbnf, &own);
     if (st == TS_NO_MEMORY)
         st = rg_no_memory(m);
@@ -110,8 +118,9 @@ static ts_status no_grammar(rg_maker *m, const param *p, const char *why)
                    ts_show(&shown, p->name, strlen(p->name)), m->f->name, why);
 }
 
-/* Whether any text is a value: a schema that asks for no more than types. */
-static const char *asks_for_more(const json_t *root, const json_t *schema, int depth)
+/* Whether any text is a value: a schema that asks for no more than types. work: schemas that may
+ * be looked at; beyond them the answer is the keyword that leads there. */
+static const char *asks_for_more(const json_t *root, const json_t *schema, int depth, int *work)
 {
     static const char *const fine[] = {"type",        "title",    "description", "default",
                                        "example",     "examples", "$comment",    "deprecated",
@@ -121,6 +130,8 @@ static const char *asks_for_more(const json_t *root, const json_t *schema, int d
     const char *key;
     if (!json_is_object(schema))
         return json_is_false(schema) ? "false" : NULL;
+    if (--*work < 0)
+        return "anyOf";
     json_object_foreach((json_t *)(uintptr_t)schema, key, v)
     {
         const char *more = key;
@@ -130,12 +141,12 @@ static const char *asks_for_more(const json_t *root, const json_t *schema, int d
                 more = NULL;
         if (strcmp(key, "$ref") == 0 && json_is_string(v) && depth < 8) {
             const json_t *to = r_refer(root, json_string_value(v));
-            more = to ? asks_for_more(root, to, depth + 1) : "$ref";
+            more = to ? asks_for_more(root, to, depth + 1, work) : "$ref";
         } else if ((strcmp(key, "anyOf") == 0 || strcmp(key, "oneOf") == 0) && depth < 8) {
             more = NULL;
             json_array_foreach(v, k, e)
             {
-                more = more ? more : asks_for_more(root, e, depth + 1);
+                more = more ? more : asks_for_more(root, e, depth + 1, work);
             }
         }
         if (more)
@@ -269,7 +280,8 @@ static ts_status tagged(rg_maker *m, const param *p, ts_sb *b)
         json_decref(own);
         return st;
     }
-    const char *more = asks_for_more(p->root, p->schema, 0);
+    int work = 1000;
+    const char *more = asks_for_more(p->root, p->schema, 0, &work);
     if (more) {
         char why[120];
         snprintf(why, sizeof why, "its schema has \"%.60s\"", more);
@@ -315,6 +327,11 @@ static ts_status check_parameters(rg_maker *m, const char *tool, const json_t *p
                            "tool '%s': no grammar for parameters with \"%s\" as %s writes them",
                            tool, ts_show(&shown, key, strlen(key)), m->f->name);
     }
+    if (json_object_size(props) > MAX_PARAMETERS ||
+        json_array_size(json_object_get(params, "required")) > MAX_PARAMETERS)
+        return ts_fail(m->err, TS_UNSUPPORTED,
+                       "tool '%s': no grammar for more than %d parameters as %s writes them", tool,
+                       MAX_PARAMETERS, m->f->name);
     json_array_foreach(json_object_get(params, "required"), i, v)
     {
         if (!json_is_string(v) || !json_object_get(props, json_string_value(v)))

@@ -73,6 +73,11 @@ ts_status r_tools_open(r_tools *t, const char *json, size_t n, ts_error *err)
     return st;
 }
 
+r_tools r_tools_share(const r_tools *t)
+{
+    return (r_tools){.names = json_incref(t->names), .list = json_incref(t->list)};
+}
+
 void r_tools_close(r_tools *t)
 {
     json_decref(t->names);
@@ -138,7 +143,7 @@ const json_t *r_refer(const json_t *root, const char *ref)
     return root;
 }
 
-/* work: schemas that may be looked at: they may refer to each other. */
+/* work: schemas and values that may be looked at: schemas may refer to each other. */
 static unsigned types_of(const json_t *root, const json_t *schema, int depth, int *work)
 {
     static const char *const any[] = {"anyOf", "oneOf"};
@@ -160,12 +165,16 @@ static unsigned types_of(const json_t *root, const json_t *schema, int depth, in
     v = json_object_get(schema, "enum");
     json_array_foreach(v, i, e)
     {
+        if (--*work < 0)
+            return R_ANY;
         types |= type_of_value(e);
     }
     for (size_t k = 0; k < 2; k++) {
         v = json_object_get(schema, any[k]);
         json_array_foreach(v, i, e)
         {
+            if (*work < 0)
+                return R_ANY;
             types |= types_of(root, e, depth + 1, work);
         }
     }

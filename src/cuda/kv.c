@@ -79,9 +79,13 @@ ts_status ts_cuda_kv_get(ts_state *s, int layer, int64_t pos, int64_t n, uint16_
 {
     (void)room;
     int e = ts_rt_use(s->d->at->ordinal);
-    if (!e)
-        e = s->stored[layer] ? ts_rt_stream_wait(s->leaving, s->stored[layer])
-                             : ts_rt_wait(s->d->stream);
+    if (!e && s->stored[layer]) {
+        e = ts_rt_stream_wait(s->leaving, s->stored[layer]);
+    } else if (!e) {
+        pthread_mutex_lock(&s->d->lock); /* another session may be recording */
+        e = ts_rt_wait(s->d->stream);
+        pthread_mutex_unlock(&s->d->lock);
+    }
     if (!e)
         e = move(s, layer, pos, n, false, s->leaving);
     if (!e)

@@ -145,8 +145,7 @@ ts_status ts_run_open(ts_run *out, const ts_devices *d, bool check_finite, ts_er
     return s;
 }
 
-/* Rows of the CPU that an accelerator still reads aren't written yet. */
-static ts_status settle(ts_run *r, ts_error *err)
+ts_status ts_run_settle(ts_run *r, ts_error *err)
 {
     ts_status s = TS_OK;
     for (int i = 1; i < r->d->n && !s; i++)
@@ -183,7 +182,7 @@ ts_status ts_run_steps(ts_run *r, const ts_batch *b, size_t first, size_t stop, 
             return TS_OK;
         end = r->seen ? i + 1 : ts_steps_segment(steps, i);
         end = end < stop ? end : stop;
-        ts_status s = st->device == 0 ? settle(r, err) : TS_OK;
+        ts_status s = st->device == 0 ? ts_run_settle(r, err) : TS_OK;
         if (!s)
             s = st->op == TS_OP_COPY ? copy(r, st, b, rows, err)
                 : st->op == TS_OP_SHARE

@@ -54,6 +54,9 @@ ts_status ts_run_batch(ts_run *r, const ts_batch *b, ts_error *err);
 /* Steps first..stop-1 of the batch, which lie in one of the plan's lists. */
 ts_status ts_run_steps(ts_run *r, const ts_batch *b, size_t first, size_t stop, ts_error *err);
 
+/* Before rows of the CPU are written: accelerators have read what was put. */
+ts_status ts_run_settle(ts_run *r, ts_error *err);
+
 float *ts_run_logits(ts_run *r); /* [n_logits][n_vocab] */
 
 /* What the output norm has made of row i of the last batch's that wanted logits: out[n_embd]. */

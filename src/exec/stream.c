@@ -303,8 +303,10 @@ static ts_status fill(ts_run *r, ts_buf x, int64_t m, ts_error *err)
 {
     const ts_buffer *b = &r->d->plan->steps.bufs[x];
     uint64_t seed = 0x9e3779b97f4a7c15u;
-    ts_status s = TS_OK;
     if (!(b->devices & 1))
+        return TS_OK;
+    ts_status s = ts_run_settle(r, err);
+    if (s)
         return s;
     float *v = r->d->be[0]->row(r->state[0], x, 0);
     for (int64_t i = 0; i < m * b->width; i++) {
