@@ -16,8 +16,8 @@
     "\"obj\": {\"type\": \"object\"}, \"maybe\": {\"type\": [\"integer\", \"null\"]}, "            \
     "\"any\": {}, \"kind\": {\"enum\": [\"x\", \"1\"]}, "                                          \
     "\"alt\": {\"anyOf\": [{\"type\": \"string\"}, {\"type\": \"number\"}]}"
-static const char tools[] =
-    "[" TOOL("look", LOOK) ", " TOOL("add", ADD) ", " TOOL("run", RUN) ", " TOOL("mix", MIX) "]";
+static const char tools[] = "[" TOOL("look", LOOK) ", " TOOL("add", ADD) ", " TOOL(
+    "run", RUN) ", " TOOL("mix", MIX) ", " TOOL("my:tool", ADD) "]";
 
 static ts_reply_options with_tools(void)
 {

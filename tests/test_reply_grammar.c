@@ -409,10 +409,40 @@ static void test_refusals(void)
     }
 }
 
+/* Schemas that refer to each other in layers, each of so many alternatives, and parameters without
+ * end: refused, or read, but not gone through all of them. */
+static void test_hostile(void)
+{
+    static char list[200000];
+    size_t n = 0;
+    char *prefix, said[500];
+#define PUT(...) n += (size_t)snprintf(list + n, sizeof list - n, __VA_ARGS__)
+    PUT("[{\"function\": {\"name\": \"f\", \"parameters\": {\"type\": \"object\", \"$defs\": {");
+    for (int layer = 0; layer < 3; layer++) {
+        PUT("\"%c\": {\"anyOf\": [", 'a' + layer);
+        for (int i = 0; i < 300; i++)
+            PUT("%s{\"$ref\": \"#/$defs/%c\"}", i ? ", " : "", 'b' + layer);
+        PUT("]}, ");
+    }
+    PUT("\"d\": {\"type\": \"string\"}}, \"properties\": {\"x\": {\"$ref\": \"#/$defs/a\"}}}}}]");
+    char *g = grammar_of(CODER, list, NULL, false, &prefix, said);
+    CHECK_MSG(!g && strstr(said, "anyOf"), "'%s'", said);
+    n = 0;
+    PUT("[{\"function\": {\"name\": \"f\", \"parameters\": {\"type\": \"object\", \"properties\": "
+        "{");
+    for (int i = 0; i < 600; i++)
+        PUT("%s\"p%d\": {\"type\": \"integer\"}", i ? ", " : "", i);
+    PUT("}}}}]");
+#undef PUT
+    g = grammar_of("{# <|tool_call_start|> #}", list, NULL, false, &prefix, said);
+    CHECK_MSG(!g && strstr(said, "more than 512 parameters"), "'%s'", said);
+}
+
 int main(void)
 {
     test_texts();
     test_refusals();
+    test_hostile();
     test_forms();
     return check_done("reply_grammar");
 }

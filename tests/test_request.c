@@ -307,6 +307,8 @@ static void test_tools(void)
     refused(TS_ASK_CHAT, M "\"tool_choice\": \"required\"}", "tool_choice");
     refused(TS_ASK_CHAT, M "\"tools\": [" TOOL "], \"grammar\": \"x\"}", "grammar");
     refused(TS_ASK_CHAT, M "\"functions\": []}", "functions");
+    good(&r, TS_ASK_CHAT, M "\"functions\": null, \"function_call\": null}");
+    ts_request_free(&r);
     refused(TS_ASK_CHAT, M "\"function_call\": \"auto\"}", "function_call");
     good(&r, TS_ASK_CHAT,
          M "\"chat_template_kwargs\": {\"enable_thinking\": false, \"messages\": 5, \"tools\": 5}, "
@@ -380,6 +382,9 @@ static void test_junk(void)
     refused(TS_ASK_CHAT, M "\"logit_bias\": {\"1000\": 1}}", "logit_bias");
     refused(TS_ASK_CHAT, M "\"logit_bias\": {\"\": 1}}", "logit_bias");
     refused(TS_ASK_CHAT, M "\"stop\": \"a\\u0000b\"}", "stop");
+    char long_stop[1200];
+    snprintf(long_stop, sizeof long_stop, M "\"stop\": \"%01025d\"}", 0);
+    refused(TS_ASK_CHAT, long_stop, "stop");
 }
 
 int main(void)

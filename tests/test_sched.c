@@ -750,6 +750,20 @@ static void test_queue(void)
         wait_end(&h[0]);
         wait_end(&h[1]);
     }
+    /* what follows another one of its request is taken all the same */
+    memset(h, 0, sizeof h);
+    hold(true);
+    for (size_t i = 0; i < 3; i++) {
+        ts_gen_options more = options(prompt, 4, 2, &h[i]);
+        if (i == 2)
+            CHECK(ts_sched_add(r.s, &more, &none, NULL) == TS_FULL);
+        more.again = i == 2;
+        add(&r, &more);
+    }
+    hold(false);
+    for (size_t i = 0; i < 3; i++)
+        wait_end(&h[i]);
+    CHECK(h[2].end == TS_GEN_LENGTH);
     close_rig(&r);
 }
 

@@ -146,9 +146,16 @@ def origins(tiny):
         check(s.get("/").status == 404 and s.get("/page/app.js").status == 404, "--no-page")
         # a page elsewhere whose name points here
         for host, status in (("evil.example", 421), ("evil.example:80", 421), ("localhost:1", 200), ("127.0.0.1", 200),
-                             ("[::1]:80", 200)):
+                             ("[::1]:80", 200), ("local", 421), ("l", 421)):
             r = s.get("/health", headers={"Host": host})
             check(r.status == status and (status == 200 or r.error), host, r)
+        # one that has answers made without reading them; the page of this server, and whoever is no page
+        own = f"127.0.0.1:{s.port}"
+        for origin, status in (("https://evil.example", 403), ("null", 403), (f"https://{own}", 403),
+                               (f"http://{own}", 200), (None, 200)):
+            headers = {"Host": own, **({"Origin": origin} if origin else {})}
+            r = s.post("/tokenize", {"content": "a"}, headers=headers)
+            check(r.status == status and (status == 200 or r.error["code"] == "strange_origin"), origin, r)
 
 
 # --- crowds, and those who are slow or go away --------------------------------------------------------------------

@@ -1,6 +1,7 @@
 /* mul.cu - products of quantised weights with few tokens, for decode.
  *
- * Bound by memory: every weight is read once for each 8 tokens, at its size in the file (mul_chunk.h). */
+ * Bound by memory: every weight is read once for each 8 tokens, at its size in the file
+ * (mul_chunk.h). */
 #include "cuda/mul_chunk.h"
 
 /* --- the kernel ------------------------------------------------------------------------------- */
