@@ -208,10 +208,11 @@ static void test_scan(void)
 
 /* --- hostile --------------------------------------------------------------------------- */
 
-/* Counts bytes alone. */
+/* Counts bytes, of whole characters. */
 static ts_status count(void *user, const ts_reply_part *p, ts_error *err)
 {
     (void)err;
+    CHECK(ts_utf8_valid(p->text, p->n) == p->n);
     ((size_t *)user)[p->kind] += p->kind == TS_REPLY_CALL ? 1 : p->n;
     return TS_OK;
 }
@@ -265,15 +266,21 @@ static void test_open_ends(void)
     size_t a[4], b[4];
     for (size_t i = 0; r_form_row(i); i++) {
         const ts_reply_form *f = r_form_row(i);
-        const char *const heads[] = {"",       f->section,  f->begin,     f->open,
-                                     f->param, f->name_end, f->value_end, f->close};
-        char tmpl[200];
+        /* the whole way to a value, too */
+        const char *const way[] = {f->begin, f->open, "run",      f->name_end, f->head_end,
+                                   f->param, "code",  f->key_end, f->attr_end, f->mid};
+        char tmpl[200], deep[400] = "";
+        for (size_t k = 0; f->kind == R_TAGS && k < sizeof way / sizeof *way; k++)
+            if (way[k])
+                strncat(deep, way[k], sizeof deep - 1 - strlen(deep));
+        const char *const heads[] = {"",          f->section,   f->begin, f->open, f->param,
+                                     f->name_end, f->value_end, f->close, deep};
         snprintf(tmpl, sizeof tmpl, "{# %s %s #}", f->needs[0] ? f->needs[0] : "",
                  f->needs[1] ? f->needs[1] : "");
         talk t = talk_open(tmpl);
-        for (size_t h = 0; h < 8; h++)
+        for (size_t h = 0; h < sizeof heads / sizeof *heads; h++)
             for (size_t u = 0; heads[h] && u < sizeof units / sizeof *units; u++) {
-                char unit[200];
+                char unit[600];
                 read_long(&t, heads[h], units[u], TIMES, "", 7, a);
                 snprintf(unit, sizeof unit, "%s%s", heads[h], units[u]);
                 read_long(&t, "", unit, TIMES, "", 1 << 20, a);
@@ -315,6 +322,15 @@ static void test_long(void)
     read_long(&tags, "<tool_call><function=run><parameter=code>", "0123456789", 2000000,
               "</parameter></function>", 1 << 30, want);
     CHECK(got[TS_REPLY_CALL] == 0 && memcmp(got, want, sizeof got) == 0);
+    /* the limit amid a character, or amid white space */
+    for (int i = 0; i < 2; i++)
+        read_long(&tags,
+                  i ? "<tool_call><function=run><parameter=code>a"
+                    : "<tool_call><function=run><parameter=code>",
+                  "\xc3\xa9", 9000000, "", 1 << 30, got);
+    read_long(&t, "<tool_call>{\"name\": \"look\", \"arguments\": {}}", "          ", 2000000,
+              "word", 1 << 30, got);
+    CHECK_MSG(got[TS_REPLY_CALL] == 1 && got[TS_REPLY_CONTENT] == 4, "%zu", got[TS_REPLY_CONTENT]);
     talk_close(&tags);
     talk_close(&t);
 }

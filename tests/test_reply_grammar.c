@@ -398,6 +398,8 @@ static void test_refusals(void)
          "requires a parameter that it doesn't describe"},
         {"{# <|tool_call_start|> #}", ONE("\"a b\": {}", ""), NULL,
          "parameter 'a b' as LFM2 writes it: its name"},
+        {"{# >>>all\n #}", "[" TOOL("all", "") ", " TOOL("f", "") "]", NULL,
+         "no tool can be called 'all': in the form of functionary 3.2"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char *prefix, said[500];

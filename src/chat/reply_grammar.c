@@ -133,6 +133,10 @@ static ts_status call_rules(rg_maker *m, size_t *n)
         ts_sb head = {0};
         if (st || (m->only && strcmp(name, m->only) != 0))
             continue;
+        if (m->f->content && strcmp(name, m->f->content) == 0)
+            return ts_fail(m->err, TS_UNSUPPORTED,
+                           "no tool can be called '%s': in the form of %s that is the name of text",
+                           name, m->f->name);
         put_name(m, name, &head);
         ts_sb_printf(&m->rules, "call-%zu ::= ", *n);
         rg_literal(&m->rules, head.s);

@@ -206,11 +206,22 @@ static inline const char *r_text(const ts_reply *r)
     return r->buf + r->pos;
 }
 
-/* What may be looked at: a call is never held beyond it. */
+/* What may be looked at, whole characters: a call is never held beyond it. */
 static inline size_t r_left(const ts_reply *r)
 {
     size_t n = r->n - r->pos;
-    return n < TS_REPLY_MAX_HELD ? n : TS_REPLY_MAX_HELD;
+    if (n <= TS_REPLY_MAX_HELD)
+        return n;
+    n = TS_REPLY_MAX_HELD;
+    while (((uint8_t)r->buf[r->pos + n] & 0xc0) == 0x80)
+        n--;
+    return n;
+}
+
+/* Whether more could come into sight. */
+static inline bool r_may_wait(const ts_reply *r)
+{
+    return !r->last && r->n - r->pos < TS_REPLY_MAX_HELD;
 }
 
 /* Whether nothing will follow what may be looked at. */

@@ -285,7 +285,7 @@ static r_step at_next(ts_reply *r)
     bool any = r_skip(r);
     r_take(r, r->at);
     if (!any)
-        return R_WAIT;
+        return r_left(r) > 0 ? R_GO : R_WAIT;
     char c = *r_text(r);
     r->called = false;
     if (c == '{' && !r->list)

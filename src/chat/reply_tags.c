@@ -9,7 +9,8 @@
 
 enum { LONGEST = TS_REPLY_MAX_NAME + 200 }; /* of what is read as a name */
 
-static r_state in_name, behind_name, at_param, in_key, in_attr, at_mid, in_json, in_value;
+static r_state in_name, behind_name, at_param, in_key, in_attr, at_mid, in_json, behind_json,
+    in_value;
 
 /* Moves r->at to the marker: as r_match. */
 static int find(ts_reply *r, const char *marker)
@@ -178,8 +179,8 @@ static r_step at_mid(ts_reply *r)
     return r_goto(r, r->types & (R_OBJECT | R_ARRAY) ? in_json : in_value);
 }
 
-/* A list or an object may have the marker at its end in a string: it is followed to its own end.
- * What turns out to be neither is a value like others. */
+/* A list or an object may have the marker at its end in a string: it is followed to its own end,
+ * behind which the marker stands. What turns out to be neither is a value like others. */
 static r_step in_json(ts_reply *r)
 {
     const char *p = r_text(r);
@@ -191,9 +192,20 @@ static r_step in_json(ts_reply *r)
         else
             got = r_scan_byte(&r->scan, p[r->at]);
     }
-    if (got == R_MORE && !r_is_end(r) && n < TS_REPLY_MAX_HELD)
+    if (got == R_MORE && r_may_wait(r))
         return R_WAIT;
-    if (got != R_DONE)
+    if (got == R_DONE)
+        return r_goto(r, behind_json);
+    r->at = r->from;
+    return r_goto(r, in_value);
+}
+
+static r_step behind_json(ts_reply *r)
+{
+    int m = r_skip(r) ? r_match(r, r->at, r->form->value_end) : -1;
+    if (m < 0 && r_may_wait(r))
+        return R_WAIT;
+    if (m <= 0)
         r->at = r->from;
     return r_goto(r, in_value);
 }

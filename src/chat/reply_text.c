@@ -108,7 +108,7 @@ r_step r_no_call(ts_reply *r)
 
 r_step r_wait(ts_reply *r)
 {
-    if (!r_is_end(r) && r_left(r) < TS_REPLY_MAX_HELD)
+    if (r_may_wait(r))
         return R_WAIT;
     r->at = r_left(r);
     return r_no_call(r);
