@@ -216,7 +216,8 @@ int main(void)
                                  "tiny-deepseek2-v3-q8_0"};
     setvbuf(stdout, NULL, _IOLBF, 0);
     for (size_t i = 0; i < sizeof tiny / sizeof *tiny; i++)
-        test_tiny(tiny[i]);
+        if (!SANITIZED || !strstr(tiny[i], "f32")) /* a quantised one has the same steps */
+            test_tiny(tiny[i]);
     test_smollm2();
     return check_done("golden");
 }

@@ -122,14 +122,16 @@ static char *rendered(const ts_chat *c, int calls, bool full)
     return st ? NULL : text;
 }
 
-/* Whether the parts are thinking and words, if any, and so many calls. */
-static bool is_read(const char *parts, int calls)
+/* Whether the parts are thinking and words, where the text has them, and so many calls. */
+static bool is_read(const char *parts, const char *text, int calls)
 {
-    static const char *const before[] = {"r(Thought.)", "c(Words.)"};
+    static const char *const before[][2] = {{"Thought.", "r(Thought.)"}, {"Words.", "c(Words.)"}};
     static const char call[] = "f(look)a(" ARGS ")";
     for (int i = 0; i < 2; i++)
-        if (strncmp(parts, before[i], strlen(before[i])) == 0)
-            parts += strlen(before[i]);
+        if (strncmp(parts, before[i][1], strlen(before[i][1])) == 0)
+            parts += strlen(before[i][1]);
+        else if (strstr(text, before[i][0]) && !strstr(parts, before[i][0]))
+            return false; /* DeepSeek R1 has words behind calls */
     for (int i = 0; i < calls; i++) {
         if (strncmp(parts, call, sizeof call - 1) != 0)
             return false;
@@ -159,7 +161,7 @@ static bool reads_back(const ts_chat *c, int calls, bool full)
         n = whole_markers(prompt, n);
         prompt[n] = 0;
         char *parts = heard_of(c, prompt, &opt, whole + n, strlen(whole + n), NULL, 0);
-        ok = parts && is_read(parts, calls);
+        ok = parts && is_read(parts, whole + n, calls);
         free(parts);
     }
     free(prompt);
