@@ -1,4 +1,5 @@
 /* generate.c - requests that read a body: what they ask for is started, and gone on with. */
+#include "base/utf8.h"
 #include "exchange.h"
 
 /* Bodies from this size on are read one at a time, because JSON takes many times its size when it
@@ -40,8 +41,8 @@ static ts_status start(ts_exchange *x, ts_request *r)
     bool tokens = r->ask == TS_ASK_TOKENIZE || r->ask == TS_ASK_DETOKENIZE;
     if (r->model && !tokens && !ts_service_is(s, r->model))
         return ts_refuse(&x->no, 404, "model_not_found", "model",
-                         "There is no model '%.200s' here; /v1/models lists what there is.",
-                         r->model);
+                         "There is no model '%.*s' here; /v1/models lists what there is.",
+                         ts_utf8_cut(r->model, 200), r->model);
     if (tokens)
         return answer_tokens(x, r);
     if (atomic_load(&x->http->draining))

@@ -1,6 +1,7 @@
 /* route.c - which path is what. */
 #include <string.h>
 
+#include "base/utf8.h"
 #include "exchange.h"
 
 /* --- answers that need no generation ------------------------------------------------------------
@@ -33,7 +34,8 @@ static void one_model(ts_exchange *x)
             ts_info_model(s, i, &x->out);
             return;
         }
-    ts_refuse(&x->no, 404, "model_not_found", "model", "There is no model '%.200s' here.", x->tail);
+    ts_refuse(&x->no, 404, "model_not_found", "model", "There is no model '%.*s' here.",
+              ts_utf8_cut(x->tail, 200), x->tail);
 }
 
 static void props(ts_exchange *x)

@@ -299,6 +299,11 @@ static void test_refused(void)
         unsupported(text, want);
     }
     unsupported("{\"tpye\": \"string\"}", "the keyword \"tpye\" isn't known");
+    /* no character is cut */
+    snprintf(text, sizeof text, "{\"%059d\xc3\xa9\": 1}", 0);
+    unsupported(text, "0\" isn't known");
+    snprintf(text, sizeof text, "{\"properties\": {\"%059d\xc3\xa9\": {\"a\": 1}}}", 0);
+    unsupported(text, "0: the keyword \"a\" isn't known");
     bad("", "isn't JSON");
     bad("{\"type\": \"string\"", "isn't JSON: line 1");
     bad("{\"type\": 1, \"type\": 2}", "duplicate");

@@ -1,6 +1,7 @@
 /* test_utf8.c - every code point there and back; what is not UTF-8 is refused; tails of streams. */
 #include <string.h>
 
+#include "base/status.h"
 #include "base/utf8.h"
 #include "check.h"
 
@@ -95,8 +96,27 @@ static void test_strings(void)
     }
 }
 
+static void test_cut(void)
+{
+    CHECK(ts_utf8_cut("", 3) == 0 && ts_utf8_cut("abc", 4) == 3 && ts_utf8_cut("abc", 2) == 2);
+    CHECK(ts_utf8_cut("a\xc3\xa9z", 2) == 1 && ts_utf8_cut("a\xc3\xa9z", 3) == 3);
+    CHECK(ts_utf8_cut("\xf0\x9f\x98\x80", 3) == 0 && ts_utf8_cut("\xf0\x9f\x98\x80", 5) == 4);
+    ts_error err;
+    char many[600];
+    for (int shift = 0; shift < 2; shift++) {
+        snprintf(many, sizeof many, "%s", shift ? "a" : "");
+        for (int i = 0; i < 290; i++)
+            strcat(many, "\xc3\xa9");
+        ts_fail(&err, TS_IO, "%s", many);
+        const size_t n = strlen(err.msg);
+        CHECK(n > sizeof err.msg - 4 && ts_utf8_valid(err.msg, n) == n &&
+              !strcmp(err.msg + n - 3, "..."));
+    }
+}
+
 int main(void)
 {
+    test_cut();
     test_code_points();
     test_against_table();
     test_strings();

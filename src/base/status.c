@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/utf8.h"
+
 ts_status ts_fail(ts_error *err, ts_status code, const char *fmt, ...)
 {
     if (!err)
@@ -14,7 +16,7 @@ ts_status ts_fail(ts_error *err, ts_status code, const char *fmt, ...)
     int n = vsnprintf(err->msg, sizeof err->msg, fmt, ap);
     va_end(ap);
     if (n >= (int)sizeof err->msg)
-        memcpy(err->msg + sizeof err->msg - 4, "...", 4);
+        memcpy(err->msg + ts_utf8_cut(err->msg, sizeof err->msg - 4), "...", 4);
     err->code = code;
     return code;
 }

@@ -1,6 +1,8 @@
 /* utf8.c - decoding and encoding of UTF-8. */
 #include "base/utf8.h"
 
+#include <string.h>
+
 /* What a lead byte promises: how many bytes follow, and which range the first of them is in (the
  * range is where overlong forms, surrogates and too large code points are shut out). */
 typedef struct lead {
@@ -98,4 +100,10 @@ size_t ts_utf8_tail(const char *s, size_t n)
         return have == back && have <= l.follow ? back : 0;
     }
     return 0;
+}
+
+int ts_utf8_cut(const char *s, size_t most)
+{
+    const size_t n = strnlen(s, most);
+    return (int)(n < most ? n : n - ts_utf8_tail(s, n));
 }

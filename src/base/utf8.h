@@ -21,4 +21,8 @@ size_t ts_utf8_valid(const char *s, size_t n);
  * who streams text holds these back and may show the rest. */
 size_t ts_utf8_tail(const char *s, size_t n);
 
+/* Bytes of s, up to its NUL, that are shown where `most` have room: no character is cut. An int for
+ * "%.*s". */
+int ts_utf8_cut(const char *s, size_t most);
+
 #endif

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/utf8.h"
 #include "chat/reply_grammar.h"
 #include "gguf/show.h"
 #include "grammar/json.h"
@@ -284,7 +285,7 @@ static ts_status tagged(rg_maker *m, const param *p, ts_sb *b)
     const char *more = asks_for_more(p->root, p->schema, 0, &work);
     if (more) {
         char why[120];
-        snprintf(why, sizeof why, "its schema has \"%.60s\"", more);
+        snprintf(why, sizeof why, "its schema has \"%.*s\"", ts_utf8_cut(more, 60), more);
         return no_grammar(m, p, why);
     }
     if (!m->text)

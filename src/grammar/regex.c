@@ -32,6 +32,7 @@ typedef struct regex {
 static ts_status refuse(regex *x, ts_status code, const char *what)
 {
     size_t n = x->n < 120 ? x->n : 120;
+    n -= x->n > n ? ts_utf8_tail(x->s, n) : 0;
     return ts_fail(x->err, code, "the pattern '%.*s'%s: %s", (int)n, x->s, x->n > n ? "..." : "",
                    what);
 }

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/utf8.h"
 #include "grammar/json.h"
 #include "grammar/room.h"
 
@@ -19,9 +20,9 @@ ts_status sc_fail(sc *c, ts_status code, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(what, sizeof what, fmt, ap);
     va_end(ap);
-    size_t n = c->path.n < 120 ? c->path.n : 120;
-    return ts_fail(c->err, code, "the schema, at #%.*s%s: %s", (int)n, c->path.s ? c->path.s : "",
-                   c->path.n > n ? "..." : "", what);
+    const char *path = c->path.s ? c->path.s : "";
+    const int n = ts_utf8_cut(path, 120);
+    return ts_fail(c->err, code, "the schema, at #%.*s%s: %s", n, path, path[n] ? "..." : "", what);
 }
 
 ts_status sc_no_memory(sc *c)
@@ -33,7 +34,8 @@ size_t sc_enter(sc *c, const char *step, const char *name)
 {
     size_t before = c->path.n;
     if (before < 4096)
-        ts_sb_printf(&c->path, name ? "/%s/%.60s" : "/%s", step, name);
+        ts_sb_printf(&c->path, name ? "/%s/%.*s" : "/%s", step, name ? ts_utf8_cut(name, 60) : 0,
+                     name);
     return before;
 }
 

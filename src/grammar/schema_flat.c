@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/utf8.h"
+
 typedef enum rule_of {
     NOTE,
     REFUSED,
@@ -130,9 +132,9 @@ static ts_status resolve(sc *c, const char *ref, json_t **out)
     json_t *v = c->root;
     const char *p = ref + 1;
     if (ref[0] != '#' || (*p && *p != '/'))
-        return sc_fail(
-            c, TS_UNSUPPORTED,
-            "\"$ref\": \"%.80s\": only references within the schema, #/..., are followed", ref);
+        return sc_fail(c, TS_UNSUPPORTED,
+                       "\"$ref\": \"%.*s\": only references within the schema, #/..., are followed",
+                       ts_utf8_cut(ref, 80), ref);
     while (*p == '/' && v) {
         ts_sb name = {0};
         p += 1 + pointer_step(p + 1, &name);
@@ -142,7 +144,8 @@ static ts_status resolve(sc *c, const char *ref, json_t **out)
         ts_sb_free(&name);
     }
     if (!v)
-        return sc_fail(c, TS_BAD_ARG, "\"$ref\": \"%.80s\" refers to nothing", ref);
+        return sc_fail(c, TS_BAD_ARG, "\"$ref\": \"%.*s\" refers to nothing", ts_utf8_cut(ref, 80),
+                       ref);
     *out = v;
     return TS_OK;
 }
@@ -151,7 +154,7 @@ static ts_status resolve(sc *c, const char *ref, json_t **out)
 
 static ts_status bad(sc *c, const char *key, const char *wants)
 {
-    return sc_fail(c, TS_BAD_ARG, "\"%.60s\" must be %s", key, wants);
+    return sc_fail(c, TS_BAD_ARG, "\"%.*s\" must be %s", ts_utf8_cut(key, 60), key, wants);
 }
 
 static ts_status put(sc *c, json_t *flat, const char *key, json_t *v)
@@ -508,7 +511,8 @@ static ts_status refuse_keyword(sc *c, const char *key, const json_t *v)
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (strcmp(key, known[i]) == 0)
             return sc_fail(c, TS_UNSUPPORTED, "the keyword \"%s\" isn't supported", key);
-    return sc_fail(c, TS_UNSUPPORTED, "the keyword \"%.60s\" isn't known", key);
+    return sc_fail(c, TS_UNSUPPORTED, "the keyword \"%.*s\" isn't known", ts_utf8_cut(key, 60),
+                   key);
 }
 
 static ts_status check_schemas(sc *c, const char *key, const json_t *v, kind_of kind)
@@ -612,7 +616,8 @@ static ts_status add_ref(sc *c, const json_t *ref, const chain *up, json_t **fla
     chain here = {json_string_value(ref), up, up ? up->depth + 1 : 1};
     for (const chain *k = up; k; k = k->up)
         if (k->ref && strcmp(k->ref, here.ref) == 0)
-            return sc_fail(c, TS_BAD_ARG, "\"$ref\": \"%.80s\" refers to itself", here.ref);
+            return sc_fail(c, TS_BAD_ARG, "\"$ref\": \"%.*s\" refers to itself",
+                           ts_utf8_cut(here.ref, 80), here.ref);
     ts_status st = resolve(c, here.ref, &target);
     return st ? st : add_part(c, target, &here, flat);
 }

@@ -400,9 +400,9 @@ static ts_status by_pattern(sc *c, const json_t *pattern, const json_t *format, 
                        "\"pattern\" and \"format\" together can't be translated");
     if (!s)
         return sc_fail(c, TS_UNSUPPORTED,
-                       "the format \"%.60s\" isn't supported: date, time, date-time, duration, "
+                       "the format \"%.*s\" isn't supported: date, time, date-time, duration, "
                        "uuid, ipv4, ipv6, hostname and email are",
-                       json_string_value(format));
+                       ts_utf8_cut(json_string_value(format), 60), json_string_value(format));
     c->uses |= SC_CHAR;
     ts_sb_str(b, "\"\\\"\" ");
     ts_status st = ts_regex_gbnf(b, s, pattern ? json_string_length(pattern) : strlen(s), &p_least,
