@@ -51,6 +51,11 @@ static inline int check_done(const char *name)
 #ifndef SANITIZED
 #define SANITIZED 0
 #endif
+#ifdef __SANITIZE_THREAD__
+#define WATCHED_THREADS 1 /* ThreadSanitizer: how threads meet counts, not what they compute */
+#else
+#define WATCHED_THREADS 0
+#endif
 
 /* splitmix64: the same stream on every machine for a seed. */
 static inline uint64_t rnd_u64(uint64_t *s)

@@ -369,18 +369,24 @@ int main(void)
     for (size_t i = 0; i < sizeof archs / sizeof archs[0]; i++) {
         if (SANITIZED && !has_own_steps(archs[i]))
             continue;
+        if (WATCHED_THREADS && i && strcmp(archs[i], "qwen2moe") && strcmp(archs[i], "deepseek2"))
+            continue; /* what is shared out among threads in its own way */
         ts_status s = ts_synth_tiny(path, archs[i], "Q4_K_M", false, &err);
         if (s)
             fprintf(stderr, "%s\n", err.msg);
         REQUIRE(s == TS_OK);
-        test_cuts(archs[i], path);
         test_threads(archs[i], path);
-        test_oracle(archs[i], path, 1e-6);
+        if (!WATCHED_THREADS) {
+            test_cuts(archs[i], path);
+            test_oracle(archs[i], path, 1e-6);
+        }
         if (i == 0) {
             test_rows(path);
             test_misuse(path);
             test_progress_and_stats(path);
         }
+        if (WATCHED_THREADS)
+            continue;
         /* Nothing but K and V is rounded. */
         REQUIRE(ts_synth_tiny(path, archs[i], "F32", true, &err) == TS_OK);
         test_oracle(archs[i], path, 1e-7);

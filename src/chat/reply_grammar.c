@@ -70,7 +70,8 @@ static void put_name(const rg_maker *m, const char *name, ts_sb *b)
         if (f->keyed)
             ts_sb_printf(b, "{\"%s\": ", name);
         else
-            ts_sb_printf(b, "{\"%s\": \"%s\", \"%s\": ", f->key_name, name, f->key_args);
+            ts_sb_printf(b, "{\"%s\": \"%s\", \"%s\": ", f->key_name ? f->key_name : "name", name,
+                         f->key_args ? f->key_args : "arguments");
         return;
     }
     ts_sb_str(b, name);

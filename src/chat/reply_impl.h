@@ -40,7 +40,8 @@ typedef struct ts_reply_form {
     const char *needs[2];
     r_kind kind;
     const char *section, *begin, *end, *section_end;
-    const char *key_name, *key_args; /* R_JSON, for grammars; reading takes all that are in use  */
+    const char *key_name, *key_args; /* R_JSON, for grammars: NULL is "name", "arguments"; reading
+                                        takes all that are in use                                */
     bool bare;                       /* R_JSON: a call may come without `begin`, as the answer's
                                         beginning                                                */
     bool list;                       /* R_JSON: grammars write a list                            */
