@@ -450,7 +450,7 @@ static void test_stream_failures(const char *path, const ts_token *t)
             break;
         CHECK_MSG(!s && strstr(err.msg, "told to fail"), "%s", err.msg);
     }
-    for (at = 0;; at += at < 40 ? 1 : SANITIZED ? 9 : 3) {
+    for (at = 0;; at += SANITIZED ? (at < 40 ? 1 : 9) : at < 120 ? 1 : 3) {
         ts_rt_fails_at = -1;
         CHECK(ts_session_rewind(s, 0, &err) == TS_OK);
         CHECK(ts_session_eval(s, t, 3, 1, &err) == TS_OK);
