@@ -88,8 +88,6 @@ void ts_exchange_cors(const ts_exchange *x, struct MHD_Response *r)
     MHD_add_response_header(r, "Access-Control-Max-Age", "600");
 }
 
-/* A page somewhere may have its own name point at this machine's own address, and would then be
- * talking to itself as far as the browser sees. It can't hide the name. */
 static bool is_name(const char *s, size_t n, const char *name)
 {
     return strlen(name) == n && strncasecmp(s, name, n) == 0;
@@ -101,6 +99,8 @@ static bool unguarded(const ts_exchange *x)
     return x->http->local && x->http->o.n_keys == 0 && !x->http->o.no_auth;
 }
 
+/* A page somewhere may have its own name point at this machine's own address, and would then be
+ * talking to itself as far as the browser sees. It can't hide the name. */
 static bool strange_host(const ts_exchange *x)
 {
     const char *host = header(x, "Host");

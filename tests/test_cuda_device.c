@@ -428,15 +428,17 @@ static void test_stream_failures(const char *path, const ts_token *t)
     ts_error err = {0};
     ts_engine *e = NULL;
     ts_session *s = NULL;
-    int64_t at = 0, n = 0;
-    for (at = -1;; at = next_failure(at, n)) {
+    ts_rt_calls = 0;
+    REQUIRE(open_streaming(&e, path, TS_ISA_AUTO, TS_STREAM_ON, 1, gpu.memory, &err) == TS_OK);
+    const int64_t n = ts_rt_calls;
+    int64_t at = 0;
+    ts_engine_close(e);
+    for (e = NULL;; at = next_failure(at, n)) {
         ts_rt_calls = 0;
         ts_rt_fails_at = at;
         const ts_status st =
             open_streaming(&e, path, TS_ISA_AUTO, TS_STREAM_ON, 1, gpu.memory, &err);
-        if (at < 0)
-            n = ts_rt_calls;
-        else if (st == TS_OK && ts_rt_calls <= at)
+        if (st == TS_OK && ts_rt_calls <= at)
             break;
         CHECK_MSG(st == TS_OK || (!e && strstr(err.msg, "told to fail")), "%s", err.msg);
         ts_engine_close(e);
@@ -473,20 +475,22 @@ static void test_failures(const char *path, int calls, const ts_token *t)
     ts_error err = {0};
     ts_engine *e = NULL;
     int smaller = 0, same = 0;
-    int64_t at = 0, n = 0;
-    for (at = -1;; at = next_failure(at, n)) {
+    ts_rt_calls = 0;
+    REQUIRE(open_engine(&e, path, &split, &err) == TS_OK);
+    const int64_t n = ts_rt_calls;
+    int64_t at = 0;
+    ts_engine_close(e);
+    for (e = NULL;; at = next_failure(at, n)) {
         ts_rt_calls = 0;
         ts_rt_fails_at = at;
         const ts_status st = open_engine(&e, path, &split, &err);
-        if (at >= 0 && st == TS_OK && ts_rt_calls <= at)
+        if (st == TS_OK && ts_rt_calls <= at)
             break;
-        if (at < 0)
-            n = ts_rt_calls;
         /* no memory: a smaller plan, of experts maybe with as many layers; else a sentence. The
          * CPU's buffers needn't be pinned: two calls. */
-        const bool less = !st && at >= 0 && (e->plan.n_gpu_layers == 0 || e->plan.moe.n_expert);
+        const bool less = !st && (e->plan.n_gpu_layers == 0 || e->plan.moe.n_expert);
         smaller += less;
-        same += !st && !less && at >= 0;
+        same += !st && !less;
         CHECK_MSG(!st || (!e && strstr(err.msg, "told to fail")), "call %d: %s", (int)at, err.msg);
         ts_engine_close(e);
         e = NULL;

@@ -439,7 +439,7 @@ int main(void)
                       !SANITIZED && (i == 0 || i == 3) ? LONG : LEN); /* gemma3 has windows */
     }
     for (size_t i = 0; i < sizeof archs / sizeof *archs;
-         i += SANITIZED ? 14 : 7) /* latent, and sinks, too */
+         i += SANITIZED ? 14 : 7) /* sinks, and latent, too */
         test_saved(archs[i], path);
     ts_error err = {0};
     REQUIRE(ts_synth_tiny(path, "llama", "Q8_0", false, &err) == TS_OK);
