@@ -134,10 +134,12 @@ static ts_status fake_put(ts_state *s, ts_buf buf, int64_t r, int64_t rows, cons
     return fake_move(s, buf, r, rows, (float *)(uintptr_t)src, true, err);
 }
 
-static ts_status fake_get(ts_state *s, ts_buf buf, int64_t r, int64_t rows, float *dst,
-                          ts_error *err)
+static ts_status fake_get(ts_state *s, const ts_crossing *c, int n, ts_error *err)
 {
-    return fake_move(s, buf, r, rows, dst, false, err);
+    ts_status st = TS_OK;
+    for (int i = 0; i < n && !st; i++)
+        st = fake_move(s, c[i].buf, c[i].r, c[i].rows, c[i].at, false, err);
+    return st;
 }
 
 static void fake_set_stats(ts_state *s, bool on)

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include <cmath>
+#include <memory>
 #include <vector>
 
 #include "check.h"
@@ -36,7 +37,7 @@ static void must(int e, const char *what)
 /* n values in device memory and as the host knows them. All bits of what isn't set are ones. */
 template <class T> struct memory {
     std::vector<T> host;
-    T *dev;
+    T *dev = NULL;
 
     explicit memory(size_t n) : host(n + !n)
     {
@@ -392,8 +393,37 @@ static void test_pull(int64_t n)
               "pull of %d floats to %d", (int)n, (int)at);
 }
 
+/* Up to as many parts as there may be, of any length and place; nothing beside them is touched. */
+static void test_push(int parts, int64_t most)
+{
+    std::vector<std::unique_ptr<vec>> src;
+    std::vector<std::unique_ptr<memory<float>>> dst;
+    memory<uint32_t> flag(1);
+    ts_cuda_pushed p = {};
+    const uint32_t number = (uint32_t)rnd(1, 1 << 30);
+    for (int i = 0; i < parts; i++) {
+        const int64_t n = rnd(0, most), from = rnd(0, 5), at = rnd(0, 4);
+        src.emplace_back(new vec(n + from));
+        dst.emplace_back(new memory<float>((size_t)n + 8));
+        p.part[i].src = src[i]->mem.dev + from;
+        p.part[i].dst = dst[i]->dev + at;
+        p.part[i].n = n;
+        memcpy(&dst[i]->host[(size_t)at], src[i]->mem.host.data() + from,
+               (size_t)n * sizeof(float));
+    }
+    must(ts_cuda_push(&p, flag.dev, number, NULL), "push");
+    CHECK_MSG(flag.down()[0] == number, "the flag of a push");
+    for (int i = 0; i < parts; i++) {
+        const std::vector<float> got = dst[i]->down();
+        CHECK_MSG(memcmp(got.data(), dst[i]->host.data(), got.size() * sizeof(float)) == 0,
+                  "part %d of %d of a push of %d floats", i, parts, (int)p.part[i].n);
+    }
+}
+
 static void test_rows(void)
 {
+    for (int i = 0; i < 40; i++)
+        test_push((int)rnd(1, TS_CUDA_PUSHED), i < 20 ? 20 : 9000);
     for (int i = 0; i < 40; i++)
         test_pull(i < 20 ? i : rnd(1000, 5000));
     static const int64_t widths[] = {1, 7, 32, 129, 1024, 1025, 2049, 5000};

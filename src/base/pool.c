@@ -23,6 +23,7 @@
 
 #include "base/cpu.h"
 #include "base/mem.h"
+#include "base/relax.h"
 
 /* Between jobs a few hundred microseconds: longer than the gap between two decode steps (sampling,
  * printing), short enough not to heat an idle machine. At a barrier some milliseconds: whoever is
@@ -53,13 +54,6 @@ struct ts_pool {
     worker *workers;      /* [n - 1] */
 };
 
-static void relax(void)
-{
-#if defined(__SSE2__)
-    _mm_pause();
-#endif
-}
-
 /* Asks for a few lines; false: there was nothing to ask for. So few that a thread is soon back at
  * the gate: the core takes no more of them than its buffers hold. */
 static bool ask_ahead(ts_ahead ahead[2])
@@ -80,7 +74,7 @@ static void gate_wait(gate *g, unsigned seen, int spins, ts_ahead ahead[2])
             return;
         if (ahead && ask_ahead(ahead))
             continue;
-        relax();
+        ts_relax();
         i++;
     }
     atomic_fetch_add(&g->sleepers, 1);

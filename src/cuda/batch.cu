@@ -51,6 +51,37 @@ extern "C" int ts_cuda_pull(float *dst, const float *src, int64_t n, void *strea
     return ts_launch_error();
 }
 
+enum { PUSHERS = 512 };
+
+/* One block, which sees the end of all its writes: for the few rows that a step leaves. */
+static __global__ void push(ts_cuda_pushed p, volatile uint32_t *flag, uint32_t value)
+{
+    ts_in_turn();
+    for (int j = 0; j < TS_CUDA_PUSHED; j++) {
+        const float *src = p.part[j].src;
+        float *dst = p.part[j].dst;
+        const int64_t n = p.part[j].n;
+        const bool wide = ((uintptr_t)src | (uintptr_t)dst) % sizeof(float4) == 0;
+        int64_t i = (int64_t)threadIdx.x * PER;
+        for (; wide && i + PER <= n; i += PUSHERS * PER)
+            *(float4 *)(dst + i) = *(const float4 *)(src + i);
+        for (; i < n; i += PUSHERS * PER)
+            for (int64_t k = i; k < n && k < i + PER; k++)
+                dst[k] = src[k];
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        __threadfence_system();
+        *flag = value;
+    }
+}
+
+extern "C" int ts_cuda_push(const ts_cuda_pushed *p, uint32_t *flag, uint32_t value, void *stream)
+{
+    TS_LAUNCH(push, dim3(1), dim3(PUSHERS), 0, stream, *p, flag, value);
+    return ts_launch_error();
+}
+
 /* --- the table of spans ------------------------------------------------------- */
 
 extern "C" void ts_cuda_spans_at(ts_cuda_spans *s, const ts_cuda_room *room, int32_t *host,

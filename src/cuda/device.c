@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/relax.h"
 #include "cuda/impl.h"
 
 /* --- device --------------------------------------------------------------------- */
@@ -247,31 +248,77 @@ static ts_status cuda_put(ts_state *s, ts_buf buf, int64_t r, int64_t rows, cons
     return e ? ts_cuda_failed(d, e, "a copy to it", err) : TS_OK;
 }
 
-static ts_status cuda_get(ts_state *s, ts_buf buf, int64_t r, int64_t rows, float *dst,
-                          ts_error *err)
+/* As long as a step of decode may take; who waits longer may sleep. */
+#define SPINS 50000
+/* What a block writes about as soon as a copy begins. */
+#define PUSH_BYTES ((size_t)128 << 10)
+
+static size_t bytes_of(const ts_state *s, const ts_crossing *c)
+{
+    return (size_t)(c->rows * s->d->plan->steps.bufs[c->buf].width) * sizeof *c->at;
+}
+
+/* Few bytes, which a kernel writes to where they are wanted: a copy takes as long as five of them
+ * to begin, and as long again until it is known to have ended. */
+static int push(ts_state *s, const ts_crossing *c, int n)
 {
     ts_device *d = s->d;
-    const uint8_t *src = (const uint8_t *)ts_cuda_row(s, buf, r);
-    uint8_t *to = (uint8_t *)dst;
-    size_t left = (size_t)(rows * d->plan->steps.bufs[buf].width) * sizeof *dst;
+    ts_cuda_pushed p = {0};
+    for (int i = 0; i < n; i++) {
+        p.part[i].src = ts_cuda_row(s, c[i].buf, c[i].r);
+        p.part[i].dst = c[i].at;
+        p.part[i].n = (int64_t)(bytes_of(s, &c[i]) / sizeof *c->at);
+    }
+    const uint32_t number = ++d->pushes;
+    int e = ts_cuda_push(&p, d->arrived, number, d->stream);
+    for (int i = 0; i < SPINS && !e; i++) {
+        if (__atomic_load_n(d->arrived, __ATOMIC_ACQUIRE) == number)
+            return 0;
+        ts_relax();
+    }
+    return e ? e : ts_rt_wait(d->stream);
+}
+
+/* Copies of pinned memory, and one wait for all; of other memory by way of a piece. */
+static int fetch(ts_state *s, const ts_crossing *c, int n, bool pinned)
+{
+    ts_device *d = s->d;
+    int e = 0;
+    for (int i = 0; i < n && !e; i++) {
+        const uint8_t *src = (const uint8_t *)ts_cuda_row(s, c[i].buf, c[i].r);
+        uint8_t *to = (uint8_t *)c[i].at;
+        size_t left = bytes_of(s, &c[i]);
+        if (pinned) {
+            e = ts_rt_copy(to, src, left, d->stream);
+            left = 0;
+        }
+        for (size_t now; left && !e; to += now, src += now, left -= now) {
+            now = left < TS_CUDA_PIECE ? left : TS_CUDA_PIECE;
+            if ((e = ts_rt_copy(d->pinned, src, now, d->stream)) || (e = ts_rt_wait(d->stream)))
+                break;
+            memcpy(to, d->pinned, now);
+        }
+    }
+    return pinned && !e ? ts_rt_wait(d->stream) : e;
+}
+
+static ts_status cuda_get(ts_state *s, const ts_crossing *c, int n, ts_error *err)
+{
+    ts_device *d = s->d;
+    size_t bytes = 0;
+    bool pinned = true;
+    for (int i = 0; i < n; i++) {
+        bytes += bytes_of(s, &c[i]);
+        pinned = pinned && is_pinned(s, c[i].at, bytes_of(s, &c[i]));
+    }
     pthread_mutex_lock(&d->lock);
     int e = ts_rt_use(d->at->ordinal);
-    if (!e && is_pinned(s, dst, left)) {
-        if (!(e = ts_rt_copy(to, src, left, d->stream)))
-            e = ts_rt_wait(d->stream);
-        d->under_way = 0;
-        left = 0;
-    }
-    while (left && !e) {
-        const size_t n = left < TS_CUDA_PIECE ? left : TS_CUDA_PIECE;
-        if ((e = ts_rt_copy(d->pinned, src, n, d->stream)) || (e = ts_rt_wait(d->stream)))
-            break;
-        d->under_way = 0;
-        memcpy(to, d->pinned, n);
-        to += n;
-        src += n;
-        left -= n;
-    }
+    if (!e)
+        e = pinned && n <= TS_CUDA_PUSHED && bytes <= PUSH_BYTES ? push(s, c, n)
+                                                                 : fetch(s, c, n, pinned);
+    /* all that was queued before has been done: nothing more is read of what was put */
+    d->under_way = e ? d->under_way : 0;
+    s->reading = e && s->reading;
     pthread_mutex_unlock(&d->lock);
     return e ? ts_cuda_failed(d, e, "a copy from it", err) : TS_OK;
 }

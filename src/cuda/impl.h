@@ -49,7 +49,9 @@ struct ts_device {
     void *stream;
     void *arena, *vectors, *strip;
     size_t strip_bytes;
-    uint8_t *pinned; /* [pieces][TS_CUDA_PIECE] */
+    uint8_t *pinned;   /* [pieces][TS_CUDA_PIECE], and `arrived` */
+    uint32_t *arrived; /* the number of the last push that has arrived ... */
+    uint32_t pushes;   /* ... and of the last that was queued              */
     int loaders, pieces;
     int under_way;       /* pieces that were queued since the stream was last waited for */
     const float **vec;   /* [n_steps] a step's vector on the GPU */
@@ -82,6 +84,7 @@ struct ts_state {
     ts_cuda_batch *batch; /* on the GPU */
     ts_cuda_spans spans; /* of a plan with pages: what batches are made to; else its host is NULL */
     uint64_t serial;     /* of the batch that is there; 0: one without spans, or none */
+    ts_cuda_batch there; /* without: what it is; m 0: none                            */
     const ts_cuda_spans *now; /* &spans, or NULL: of the batch that is run */
     /* Of a stream device: a stream on which K and V leave, pinned memory for a batch of them, and
      * for each layer when they are stored. */

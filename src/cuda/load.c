@@ -184,7 +184,7 @@ static ts_status allocate(ts_device *d, void **p, size_t bytes, const char *what
 ts_status ts_cuda_load(ts_device *d, ts_model *m, const ts_load_options *opt, ts_error *err)
 {
     const size_t vectors = ts_cuda_vector_bytes(d->plan, d->index);
-    const size_t pinned = (size_t)d->pieces * TS_CUDA_PIECE;
+    const size_t pieces = (size_t)d->pieces * TS_CUDA_PIECE, pinned = pieces + TS_CUDA_ALIGN;
     d->strip_bytes = ts_cuda_strip_bytes(d->plan, d->index);
     d->log = *opt->log;
     ts_status s;
@@ -198,6 +198,8 @@ ts_status ts_cuda_load(ts_device *d, ts_model *m, const ts_load_options *opt, ts
     if ((e = ts_rt_alloc_host((void **)&d->pinned, pinned)))
         return ts_fail(err, TS_NO_MEMORY, "no %zu bytes of pinned memory: %s", pinned,
                        ts_rt_text(e));
+    d->arrived = (uint32_t *)(d->pinned + pieces);
+    *d->arrived = 0;
     upload u = {.d = d,
                 .g = m->g,
                 .opt = opt,

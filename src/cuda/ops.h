@@ -74,6 +74,20 @@ int ts_cuda_glu_bf16(void *dst, bool silu, const float *a, int64_t lda, const fl
 /* dst[n] = src[n]. src may be pinned host memory, which stays as it is until then; it is aligned to
  * 16 bytes. batch.cu. */
 int ts_cuda_pull(float *dst, const float *src, int64_t n, void *stream);
+
+/* Floats that leave for pinned host memory together; unused parts have n = 0. */
+#define TS_CUDA_PUSHED 4
+typedef struct ts_cuda_pushed {
+    struct {
+        const float *src;
+        float *dst;
+        int64_t n;
+    } part[TS_CUDA_PUSHED];
+} ts_cuda_pushed;
+
+/* Each part's dst[n] = src[n], then *flag, pinned too, becomes `value`: who reads that there sees
+ * the parts. batch.cu. */
+int ts_cuda_push(const ts_cuda_pushed *p, uint32_t *flag, uint32_t value, void *stream);
 /* y = y + sigmoid(a . w) * b, of rows of d: a factor for each row. None may overlap y. */
 int ts_cuda_gate(const ts_cuda_on *on, ts_cuda_rows y, ts_cuda_rows a, ts_cuda_rows b,
                  const float *w, int64_t d);

@@ -3,6 +3,8 @@
  * A decode step is some hundred kernels of a few microseconds each: launched one by one they wait
  * for the host. What changes from one to the next is read from ts_cuda_batch, so a segment's
  * launches are recorded when a shape comes the second time, and from then on launched at once. */
+#include <string.h>
+
 #include "base/clock.h"
 #include "cuda/attend.h"
 #include "cuda/impl.h"
@@ -465,17 +467,29 @@ static bool replay(ts_state *s, const ts_batch *b, size_t first, size_t end)
     return !e;
 }
 
-/* Queues what this batch brings: of spans once, for all its segments. */
+/* Without spans they are a few numbers, which a batch's segments share. */
+static int set_sizes(ts_state *s, const ts_batch *b)
+{
+    const ts_cuda_batch now = {(int32_t)b->m, (int32_t)b->m_out, (int32_t)b->pos0, 0};
+    s->serial = 0;
+    if (memcmp(&now, &s->there, sizeof now) == 0)
+        return 0;
+    const int e = ts_cuda_set_batch(s->batch, now.m, now.m_out, now.pos0, s->d->stream);
+    s->there = e ? (ts_cuda_batch){0} : now;
+    return e;
+}
+
+/* Queues what this batch brings: once, for all its segments. */
 static int set_batch(ts_state *s, const ts_batch *b)
 {
     ts_cuda_spans *x = &s->spans;
     s->now = b->spans ? x : NULL;
     if (b->spans && s->serial == b->serial)
         return 0;
-    s->serial = 0;
     if (!b->spans)
-        return ts_cuda_set_batch(s->batch, (int32_t)b->m, (int32_t)b->m_out, (int32_t)b->pos0,
-                                 s->d->stream);
+        return set_sizes(s, b);
+    s->serial = 0;
+    s->there.m = 0;
     ts_cuda_spans_begin(x, b->m, b->out, b->m_out);
     for (int64_t i = 0; i < b->n_spans; i++) {
         const ts_rows *r = &b->spans[i];

@@ -336,6 +336,11 @@ inline void __syncthreads(int line = __builtin_LINE(), const char *file = __buil
 {
     ts_sim_barrier(line, file);
 }
+/* Whoever looks sees at once what was written. */
+inline void __threadfence_system()
+{
+}
+
 inline void __syncwarp(unsigned mask = ~0u, int line = __builtin_LINE(),
                        const char *file = __builtin_FILE())
 {

@@ -80,6 +80,13 @@ typedef struct ts_load_options {
     void *progress_user;
 } ts_load_options;
 
+/* Rows r.. of a buffer of floats, and where the CPU has them or wants them. */
+typedef struct ts_crossing {
+    ts_buf buf;
+    int64_t r, rows;
+    float *at;
+} ts_crossing;
+
 typedef struct ts_backend {
     const char *name; /* "CPU" */
     /* The plan's device `index`. */
@@ -101,10 +108,11 @@ typedef struct ts_backend {
      * was put: it returns when what was put has been read. Both may be NULL. */
     void (*share)(ts_state *s, const void *at, size_t bytes);
     ts_status (*settle)(ts_state *s, ts_error *err);
-    /* An accelerator's: rows r.. of a buffer of floats from and to the CPU's memory. */
+    /* An accelerator's: rows from and to the CPU's memory; of n buffers at once, which are there
+     * when `get` returns. */
     ts_status (*put)(ts_state *s, ts_buf buf, int64_t r, int64_t rows, const float *src,
                      ts_error *err);
-    ts_status (*get)(ts_state *s, ts_buf buf, int64_t r, int64_t rows, float *dst, ts_error *err);
+    ts_status (*get)(ts_state *s, const ts_crossing *c, int n, ts_error *err);
     /* Places pos..pos+n-1 of K and V of a layer whose K and V it has, as F16 [n_head_kv][n]
      * [head_dim] and the same of V, unless that is K's beginning (latent attention): what was
      * stored last by what has been queued so far. *kv is `room`, which is large enough, or memory

@@ -90,7 +90,7 @@ void ts_cpu_group(ts_state *s, const ts_step *st, int64_t m, int tid);
 #define TS_ALONE 1
 void ts_cpu_gather(ts_state *s, size_t i, int64_t m, int tid, int n);
 void ts_cpu_experts(ts_state *s, size_t i, int64_t m, int tid, int n);
-void ts_cpu_combine(ts_state *s, const ts_step *st, int64_t m, int tid, int64_t r0, int64_t r1);
+void ts_cpu_combine(ts_state *s, const ts_step *st, int64_t m, int tid, int n);
 void ts_cpu_first_expert(const ts_state *s, size_t i, int64_t m, int tid, int n, ts_ahead ahead[2]);
 
 /* Each head's product (cpu_heads.c). */

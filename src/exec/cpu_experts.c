@@ -5,8 +5,9 @@
 #include "cpu/route.h"
 #include "exec/cpu.h"
 
-/* Tokens that are prepared together, and elements of a row that a thread prepares at least. */
-enum { TOKENS = 16, PART = 256 };
+/* Tokens that are prepared together, and elements of a row that a thread prepares at least; floats
+ * of a cache line, and of a row that are added up at once. */
+enum { TOKENS = 16, PART = 256, LINE = 16, SUMS = 1024 };
 
 static const ts_moe *moe(const ts_state *s)
 {
@@ -314,37 +315,47 @@ void ts_cpu_experts(ts_state *s, size_t step, int64_t m, int tid, int n)
     }
 }
 
-/* A row's sum is made before x is added, so that it may be made elsewhere. */
-void ts_cpu_combine(ts_state *s, const ts_step *st, int64_t m, int tid, int64_t r0, int64_t r1)
+/* Elements k0..k1 of token t; the sum is made before x is added, so that it may be made elsewhere.
+ */
+static void combine_part(ts_state *s, const ts_step *st, const ts_groups *g, int64_t t, int64_t k0,
+                         int64_t k1)
 {
-    enum { PIECE = 1024 };
     const ts_ops *ops = s->d->ops;
+    const int64_t used = moe(s)->n_used, n = k1 - k0;
+    const float *y = ts_cpu_row(s, st->a, 0) + k0;
+    float sum[SUMS], *to = ts_cpu_row(s, st->dst, t) + k0;
+    bool any = false;
+    for (int64_t j = t * used; j < (t + 1) * used; j++) {
+        if (g->place[j] < 0)
+            continue;
+        if (any)
+            ops->mad(sum, y + g->place[j] * st->d, g->weight[j], n);
+        else
+            ops->scale(sum, y + g->place[j] * st->d, g->weight[j], n);
+        any = true;
+    }
+    if (!any)
+        memset(sum, 0, (size_t)n * sizeof *sum);
+    if (st->b == TS_NO_BUF)
+        memcpy(to, sum, (size_t)n * sizeof *to);
+    else
+        ops->add(to, ts_cpu_row(s, st->b, t) + k0, sum, n);
+}
+
+/* Each thread has as many lines of all rows: what the others have made of one token comes from
+ * their caches a line at a time, which takes one thread longer than the threads take to meet. */
+void ts_cpu_combine(ts_state *s, const ts_step *st, int64_t m, int tid, int n)
+{
     const ts_groups g = groups_of(s, st->c, m, tid);
-    const int64_t used = moe(s)->n_used;
-    const float *y = ts_cpu_row(s, st->a, 0);
-    float sum[PIECE];
-    for (int64_t t = r0; t < r1; t++)
-        for (int64_t k = 0; k < st->d; k += PIECE) {
-            const int64_t n = st->d - k < PIECE ? st->d - k : PIECE;
-            float *to = ts_cpu_row(s, st->dst, t) + k;
-            bool any = false;
-            for (int64_t j = t * used; j < (t + 1) * used; j++) {
-                if (g.place[j] < 0)
-                    continue;
-                const float *from = y + g.place[j] * st->d + k;
-                if (any)
-                    ops->mad(sum, from, g.weight[j], n);
-                else
-                    ops->scale(sum, from, g.weight[j], n);
-                any = true;
-            }
-            if (!any)
-                memset(sum, 0, (size_t)n * sizeof *sum);
-            if (st->b == TS_NO_BUF)
-                memcpy(to, sum, (size_t)n * sizeof *to);
-            else
-                ops->add(to, ts_cpu_row(s, st->b, t) + k, sum, n);
-        }
+    const int64_t lines = (st->d + LINE - 1) / LINE, end = m * lines * (tid + 1) / n;
+    for (int64_t i = m * lines * tid / n, next; i < end; i = next) {
+        const int64_t t = i / lines, k0 = i % lines * LINE;
+        next = i + SUMS / LINE;
+        next = next < (t + 1) * lines ? next : (t + 1) * lines;
+        next = next < end ? next : end;
+        const int64_t k1 = k0 + (next - i) * LINE;
+        combine_part(s, st, &g, t, k0, k1 < st->d ? k1 : st->d);
+    }
 }
 
 /* --- statistics ---------------------------------------------------------------- */

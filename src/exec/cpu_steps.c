@@ -570,7 +570,7 @@ void ts_cpu_step(ts_state *s, size_t i, int tid, int n)
         ts_cpu_experts(s, i, m, tid, n);
         break;
     case TS_OP_COMBINE:
-        ts_cpu_combine(s, st, m, tid, r.r0, r.r1);
+        ts_cpu_combine(s, st, m, tid, n);
         break;
     case TS_OP_HEADS:
         ts_cpu_heads(s, i, m, tid, n);

@@ -99,7 +99,8 @@ static ts_status look(const ts_run *r, const ts_batch *b, size_t i, ts_buf x, fl
         if (be->row)
             v = be->row(r->state[st->device], x, r0 + done);
         else {
-            ts_status s = be->get(r->state[st->device], x, r0 + done, some, seen, err);
+            const ts_crossing c = {x, r0 + done, some, seen};
+            ts_status s = be->get(r->state[st->device], &c, 1, err);
             if (s)
                 return s;
         }

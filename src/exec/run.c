@@ -154,19 +154,46 @@ ts_status ts_run_settle(ts_run *r, ts_error *err)
     return s;
 }
 
-static ts_status copy(ts_run *r, const ts_step *st, const ts_batch *b, int64_t rows, ts_error *err)
+/* Buffers that cross at once: what the CPU wants of a device at one place. */
+#define CROSSINGS 4
+
+static int64_t rows_of(const ts_step *st, const ts_batch *b)
+{
+    return st->domain == TS_ALL_ROWS ? b->m : b->m_out;
+}
+
+/* The end of the copies from step i on that are done at once. */
+static size_t copies_end(const ts_steps *s, const ts_batch *b, size_t i, size_t stop)
+{
+    size_t end = i + 1;
+    while (end < stop && end < i + CROSSINGS && s->v[i].device == 0 && s->v[end].op == TS_OP_COPY &&
+           s->v[end].device == 0 && s->v[end].from == s->v[i].from && rows_of(&s->v[end], b) > 0)
+        end++;
+    return end;
+}
+
+/* Copies i..end-1. */
+static ts_status copy(ts_run *r, const ts_batch *b, size_t i, size_t end, ts_error *err)
 {
     const ts_devices *d = r->d;
+    const ts_steps *steps = &d->plan->steps;
+    const ts_step *st = &steps->v[i];
     const double t0 = r->stats ? ts_now() : 0;
-    const int64_t r0 = st->dst == d->plan->steps.logits ? b->logits_row : 0;
-    float *cpu = d->be[0]->row(r->state[0], st->dst, r0);
-    ts_status s = st->device
-                      ? d->be[st->device]->put(r->state[st->device], st->dst, r0, rows, cpu, err)
-                      : d->be[st->from]->get(r->state[st->from], st->dst, r0, rows, cpu, err);
+    ts_crossing c[CROSSINGS];
+    const int n = (int)(end - i);
+    for (int j = 0; j < n; j++) {
+        const int64_t r0 = st[j].dst == steps->logits ? b->logits_row : 0;
+        c[j] = (ts_crossing){st[j].dst, r0, rows_of(&st[j], b),
+                             d->be[0]->row(r->state[0], st[j].dst, r0)};
+    }
+    ts_status s =
+        st->device ? d->be[st->device]->put(r->state[st->device], c->buf, c->r, c->rows, c->at, err)
+                   : d->be[st->from]->get(r->state[st->from], c, n, err);
     if (r->stats) {
         r->copies.seconds += ts_now() - t0;
-        r->copies.calls++;
-        r->copies.bytes += (double)rows * (double)st->d * sizeof(float);
+        r->copies.calls += n;
+        for (int j = 0; j < n; j++)
+            r->copies.bytes += (double)c[j].rows * (double)st[j].d * sizeof(float);
     }
     return s;
 }
@@ -177,14 +204,16 @@ ts_status ts_run_steps(ts_run *r, const ts_batch *b, size_t first, size_t stop, 
     const ts_steps *steps = &d->plan->steps;
     for (size_t i = first, end; i < stop; i = end) {
         const ts_step *st = &steps->v[i];
-        const int64_t rows = st->domain == TS_ALL_ROWS ? b->m : b->m_out;
+        const int64_t rows = rows_of(st, b);
         if (rows == 0) /* nor has what follows: no logits are wanted */
             return TS_OK;
-        end = r->seen ? i + 1 : ts_steps_segment(steps, i);
+        end = st->op == TS_OP_COPY ? copies_end(steps, b, i, stop) : ts_steps_segment(steps, i);
+        if (r->seen)
+            end = i + 1;
         end = end < stop ? end : stop;
         ts_status s = st->device == 0 ? ts_run_settle(r, err) : TS_OK;
         if (!s)
-            s = st->op == TS_OP_COPY ? copy(r, st, b, rows, err)
+            s = st->op == TS_OP_COPY ? copy(r, b, i, end, err)
                 : st->op == TS_OP_SHARE
                     ? ts_stream_share_step(r, st, rows, err)
                     : d->be[st->device]->run(r->state[st->device], b, i, end, err);
@@ -217,8 +246,9 @@ ts_status ts_run_hidden(ts_run *r, int64_t i, float *out, ts_error *err)
     const ts_devices *d = r->d;
     const int at = d->m->output->device;
     const ts_buf x = d->plan->steps.hidden;
+    const ts_crossing c = {x, i, 1, out};
     if (at)
-        return d->be[at]->get(r->state[at], x, i, 1, out, err);
+        return d->be[at]->get(r->state[at], &c, 1, err);
     memcpy(out, d->be[0]->row(r->state[0], x, i), (size_t)d->m->hp.n_embd * sizeof *out);
     return TS_OK;
 }

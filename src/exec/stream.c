@@ -285,9 +285,10 @@ static ts_status timed(ts_run *r, const ts_batch *b, size_t first, size_t end, d
         const double t0 = ts_now();
         if (!s)
             s = ts_run_steps(r, b, first, end, err);
+        const ts_crossing c = {last->dst, 0, 1,
+                               asks ? r->d->be[0]->row(r->state[0], last->dst, 0) : NULL};
         if (!s && asks)
-            s = r->d->be[sd]->get(r->state[sd], last->dst, 0, 1,
-                                  r->d->be[0]->row(r->state[0], last->dst, 0), err);
+            s = r->d->be[sd]->get(r->state[sd], &c, 1, err);
         if (second)
             r->d->be[sd]->stream_end(r->state[sd]);
         if (s)

@@ -580,7 +580,6 @@ static void combine(ts_builder *b, ts_buf x, ts_buf y, ts_buf chosen, int device
     ts_buf sum = here ? x : ts_build_buf(b, "experts' sum", d);
     push_on(b, device,
             (ts_step){.op = TS_OP_COMBINE,
-                      .by_row = true,
                       .dst = sum,
                       .a = y,
                       .b = here ? x : TS_NO_BUF,
