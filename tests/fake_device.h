@@ -142,6 +142,13 @@ static ts_status fake_get(ts_state *s, const ts_crossing *c, int n, ts_error *er
     return st;
 }
 
+static ts_status fake_arrive(ts_state *s, ts_error *err)
+{
+    (void)s;
+    (void)err;
+    return TS_OK;
+}
+
 static void fake_set_stats(ts_state *s, bool on)
 {
     ts_backend_cpu.set_stats(s, on);
@@ -323,6 +330,7 @@ static const ts_backend fake_backend = {
     .run = fake_run,
     .put = fake_put,
     .get = fake_get,
+    .arrive = fake_arrive,
     .kv_get = fake_kv_get,
     .kv_put = fake_kv_put,
     .stream_open = fake_stream_open,

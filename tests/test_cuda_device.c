@@ -374,6 +374,46 @@ static void test_shared(const char *arch, const char *type, const char *path, in
     n_cpu_moe = 0;
 }
 
+/* Of single tokens, too, the GPU has some of the chosen experts, which it reads where the CPU has
+ * packed them: of every number the logits are those of none, when the first list serves, and
+ * segments of the second list become graphs. */
+static const part singles[] = {{5, 1}, {1, 1}, {1, 1}, {41, 1}, {1, 1}, {1, 1}, {3, 1}, {1, 1}};
+enum { SINGLES = sizeof singles / sizeof *singles };
+
+static void test_alone(const char *arch, const char *type, const char *path, int64_t n_layer,
+                       const ts_token *t)
+{
+    static float want[10 * 600], got[10 * 600];
+    ts_error err = {0};
+    ts_engine *e = NULL;
+    n_cpu_moe = n_layer;
+    int64_t replays = 0;
+    for (int64_t n = 0, used = 1; n < used; n++) {
+        const ts_status st =
+            open_streaming(&e, path, TS_ISA_AUTO, TS_STREAM_ON, n_layer + 1, gpu.memory, &err);
+        CHECK_MSG(st == TS_OK, "%s %s: %s", arch, type, err.msg);
+        if (st)
+            break;
+        CHECK_MSG(e->plan.stream.alone, "%s %s: a token's experts can't be shared", arch, type);
+        used = e->m->hp.moe.n_used;
+        set_sharing(e, 1);
+        e->devices.rates.alone = n;
+        ts_rt_replays = 0;
+        const size_t count = timeline(e, singles, SINGLES, t, n ? got : want);
+        const double d = n ? nmse(want, got, count) : 0;
+        CHECK_MSG(d <= FEW, "%s %s, %d of a token's %d experts on the GPU: NMSE %g", arch, type,
+                  (int)n, (int)used, d);
+        if (getenv("TS_VERBOSE"))
+            printf("%s %s, %d of %d experts: NMSE %g, %d replays\n", arch, type, (int)n, (int)used,
+                   d, (int)ts_rt_replays);
+        replays = n == 0 ? ts_rt_replays : replays;
+        CHECK_MSG(n == 0 || ts_rt_replays > replays, "%s, %d experts: %d replays, without %d", arch,
+                  (int)n, (int)ts_rt_replays, (int)replays);
+        ts_engine_close(e);
+    }
+    n_cpu_moe = 0;
+}
+
 /* The layers that stay on the CPU, streamed: packed by its kernel sets, and as the file has them;
  * with K and V of all of them on the GPU, and of one at a time. */
 static void test_streams(const char *arch, const char *type, const char *path, bool all_ways,
@@ -580,6 +620,7 @@ static void test_latent(const char *path, const ts_token *t)
             test_layers(arch, type, path, 3, t);
             test_same(arch, path, 3, t);
         }
+        test_alone(arch, type, path, 3, t);
         if (i != 1) /* there the matrices of a stack don't lie one right after the other */
             test_streams(arch, type, path, i == 0, t);
         if (i > 0)
@@ -652,6 +693,7 @@ int main(void)
         if (i == 0)
             test_streams(moe[i][0], moe[i][1], path, false, t);
         test_shared(moe[i][0], moe[i][1], path, n_layer, t);
+        test_alone(moe[i][0], moe[i][1], path, n_layer, t);
         if (i == 2) { /* every call fails once where experts are sent, too; few, of two layers */
             piece = 200000;
             n_cpu_moe = n_layer;

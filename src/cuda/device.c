@@ -215,12 +215,12 @@ int ts_cuda_send(ts_device *d, float *dst, const float *src, size_t n)
     int e = 0;
     for (size_t now; n && !e; dst += now, src += now, n -= now) {
         now = n < most ? n : most;
-        if (d->under_way == d->pieces) {
+        if (d->sent - d->read == (uint64_t)d->pieces) {
             if ((e = ts_rt_wait(d->stream)))
                 break;
-            d->under_way = 0;
+            d->read = d->sent;
         }
-        float *piece = (float *)(d->pinned + (size_t)d->under_way++ * TS_CUDA_PIECE);
+        float *piece = (float *)(d->pinned + d->sent++ % (uint64_t)d->pieces * TS_CUDA_PIECE);
         memcpy(piece, src, now * sizeof *src);
         e = ts_cuda_pull(dst, piece, (int64_t)now, d->stream);
     }
@@ -269,17 +269,12 @@ static int push(ts_state *s, const ts_crossing *c, int n)
         p.part[i].dst = c[i].at;
         p.part[i].n = (int64_t)(bytes_of(s, &c[i]) / sizeof *c->at);
     }
-    const uint32_t number = ++d->pushes;
-    int e = ts_cuda_push(&p, d->arrived, number, d->stream);
-    for (int i = 0; i < SPINS && !e; i++) {
-        if (__atomic_load_n(d->arrived, __ATOMIC_ACQUIRE) == number)
-            return 0;
-        ts_relax();
-    }
-    return e ? e : ts_rt_wait(d->stream);
+    d->pushes += d->pushes == UINT32_MAX ? 2 : 1; /* 0 is none */
+    s->push = d->pushes;
+    return ts_cuda_push(&p, d->arrived, s->push, d->stream);
 }
 
-/* Copies of pinned memory, and one wait for all; of other memory by way of a piece. */
+/* Copies; by way of a piece if the memory isn't pinned, which is waited for. */
 static int fetch(ts_state *s, const ts_crossing *c, int n, bool pinned)
 {
     ts_device *d = s->d;
@@ -299,7 +294,8 @@ static int fetch(ts_state *s, const ts_crossing *c, int n, bool pinned)
             memcpy(to, d->pinned, now);
         }
     }
-    return pinned && !e ? ts_rt_wait(d->stream) : e;
+    s->copying = pinned;
+    return e;
 }
 
 static ts_status cuda_get(ts_state *s, const ts_crossing *c, int n, ts_error *err)
@@ -313,13 +309,39 @@ static ts_status cuda_get(ts_state *s, const ts_crossing *c, int n, ts_error *er
     }
     pthread_mutex_lock(&d->lock);
     int e = ts_rt_use(d->at->ordinal);
+    s->push = 0;
+    s->copying = false;
+    s->sent = d->sent;
     if (!e)
         e = pinned && n <= TS_CUDA_PUSHED && bytes <= PUSH_BYTES ? push(s, c, n)
                                                                  : fetch(s, c, n, pinned);
-    /* all that was queued before has been done: nothing more is read of what was put */
-    d->under_way = e ? d->under_way : 0;
-    s->reading = e && s->reading;
     pthread_mutex_unlock(&d->lock);
+    return e ? ts_cuda_failed(d, e, "a copy from it", err) : TS_OK;
+}
+
+/* Has this push arrived, or a later one? */
+static bool has_arrived(const ts_device *d, uint32_t push)
+{
+    return (int32_t)(__atomic_load_n(d->arrived, __ATOMIC_ACQUIRE) - push) >= 0;
+}
+
+static ts_status cuda_arrive(ts_state *s, ts_error *err)
+{
+    ts_device *d = s->d;
+    bool waits = s->copying || s->push;
+    for (int i = 0; i < SPINS && s->push && waits; i++) {
+        waits = !has_arrived(d, s->push);
+        if (waits)
+            ts_relax();
+    }
+    pthread_mutex_lock(&d->lock); /* another session may be recording */
+    int e = waits ? ts_rt_use(d->at->ordinal) : 0;
+    if (waits && !e)
+        e = ts_rt_wait(d->stream);
+    /* what was queued before has been done: nothing is read any more of what was put */
+    d->read = !e && d->read < s->sent ? s->sent : d->read;
+    pthread_mutex_unlock(&d->lock);
+    s->reading = e && s->reading;
     return e ? ts_cuda_failed(d, e, "a copy from it", err) : TS_OK;
 }
 
@@ -381,6 +403,12 @@ static ts_status cuda_stream_time(ts_state *s, double *seconds, ts_error *err)
     return stream_failed(d, e, err);
 }
 
+static bool cuda_stream_alone(ts_state *s, int64_t n)
+{
+    s->alone = n;
+    return s->d->streamed && ts_cuda_stream_fetches(s->d->streamed);
+}
+
 /* --- statistics ----------------------------------------------------------------- */
 
 static void cuda_set_stats(ts_state *s, bool on)
@@ -435,7 +463,8 @@ static size_t cuda_stats(const ts_state *s, ts_work out[TS_MAX_WORK])
         .open = open_, .name = "CUDA", .close = cuda_close, .load = ts_cuda_load,                  \
         .state_open = cuda_state_open, .state_close = cuda_state_close, .run = ts_cuda_run,        \
         .share = cuda_share, .settle = cuda_settle, .put = cuda_put, .get = cuda_get,              \
-        .kv_get = ts_cuda_kv_get, .kv_put = ts_cuda_kv_put, .stream_open = cuda_stream_open,       \
+        .arrive = cuda_arrive, .stream_alone = cuda_stream_alone, .kv_get = ts_cuda_kv_get,        \
+        .kv_put = ts_cuda_kv_put, .stream_open = cuda_stream_open,                                 \
         .stream_begin = cuda_stream_begin, .stream_experts = cuda_stream_experts,                  \
         .stream_end = cuda_stream_end, .stream_time = cuda_stream_time,                            \
         .set_stats = cuda_set_stats, .stats = cuda_stats,                                          \

@@ -12,13 +12,23 @@
 /* Where things are: what a token has chosen, and of `groups`. */
 typedef struct view {
     const ts_moe *e;
-    int64_t m;
+    int64_t m, used;
     ts_cuda_chosen chosen;
     int32_t *offset, *order, *place;
 } view;
 
+/* How many of the experts of a single token, whose others are the CPU's, are fetched to be computed
+ * here; 0: it isn't so. */
+static int64_t fetched(const ts_state *s, const ts_step *st)
+{
+    const bool second = st >= s->d->plan->steps.v + s->d->plan->steps.n_main;
+    return second && s->d->m->layers[st->layer].gate_exps->device == 0 ? s->alone : 0;
+}
+
 static bool sorted(const ts_state *s, const ts_step *st, int64_t m)
 {
+    if (fetched(s, st))
+        return false;
     const ts_layer *l = &s->d->m->layers[st->layer];
     const int device = s->d->index;
     return m > TS_CUDA_ALONE || l->gate_exps->device != device || l->up_exps->device != device ||
@@ -40,10 +50,21 @@ static ts_cuda_chosen chosen_at(void *mem, int64_t m, int64_t used)
     return (ts_cuda_chosen){.id = mem, .weight = (float *)mem + m * used, .ld = used};
 }
 
-/* With the choice that `group` sorted. */
+/* With the choice that `group` sorted; of a single token's, those that are fetched. */
 static view view_of(const ts_state *s, const ts_step *group, int64_t m)
 {
     view v = {.e = &s->d->m->hp.moe, .m = m};
+    const int64_t few = fetched(s, group);
+    v.used = few ? few : v.e->n_used;
+    if (few) {
+        const ts_step *share = group;
+        while (share->op != TS_OP_SHARE)
+            share--;
+        v.chosen = chosen_at(s->bufs[share->a], m, v.e->n_used);
+        v.chosen.id += v.e->n_used - few;
+        v.chosen.weight += v.e->n_used - few;
+        return v;
+    }
     v.chosen = chosen_at(s->bufs[group->a], m, v.e->n_used);
     v.offset = (int32_t *)s->bufs[group->dst];
     v.order = v.offset + ts_groups_fixed(v.e);
@@ -71,7 +92,7 @@ static int route(ts_state *s, const ts_step *st, const float *bias, const ts_cud
 
 static int gather(ts_state *s, const ts_step *st, const ts_cuda_on *on)
 {
-    const int64_t used = s->d->m->hp.moe.n_used, k = st->d;
+    const int64_t few = fetched(s, st), used = few ? few : s->d->m->hp.moe.n_used, k = st->d;
     const int64_t rows = on->rows * (st->of_pairs ? used : 1);
     const int64_t ldx = st->of_pairs ? k : s->d->plan->steps.bufs[st->a].width;
     const float *x = ts_cuda_row(s, st->a, 0);
@@ -92,18 +113,27 @@ static int gather(ts_state *s, const ts_step *st, const ts_cuda_on *on)
 /* Where the stack is: here, or, if it is streamed, as soon as what is wanted of it has come. */
 static int stack_of(ts_state *s, const ts_step *st, const ts_weight *w, const void **stack)
 {
+    const ts_layer *l = &s->d->m->layers[st->layer];
     *stack = w->data;
-    return w->device == s->d->index
-               ? 0
-               : ts_cuda_stream_stack(s->d->streamed, &s->d->m->layers[st->layer], w, stack);
+    if (w->device == s->d->index)
+        return 0;
+    if (!fetched(s, st))
+        return ts_cuda_stream_stack(s->d->streamed, l, w, stack);
+    *stack = ts_cuda_stream_place(s->d->streamed, l, w);
+    return 0;
 }
 
 static int experts(ts_state *s, const ts_step *st, const ts_cuda_on *on)
 {
     const ts_step *from = made_by(s, st, st->a);
     const view v = view_of(s, made_by(s, st, st->c), on->rows);
+    const ts_layer *l = &s->d->m->layers[st->layer];
     const void *w, *w2 = NULL;
-    int e = stack_of(s, st, st->w, &w);
+    int e = fetched(s, st) && st->w == l->gate_exps /* the first of them */
+                ? ts_cuda_stream_fetch(s->d->streamed, l, v.chosen.id, v.used)
+                : 0;
+    if (!e)
+        e = stack_of(s, st, st->w, &w);
     if (!e && st->w2)
         e = stack_of(s, st, st->w2, &w2);
     if (e)
@@ -122,7 +152,7 @@ static int experts(ts_state *s, const ts_step *st, const ts_cuda_on *on)
                                .n_expert = v.e->n_expert,
                                .n = st->w->n,
                                .k = st->w->k,
-                               .n_used = (int32_t)v.e->n_used};
+                               .n_used = (int32_t)v.used};
     const ts_cuda_rows y = {ts_cuda_row(s, st->dst, 0), st->w->n};
     const bool floats = st->kset->prep->act == TS_ACT_F32;
     if (!sorted(s, st, on->rows)) {
@@ -151,7 +181,7 @@ static int combine(ts_state *s, const ts_step *st, const ts_cuda_on *on)
     if (st->b != TS_NO_BUF)
         add = (ts_cuda_rows){ts_cuda_row(s, st->b, 0), b[st->b].width};
     return ts_cuda_expert_sum(on, out, add, y, v.chosen, sorted(s, st, on->rows) ? v.place : NULL,
-                              (int32_t)v.e->n_used, st->d);
+                              (int32_t)v.used, st->d);
 }
 
 int ts_cuda_expert_step(ts_state *s, size_t i, const ts_cuda_on *on)

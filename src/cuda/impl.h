@@ -53,7 +53,7 @@ struct ts_device {
     uint32_t *arrived; /* the number of the last push that has arrived ... */
     uint32_t pushes;   /* ... and of the last that was queued              */
     int loaders, pieces;
-    int under_way;       /* pieces that were queued since the stream was last waited for */
+    uint64_t sent, read; /* pieces that have been queued, and of them those known to be read */
     const float **vec;   /* [n_steps] a step's vector on the GPU */
     ts_cuda_fused *does; /* [n_steps] */
     int *segment;        /* [n_steps] of this device's steps: which of its segments they are in */
@@ -70,6 +70,7 @@ struct ts_device {
 typedef struct ts_cuda_shape {
     int64_t m, m_out, logits_row;
     bool spans;    /* of a token each */
+    int64_t alone; /* experts that are fetched */
     uint64_t used; /* when, as a count; 0: never */
     bool refused;  /* can't be recorded */
     ts_rt_graph *graph;
@@ -97,6 +98,12 @@ struct ts_state {
     size_t cpu_bytes;
     void *has_read;
     bool reading;
+    int64_t alone; /* as ts_backend.stream_alone has it */
+    /* What `get` asked for: the number of its push, or copies to be waited for; and how many pieces
+     * had been sent then. */
+    uint32_t push;
+    bool copying;
+    uint64_t sent;
     bool stats;
     double *seconds; /* [n_steps] */
     int64_t *calls, *rows;

@@ -406,14 +406,17 @@ static ts_cuda_shape *find_shape(ts_state *s, const ts_batch *b, size_t first, b
     *known = true;
     for (ts_cuda_shape *g = all; g < all + TS_CUDA_SHAPES; g++) {
         if (g->used && g->m == b->m && g->m_out == b->m_out && g->logits_row == b->logits_row &&
-            g->spans == (b->spans != NULL))
+            g->spans == (b->spans != NULL) && g->alone == s->alone)
             return g;
         if (g->used < oldest->used)
             oldest = g;
     }
     ts_rt_graph_close(oldest->graph);
-    *oldest = (ts_cuda_shape){
-        .m = b->m, .m_out = b->m_out, .logits_row = b->logits_row, .spans = b->spans != NULL};
+    *oldest = (ts_cuda_shape){.m = b->m,
+                              .m_out = b->m_out,
+                              .logits_row = b->logits_row,
+                              .spans = b->spans != NULL,
+                              .alone = s->alone};
     *known = false;
     return oldest;
 }
@@ -442,7 +445,7 @@ static bool replay(ts_state *s, const ts_batch *b, size_t first, size_t end)
     bool known;
     size_t last = first;
     const ts_steps *list = &d->plan->steps;
-    if (d->plain || s->stats || b->m > TS_CUDA_FEW || first >= list->n_main ||
+    if (d->plain || s->stats || b->m > TS_CUDA_FEW || (first >= list->n_main && !s->alone) ||
         (b->spans && b->n_spans != b->m) || !whole(list, first, end))
         return false;
     ts_cuda_shape *g = find_shape(s, b, first, &known);

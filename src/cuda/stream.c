@@ -372,14 +372,52 @@ int ts_cuda_stream_all(ts_cuda_stream *t, const ts_weight *w, const void **all)
     return e;
 }
 
+/* A layer's stacks, and where they are unpacked. */
+static void stacks_of(const ts_cuda_stream *t, const ts_layer *l, const ts_weight *all[STACKS],
+                      uint8_t *to[STACKS])
+{
+    all[0] = l->gate_exps;
+    all[1] = l->up_exps;
+    all[2] = l->down_exps;
+    to[0] = t->source;
+    for (int j = 1; j < STACKS; j++)
+        to[j] = to[j - 1] + ts_stream_stack(all[j - 1]);
+}
+
+bool ts_cuda_stream_fetches(const ts_cuda_stream *t)
+{
+    return t->n_pinned > 0;
+}
+
+int ts_cuda_stream_fetch(ts_cuda_stream *t, const ts_layer *l, const int32_t *id, int64_t count)
+{
+    const ts_weight *all[STACKS];
+    uint8_t *to[STACKS];
+    ts_cuda_fetched f[STACKS];
+    stacks_of(t, l, all, to);
+    for (int j = 0; j < STACKS; j++)
+        f[j] = (ts_cuda_fetched){to[j], all[j]->data, all[j]->kset->packing, all[j]->n, all[j]->k};
+    return ts_cuda_fetch(f, STACKS, id, count, t->n_expert, t->stream);
+}
+
+const void *ts_cuda_stream_place(const ts_cuda_stream *t, const ts_layer *l, const ts_weight *w)
+{
+    const ts_weight *all[STACKS];
+    uint8_t *to[STACKS];
+    int j = 0;
+    stacks_of(t, l, all, to);
+    while (all[j] != w)
+        j++;
+    return to[j];
+}
+
 int ts_cuda_stream_stack(ts_cuda_stream *t, const ts_layer *l, const ts_weight *w,
                          const void **stack)
 {
-    const ts_weight *all[STACKS] = {l->gate_exps, l->up_exps, l->down_exps};
-    uint8_t *to[STACKS] = {t->source};
+    const ts_weight *all[STACKS];
+    uint8_t *to[STACKS];
     int e = 0, last = 0;
-    for (int j = 1; j < STACKS; j++)
-        to[j] = to[j - 1] + ts_stream_stack(all[j - 1]);
+    stacks_of(t, l, all, to);
     while (all[last] != w)
         last++;
     *stack = to[last];

@@ -40,6 +40,13 @@ int ts_cuda_stream_all(ts_cuda_stream *t, const ts_weight *w, const void **all);
 int ts_cuda_stream_stack(ts_cuda_stream *t, const ts_layer *l, const ts_weight *w,
                          const void **stack);
 
+/* Matrices id[0..count-1] of layer l's stacks, read where the CPU has them by what is queued from
+ * here on: `id` is device memory. They are at their places in the stacks until the next layer's. */
+int ts_cuda_stream_fetch(ts_cuda_stream *t, const ts_layer *l, const int32_t *id, int64_t count);
+const void *ts_cuda_stream_place(const ts_cuda_stream *t, const ts_layer *l, const ts_weight *w);
+/* Can they be? */
+bool ts_cuda_stream_fetches(const ts_cuda_stream *t);
+
 /* Seconds in which a layer of mean size comes. */
 int ts_cuda_stream_time(ts_cuda_stream *t, double *seconds);
 

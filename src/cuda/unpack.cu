@@ -229,13 +229,13 @@ TS_DEVICE void store(uint8_t *dst, const unpack_run &c, int64_t row_bytes, int r
     }
 }
 
+/* Run `run` of the blocks of a group of packed rows, which becomes group `to` of dst. */
 template <int GRAIN>
-static __global__ void __launch_bounds__(THREADS)
-    unpack(uint8_t *dst, const uint8_t *packed, unpack_job j)
+TS_DEVICE void unpack_group(uint8_t *dst, const uint8_t *packed, const unpack_job &j, int64_t group,
+                            int64_t to, unsigned run)
 {
-    ts_in_turn();
     TS_SHARED(uint8_t, shared);
-    const int64_t group = blockIdx.x / j.runs, b0 = (int64_t)(blockIdx.x % j.runs) * j.run;
+    const int64_t b0 = (int64_t)run * j.run;
     const int blocks = j.blocks - b0 < j.run ? (int)(j.blocks - b0) : j.run;
     const uint8_t *from = packed + ((group * j.blocks + b0) * j.bytes << j.rows2);
     /* Of all packed blocks only MXFP4's, in groups of 8 rows, aren't multiples of 16 bytes. */
@@ -245,8 +245,7 @@ static __global__ void __launch_bounds__(THREADS)
     ts_copy_commit();
 
     const int64_t begin = b0 * j.bytes;
-    const int64_t row0 = (j.groups ? j.to[group / j.groups] * j.groups + group % j.groups : group)
-                         << j.rows2;
+    const int64_t row0 = to << j.rows2;
     unpack_run c;
     c.raw = shared + off;
     c.rows = shared + j.raw_bytes;
@@ -276,6 +275,45 @@ static __global__ void __launch_bounds__(THREADS)
     const int bytes = left < blocks * j.bytes ? (int)left : blocks * j.bytes;
     const int rows = j.rows - row0 < 1 << j.rows2 ? (int)(j.rows - row0) : 1 << j.rows2;
     store<GRAIN>(dst + row0 * j.row_bytes + begin, c, j.row_bytes, rows, bytes);
+}
+
+template <int GRAIN>
+static __global__ void __launch_bounds__(THREADS)
+    unpack(uint8_t *dst, const uint8_t *packed, unpack_job j)
+{
+    ts_in_turn();
+    const int64_t group = blockIdx.x / j.runs;
+    const int64_t to = j.groups ? j.to[group / j.groups] * j.groups + group % j.groups : group;
+    unpack_group<GRAIN>(dst, packed, j, group, to, blockIdx.x % j.runs);
+}
+
+/* Some stacks, of which the same matrices are wanted. */
+typedef struct fetch_args {
+    struct {
+        uint8_t *dst;
+        const uint8_t *packed;
+        unsigned blocks; /* of a matrix */
+        unpack_job job;
+    } part[TS_CUDA_FETCHED];
+    const int32_t *id; /* of the matrices */
+    unsigned count;
+    int32_t matrices; /* of a stack */
+} fetch_args;
+
+template <int GRAIN>
+static __global__ void __launch_bounds__(THREADS) fetch(const __grid_constant__ fetch_args a)
+{
+    ts_in_turn();
+    unsigned i = blockIdx.x, p = 0;
+    while (i >= a.part[p].blocks * a.count)
+        i -= a.part[p++].blocks * a.count;
+    const unpack_job &j = a.part[p].job;
+    const int32_t id = a.id[i / a.part[p].blocks];
+    i %= a.part[p].blocks;
+    if (id < 0 || id >= a.matrices)
+        return;
+    const int64_t group = id * j.groups + i / j.runs;
+    unpack_group<GRAIN>(a.part[p].dst, a.part[p].packed, j, group, group, i % j.runs);
 }
 
 /* --- launches --------------------------------------------------------------------------------- */
@@ -390,4 +428,46 @@ extern "C" int ts_cuda_unpack_matrices(void *dst, const void *packed, const ts_p
         j.to[i] = at[i];
     }
     return count < 1 ? 0 : run_job(j, p, dst, (const uint8_t *)packed, count * j.groups, stream);
+}
+
+extern "C" int ts_cuda_fetch(const ts_cuda_fetched *f, int n, const int32_t *id, int64_t count,
+                             int64_t matrices, void *stream)
+{
+    fetch_args a = {};
+    size_t shared = 0;
+    int64_t blocks = 0;
+    int grain = 4;
+    if (n < 1 || n > TS_CUDA_FETCHED || count < 1 || count > MATRICES)
+        return cudaErrorInvalidValue;
+    for (int i = 0; i < n; i++) {
+        const ts_packing *p = f[i].packing;
+        unpack_job *j = &a.part[i].job;
+        if (!set_job(j, p, f[i].k) || f[i].n < 1 || f[i].n % p->rows)
+            return cudaErrorInvalidValue;
+        j->rows = INT64_MAX;
+        j->groups = f[i].n / p->rows;
+        if (j->groups > INT32_MAX / j->runs / count)
+            return cudaErrorInvalidValue;
+        a.part[i].dst = (uint8_t *)f[i].dst;
+        a.part[i].packed = (const uint8_t *)f[i].packed;
+        a.part[i].blocks = (unsigned)(j->groups * j->runs);
+        blocks += j->groups * j->runs * count;
+        const size_t bytes = (size_t)(j->raw_bytes + j->stride * p->rows);
+        shared = bytes > shared ? bytes : shared;
+        const int g = grain_of(p, j->row_bytes);
+        grain = g < grain ? g : grain;
+    }
+    a.id = id;
+    a.count = (unsigned)count;
+    a.matrices = (int32_t)matrices;
+    if (blocks > INT32_MAX)
+        return cudaErrorInvalidValue;
+    const dim3 grid((unsigned)blocks);
+    if (grain == 4)
+        TS_LAUNCH(fetch<4>, grid, dim3(THREADS), shared, stream, a);
+    else if (grain == 2)
+        TS_LAUNCH(fetch<2>, grid, dim3(THREADS), shared, stream, a);
+    else
+        TS_LAUNCH(fetch<1>, grid, dim3(THREADS), shared, stream, a);
+    return ts_launch_error();
 }

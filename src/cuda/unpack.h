@@ -28,6 +28,21 @@ enum { TS_CUDA_UNPACK_MATRICES = 32 }; /* count, at most */
 int ts_cuda_unpack_matrices(void *dst, const void *packed, const ts_packing *packing, int64_t n,
                             int64_t k, const int32_t *at, int64_t count, void *stream);
 
+/* The same of some matrices of up to three stacks, in one launch: matrices id[0..count-1] of each
+ * packed stack, which is whole and may be pinned host memory, to their places in dst. id is device
+ * memory, read when the kernel runs; a number that isn't 0..matrices-1 is left out. count is at
+ * most TS_CUDA_UNPACK_MATRICES. */
+enum { TS_CUDA_FETCHED = 3 };
+typedef struct ts_cuda_fetched {
+    void *dst;
+    const void *packed;
+    const ts_packing *packing;
+    int64_t n, k;
+} ts_cuda_fetched;
+
+int ts_cuda_fetch(const ts_cuda_fetched *f, int n, const int32_t *id, int64_t count,
+                  int64_t matrices, void *stream);
+
 #ifdef __cplusplus
 }
 #endif

@@ -108,11 +108,12 @@ typedef struct ts_backend {
      * was put: it returns when what was put has been read. Both may be NULL. */
     void (*share)(ts_state *s, const void *at, size_t bytes);
     ts_status (*settle)(ts_state *s, ts_error *err);
-    /* An accelerator's: rows from and to the CPU's memory; of n buffers at once, which are there
-     * when `get` returns. */
+    /* An accelerator's: rows from and to the CPU's memory. What `get` asks for, of n buffers at
+     * once, is there when `arrive` returns; nothing is put between the two. */
     ts_status (*put)(ts_state *s, ts_buf buf, int64_t r, int64_t rows, const float *src,
                      ts_error *err);
     ts_status (*get)(ts_state *s, const ts_crossing *c, int n, ts_error *err);
+    ts_status (*arrive)(ts_state *s, ts_error *err);
     /* Places pos..pos+n-1 of K and V of a layer whose K and V it has, as F16 [n_head_kv][n]
      * [head_dim] and the same of V, unless that is K's beginning (latent attention): what was
      * stored last by what has been queued so far. *kv is `room`, which is large enough, or memory
@@ -137,6 +138,10 @@ typedef struct ts_backend {
     void (*stream_end)(ts_state *s);
     /* Measures how long a layer's weights take to come, in seconds. */
     ts_status (*stream_time)(ts_state *s, double *seconds, ts_error *err);
+    /* From here on batches of one token by the second list have the last n of their chosen experts
+     * here, which are read where the CPU has them; 0: no longer. False: that can't be. May be NULL.
+     */
+    bool (*stream_alone)(ts_state *s, int64_t n);
     void (*set_stats)(ts_state *s, bool on);
     size_t (*stats)(const ts_state *s, ts_work out[TS_MAX_WORK]); /* number of entries */
 } ts_backend;

@@ -100,7 +100,7 @@ static ts_status look(const ts_run *r, const ts_batch *b, size_t i, ts_buf x, fl
             v = be->row(r->state[st->device], x, r0 + done);
         else {
             const ts_crossing c = {x, r0 + done, some, seen};
-            ts_status s = be->get(r->state[st->device], &c, 1, err);
+            ts_status s = ts_run_get(r, st->device, &c, 1, err);
             if (s)
                 return s;
         }

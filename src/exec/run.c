@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "exec/alone.h"
 #include "exec/finite.h"
 #include "exec/stream.h"
 
@@ -154,47 +155,59 @@ ts_status ts_run_settle(ts_run *r, ts_error *err)
     return s;
 }
 
-/* Buffers that cross at once: what the CPU wants of a device at one place. */
-#define CROSSINGS 4
+ts_status ts_run_get(const ts_run *r, int device, const ts_crossing *c, int n, ts_error *err)
+{
+    ts_status s = r->d->be[device]->get(r->state[device], c, n, err);
+    return s ? s : r->d->be[device]->arrive(r->state[device], err);
+}
 
 static int64_t rows_of(const ts_step *st, const ts_batch *b)
 {
     return st->domain == TS_ALL_ROWS ? b->m : b->m_out;
 }
 
-/* The end of the copies from step i on that are done at once. */
-static size_t copies_end(const ts_steps *s, const ts_batch *b, size_t i, size_t stop)
+/* What the CPU wants of a device at one place crosses at once. */
+size_t ts_run_crossings(const ts_run *r, const ts_batch *b, size_t i, size_t stop,
+                        ts_crossing c[TS_CROSSINGS])
 {
-    size_t end = i + 1;
-    while (end < stop && end < i + CROSSINGS && s->v[i].device == 0 && s->v[end].op == TS_OP_COPY &&
-           s->v[end].device == 0 && s->v[end].from == s->v[i].from && rows_of(&s->v[end], b) > 0)
-        end++;
+    const ts_steps *steps = &r->d->plan->steps;
+    const ts_step *first = &steps->v[i];
+    size_t most = first->device ? i + 1 : i + TS_CROSSINGS, end = i;
+    most = most < stop ? most : stop;
+    do {
+        const ts_step *st = &steps->v[end];
+        const int64_t r0 = st->dst == steps->logits ? b->logits_row : 0;
+        c[end++ - i] =
+            (ts_crossing){st->dst, r0, rows_of(st, b), r->d->be[0]->row(r->state[0], st->dst, r0)};
+    } while (end < most && steps->v[end].op == TS_OP_COPY && steps->v[end].device == 0 &&
+             steps->v[end].from == first->from && rows_of(&steps->v[end], b) > 0);
     return end;
 }
 
-/* Copies i..end-1. */
-static ts_status copy(ts_run *r, const ts_batch *b, size_t i, size_t end, ts_error *err)
+void ts_run_crossed(ts_run *r, const ts_crossing *c, int n, double seconds)
+{
+    if (!r->stats)
+        return;
+    r->copies.seconds += seconds;
+    r->copies.calls += n;
+    for (int i = 0; i < n; i++)
+        r->copies.bytes +=
+            (double)(c[i].rows * r->d->plan->steps.bufs[c[i].buf].width) * sizeof(float);
+}
+
+/* The copies from step i on; *end is where they end. */
+static ts_status copy(ts_run *r, const ts_batch *b, size_t i, size_t stop, size_t *end,
+                      ts_error *err)
 {
     const ts_devices *d = r->d;
-    const ts_steps *steps = &d->plan->steps;
-    const ts_step *st = &steps->v[i];
+    const ts_step *st = &d->plan->steps.v[i];
     const double t0 = r->stats ? ts_now() : 0;
-    ts_crossing c[CROSSINGS];
-    const int n = (int)(end - i);
-    for (int j = 0; j < n; j++) {
-        const int64_t r0 = st[j].dst == steps->logits ? b->logits_row : 0;
-        c[j] = (ts_crossing){st[j].dst, r0, rows_of(&st[j], b),
-                             d->be[0]->row(r->state[0], st[j].dst, r0)};
-    }
-    ts_status s =
-        st->device ? d->be[st->device]->put(r->state[st->device], c->buf, c->r, c->rows, c->at, err)
-                   : d->be[st->from]->get(r->state[st->from], c, n, err);
-    if (r->stats) {
-        r->copies.seconds += ts_now() - t0;
-        r->copies.calls += n;
-        for (int j = 0; j < n; j++)
-            r->copies.bytes += (double)c[j].rows * (double)st[j].d * sizeof(float);
-    }
+    ts_crossing c[TS_CROSSINGS];
+    *end = ts_run_crossings(r, b, i, stop, c);
+    const int n = (int)(*end - i), to = st->device;
+    ts_status s = to ? d->be[to]->put(r->state[to], c->buf, c->r, c->rows, c->at, err)
+                     : ts_run_get(r, st->from, c, n, err);
+    ts_run_crossed(r, c, n, r->stats ? ts_now() - t0 : 0);
     return s;
 }
 
@@ -207,13 +220,11 @@ ts_status ts_run_steps(ts_run *r, const ts_batch *b, size_t first, size_t stop, 
         const int64_t rows = rows_of(st, b);
         if (rows == 0) /* nor has what follows: no logits are wanted */
             return TS_OK;
-        end = st->op == TS_OP_COPY ? copies_end(steps, b, i, stop) : ts_steps_segment(steps, i);
-        if (r->seen)
-            end = i + 1;
+        end = r->seen ? i + 1 : ts_steps_segment(steps, i);
         end = end < stop ? end : stop;
         ts_status s = st->device == 0 ? ts_run_settle(r, err) : TS_OK;
         if (!s)
-            s = st->op == TS_OP_COPY ? copy(r, b, i, end, err)
+            s = st->op == TS_OP_COPY ? copy(r, b, i, r->seen ? end : stop, &end, err)
                 : st->op == TS_OP_SHARE
                     ? ts_stream_share_step(r, st, rows, err)
                     : d->be[st->device]->run(r->state[st->device], b, i, end, err);
@@ -232,8 +243,29 @@ ts_status ts_run_batch(ts_run *r, const ts_batch *b, ts_error *err)
         ts_batch_spans(b) == 1 ? ts_stream_keep(&r->d->plan->stream, &r->d->rates, b->m) : -1;
     if (keep >= 0)
         return ts_stream_batch(r, b, keep, err);
+    if (b->m == 1 && r->d->rates.alone > 0 && !r->seen)
+        return ts_alone_batch(r, b, err);
     ts_stream_forget(r, b);
     return ts_run_steps(r, b, 0, r->d->plan->steps.n_main, err);
+}
+
+ts_status ts_run_noise(ts_run *r, ts_buf x, int64_t m, uint64_t seed, ts_error *err)
+{
+    const ts_buffer *b = &r->d->plan->steps.bufs[x];
+    if (!(b->devices & 1))
+        return TS_OK;
+    ts_status s = ts_run_settle(r, err);
+    if (s)
+        return s;
+    float *v = r->d->be[0]->row(r->state[0], x, 0);
+    for (int64_t i = 0; i < m * b->width; i++) {
+        seed = seed * 6364136223846793005u + 1442695040888963407u;
+        v[i] = (float)(int32_t)(seed >> 32) * 0x1p-31f;
+    }
+    for (int i = 1; i < r->d->n && !s; i++)
+        if (b->devices >> i & 1)
+            s = r->d->be[i]->put(r->state[i], x, 0, m, v, err);
+    return s;
 }
 
 float *ts_run_logits(ts_run *r)
@@ -248,7 +280,7 @@ ts_status ts_run_hidden(ts_run *r, int64_t i, float *out, ts_error *err)
     const ts_buf x = d->plan->steps.hidden;
     const ts_crossing c = {x, i, 1, out};
     if (at)
-        return d->be[at]->get(r->state[at], &c, 1, err);
+        return ts_run_get(r, at, &c, 1, err);
     memcpy(out, d->be[0]->row(r->state[0], x, i), (size_t)d->m->hp.n_embd * sizeof *out);
     return TS_OK;
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "exec/alone.h"
 
 /* --- layers ----------------------------------------------------------------- */
 
@@ -271,6 +272,9 @@ void ts_stream_forget(ts_run *r, const ts_batch *b)
 
 /* --- rates ------------------------------------------------------------------ */
 
+/* Of nothing all tokens would choose the same experts: of noise. */
+#define SEED 0x9e3779b97f4a7c15u
+
 /* Seconds of steps first..end-1 the second time, all that they queued included: a row is asked for
  * from the device that ran them. Of the second list, what there is room for has come before. */
 static ts_status timed(ts_run *r, const ts_batch *b, size_t first, size_t end, double *seconds,
@@ -288,7 +292,7 @@ static ts_status timed(ts_run *r, const ts_batch *b, size_t first, size_t end, d
         const ts_crossing c = {last->dst, 0, 1,
                                asks ? r->d->be[0]->row(r->state[0], last->dst, 0) : NULL};
         if (!s && asks)
-            s = r->d->be[sd]->get(r->state[sd], &c, 1, err);
+            s = ts_run_get(r, sd, &c, 1, err);
         if (second)
             r->d->be[sd]->stream_end(r->state[sd]);
         if (s)
@@ -296,28 +300,6 @@ static ts_status timed(ts_run *r, const ts_batch *b, size_t first, size_t end, d
         *seconds = ts_now() - t0;
     }
     return TS_OK;
-}
-
-/* m rows of noise in a buffer of the CPU and wherever else it is: of nothing all tokens would
- * choose the same experts. */
-static ts_status fill(ts_run *r, ts_buf x, int64_t m, ts_error *err)
-{
-    const ts_buffer *b = &r->d->plan->steps.bufs[x];
-    uint64_t seed = 0x9e3779b97f4a7c15u;
-    if (!(b->devices & 1))
-        return TS_OK;
-    ts_status s = ts_run_settle(r, err);
-    if (s)
-        return s;
-    float *v = r->d->be[0]->row(r->state[0], x, 0);
-    for (int64_t i = 0; i < m * b->width; i++) {
-        seed = seed * 6364136223846793005u + 1442695040888963407u;
-        v[i] = (float)(int32_t)(seed >> 32) * 0x1p-31f;
-    }
-    for (int i = 1; i < r->d->n && !s; i++)
-        if (b->devices >> i & 1)
-            s = r->d->be[i]->put(r->state[i], x, 0, m, v, err);
-    return s;
 }
 
 /* The first step from i to end that is `op`; end without. */
@@ -350,9 +332,9 @@ static ts_status measure_experts(ts_run *r, size_t c0, size_t c1, ts_stream_rate
         const ts_batch b = batch_of(r->d->plan, out->m[i + 1]);
         const int64_t rows = st->v[route].domain == TS_ALL_ROWS ? b.m : b.m_out;
         const ts_buf chosen = st->v[route].dst;
-        ts_status s = fill(r, st->v[route].a, rows, err);
+        ts_status s = ts_run_noise(r, st->v[route].a, rows, SEED, err);
         if (!s)
-            s = fill(r, st->v[first_op(st, route, end, TS_OP_GATHER)].a, rows, err);
+            s = ts_run_noise(r, st->v[first_op(st, route, end, TS_OP_GATHER)].a, rows, SEED, err);
         if (!s)
             s = timed(r, &b, route, end + 1, &seconds[i], err);
         if (s)
@@ -422,11 +404,11 @@ static ts_status measure(ts_devices *d, ts_run *r, ts_error *err)
             out->gpu[i] = out->gpu[i - 1];
             continue;
         }
-        s = fill(r, st->v[c0].a, b.m, err);
+        s = ts_run_noise(r, st->v[c0].a, b.m, SEED, err);
         if (!s)
             s = timed(r, &b, c0, c1, &out->cpu[i], err);
         if (!s)
-            s = fill(r, st->v[c0].a, b.m, err);
+            s = ts_run_noise(r, st->v[c0].a, b.m, SEED, err);
         if (!s)
             s = timed(r, &b, g0, g1, &out->gpu[i], err);
     }
@@ -442,9 +424,11 @@ ts_status ts_stream_measure(ts_devices *d, ts_run *r, const ts_log *log, ts_erro
     float *seen = r->seen; /* nobody looks at what comes of nothing */
     r->seen = NULL;
     ts_status s = measure(d, r, err);
-    r->seen = seen;
     d->rates.known = s == TS_OK;
     const ts_stream_rates rates = d->rates;
+    if (!s)
+        s = ts_alone_measure(d, r, log, err);
+    r->seen = seen;
     for (int64_t i = 0; r->order && i < d->m->hp.n_layer * d->m->hp.moe.n_expert; i++)
         r->order[i] = (int32_t)(i % d->m->hp.moe.n_expert);
     if (s || t->mode != TS_STREAM_AUTO)

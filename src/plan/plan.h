@@ -68,6 +68,7 @@ typedef struct ts_stream {
     size_t source;     /* the most unpacked at once: a piece, a stack of heads, a layer's experts */
     int64_t pieces;    /* places                                                          */
     bool shares;       /* there are experts among them                                    */
+    bool alone;        /* the CPU has nothing else of any layer: one token's can be shared, too */
     size_t expert_bytes; /* of one expert of the last of these layers, packed              */
 } ts_stream;
 
@@ -164,6 +165,7 @@ typedef struct ts_stream_rates {
     double unit; /* in which a layer's weights come       */
     /* Shared experts: one comes; one with tokens takes the CPU, and each of its tokens besides. */
     double come, expert, pair;
+    int64_t alone; /* so many of those that a token alone has chosen are the stream device's */
 } ts_stream_rates;
 
 /* Seconds of a batch of m tokens in the layers that can be streamed if the CPU keeps `keep` of

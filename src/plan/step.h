@@ -6,10 +6,10 @@
  *
  * A step works on a DOMAIN of rows: all tokens of the micro-batch, or only those whose logits are
  * wanted (after ts_build_select). It says how threads share it: BY_ROW (thread i of n takes
- * the i-th part of the rows) or FREELY (chunks claimed from a counter; for PREP and COMBINE, thread i of n
- * takes the i-th part of all rows' elements, wherever in a row that begins). From the buffers each
- * step reads and writes follows where the threads have to meet: `barrier`. Steps by row over the
- * same domain never wait for each other.
+ * the i-th part of the rows) or FREELY (chunks claimed from a counter; for PREP and COMBINE, thread
+ * i of n takes the i-th part of all rows' elements, wherever in a row that begins). From the
+ * buffers each step reads and writes follows where the threads have to meet: `barrier`. Steps by
+ * row over the same domain never wait for each other.
  *
  * A step runs on one DEVICE: products where their weight lies, attention where the block's K and V
  * are, the rest where the block is. A buffer is there once on each device that touches it. Which of

@@ -89,6 +89,18 @@ static bool may_stream(const ts_plan *p, const ts_model *m, const ts_layer *l,
     return any;
 }
 
+/* Is the layer the stream device's but for experts, which it can read as the CPU has packed them?
+ */
+static bool lacks_experts_alone(const ts_plan *p, const ts_layer *l)
+{
+    ts_weight *w[TS_LAYER_WEIGHTS];
+    const int n = ts_layer_weights(l, w);
+    bool packed = true;
+    for (int i = 0; i < n; i++)
+        packed = packed && (w[i]->device != 0 || (w[i]->experts && w[i]->kset->packed_bytes));
+    return packed && l->device == p->stream.device && l->kv_device == p->stream.device;
+}
+
 /* What is changed for the second list, and changed back. */
 typedef struct kept {
     ts_layer *layer;
@@ -163,12 +175,13 @@ ts_status ts_plan_stream(ts_plan *p, ts_model *m, const ts_split *split, ts_erro
     p->stream.piece = split->stream_piece ? split->stream_piece : PIECE;
     int64_t taken = 0;
     size_t most = 0; /* bytes of a piece */
-    bool leading = true;
+    bool leading = true, alone = true;
     for (int64_t i = 0; i < n; i++) {
         ts_layer *l = &m->layers[i];
         const bool takes = may_stream(p, m, l, p->dev[1].kind);
         leading = leading && takes && near(p, l);
         p->stream.n_leading += leading;
+        alone = alone && lacks_experts_alone(p, l);
         if (takes)
             k[taken++] = take(p, l, &most);
     }
@@ -180,6 +193,7 @@ ts_status ts_plan_stream(ts_plan *p, ts_model *m, const ts_split *split, ts_erro
         p->stream.device = 0;
         return s;
     }
+    p->stream.alone = alone && p->stream.shares;
     p->stream.bytes /= (size_t)taken;
     p->stream.piece = most;
     p->stream.pieces = LEAST;
