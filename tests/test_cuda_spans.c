@@ -42,13 +42,14 @@ typedef struct setup {
     int64_t layers, n_ctx, n_ubatch;
     const ts_backend *const *backends;
     ts_stream_mode stream;
+    int64_t alone; /* of a single token's experts, which are the CPU's, so many are computed here */
 } setup;
 
 static ts_status try_open(ts_engine **e, const setup *how, ts_error *err)
 {
     ts_engine_options o;
     ts_engine_options_init(&o);
-    o.isa = TS_ISA_REF;
+    o.isa = how->alone ? TS_ISA_AUTO : TS_ISA_REF;
     o.n_seqs = how->n_seqs;
     o.n_threads = 1;
     o.n_ctx = how->n_ctx;
@@ -57,6 +58,7 @@ static ts_status try_open(ts_engine **e, const setup *how, ts_error *err)
     const ts_engine_split split = {.split = {.accels = &gpu,
                                              .n_accels = 1,
                                              .n_gpu_layers = how->layers,
+                                             .n_cpu_moe = how->alone ? INT64_MAX : 0,
                                              .stream_piece = 20000},
                                    .backends = how->backends};
     return ts_engine_open_split(e, how->path, &o, &split, err);
@@ -72,6 +74,10 @@ static ts_session *open_session(const setup *how, ts_engine **e)
     if (st)
         fprintf(stderr, "%s\n", err.msg);
     REQUIRE(st == TS_OK);
+    if (how->alone) { /* of more tokens all experts are the CPU's */
+        REQUIRE((*e)->plan.stream.alone);
+        (*e)->devices.rates = (ts_stream_rates){.m = {1, 1, 1}, .come = 1e9, .alone = how->alone};
+    }
     return s;
 }
 
@@ -201,7 +207,7 @@ static void test_arch(const char *arch, const char *type, const char *path, bool
     texts x;
     char what[80];
     REQUIRE(ts_synth_tiny(path, arch, type, false, &err) == TS_OK);
-    setup how = {path, SEQS, 0, CACHE, experts ? FEW : DECODED, cuda, TS_STREAM_OFF};
+    setup how = {path, SEQS, 0, CACHE, experts ? FEW : DECODED, cuda, TS_STREAM_OFF, 0};
     REQUIRE(try_open(&e, &how, &err) == TS_OK);
     const int64_t n_layer = e->m->hp.n_layer;
     ts_engine_close(e);
@@ -227,7 +233,7 @@ static void test_graphs(const char *path)
     ts_engine *e = NULL;
     ts_session *s;
     texts x;
-    const setup how = {path, SEQS, 1, CACHE, DECODED, cuda, TS_STREAM_OFF};
+    const setup how = {path, SEQS, 1, CACHE, DECODED, cuda, TS_STREAM_OFF, 0};
     want_alone(&x, &how);
     s = open_session(&how, &e);
     int64_t found;
@@ -389,7 +395,7 @@ static void test_memory(const char *path)
     ts_error err = {0};
     ts_engine *e = NULL;
     ts_session *s = NULL;
-    const setup how = {path, 1000, 1, 64 * 64, DECODED, cuda, TS_STREAM_OFF};
+    const setup how = {path, 1000, 1, 64 * 64, DECODED, cuda, TS_STREAM_OFF, 0};
     char room[32];
     REQUIRE(try_open(&e, &how, &err) == TS_OK);
     const ts_plan_device *d = &e->plan.dev[1];
@@ -412,7 +418,7 @@ static void test_failures(const char *path)
     ts_engine *e = NULL;
     texts x;
     int64_t at = 0, errors = 0;
-    const setup how = {path, SEQS, 1, CACHE, DECODED, cuda, TS_STREAM_OFF};
+    const setup how = {path, SEQS, 1, CACHE, DECODED, cuda, TS_STREAM_OFF, 0};
     want_alone(&x, &how);
     ts_session *s = open_session(&how, &e);
     const ts_span mixed[] = {{3, x.t[3], 5, 2}, {1, x.t[1], 1, 1}};
@@ -464,7 +470,7 @@ int main(void)
     test_graphs(path);
     test_memory(path);
     test_failures(path);
-    setup how = {path, SEQS, 2, 1024, UBATCH, cuda, TS_STREAM_OFF};
+    setup how = {path, SEQS, 2, 1024, UBATCH, cuda, TS_STREAM_OFF, 0};
     ts_rt_no_gemm = true;
     test_script("llama", &how, MIXED, 0);
     ts_rt_no_gemm = false;
@@ -483,6 +489,9 @@ int main(void)
         how.n_ubatch = UBATCH;
         how.stream = TS_STREAM_ON;
         test_script("deepseek2, streamed", &how, ONE, 0);
+        how.layers = 4;
+        how.alone = 1;
+        test_script("deepseek2, a token's experts shared", &how, ONE, 0);
     }
     unlink(path);
     return check_done("cuda_spans");

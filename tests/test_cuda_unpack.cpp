@@ -8,6 +8,7 @@
  * sanitizer sees what is read behind them. */
 #include <string.h>
 
+#include <memory>
 #include <vector>
 
 #include "check.h"
@@ -149,6 +150,56 @@ static void test_matrices(const ts_kset *s, int64_t n, int64_t k)
           cudaErrorInvalidValue);
 }
 
+/* Some matrices of three stacks, packed alike or not, whose numbers only the GPU knows; those that
+ * no stack has are left out. */
+static void test_fetch(const ts_kset *const s[3], int64_t unit)
+{
+    enum { AROUND = 256, POISON = 0x5a, PLACES = 6, COUNT = 5 };
+    static const int32_t id[COUNT] = {5, 0, PLACES, -1, 3};
+    memory ids(sizeof id);
+    std::unique_ptr<memory> w[3], dst[3];
+    std::vector<uint8_t> want[3];
+    ts_cuda_fetched f[3];
+    ids.up((const uint8_t *)id, sizeof id);
+    for (int i = 0; i < 3; i++) {
+        const int64_t n = 16 * (1 + (int64_t)(rnd_u64(&seed) % 3));
+        const int64_t k = unit * (1 + (int64_t)(rnd_u64(&seed) % 5));
+        const size_t one = (size_t)n * ts_row_bytes(ts_type_get(s[i]->type), k);
+        std::vector<uint8_t> src(PLACES * one);
+        for (uint8_t &b : src)
+            b = (uint8_t)(rnd_u64(&seed) >> 56);
+        packed_matrix packed(s[i], src.data(), PLACES * n, k);
+        want[i].assign(AROUND + PLACES * one + AROUND, POISON);
+        w[i].reset(new memory((packed.bytes + 15) / 16 * 16));
+        dst[i].reset(new memory(want[i].size()));
+        w[i]->up(packed.p, packed.bytes);
+        dst[i]->up(want[i].data(), want[i].size());
+        f[i] = ts_cuda_fetched{dst[i]->dev + AROUND, w[i]->dev, s[i]->packing, n, k};
+        for (int32_t x : id)
+            if (x >= 0 && x < PLACES)
+                memcpy(want[i].data() + AROUND + (size_t)x * one, src.data() + (size_t)x * one,
+                       one);
+    }
+    must(ts_cuda_fetch(f, 3, (const int32_t *)ids.dev, COUNT, PLACES, NULL), "fetch");
+    for (int i = 0; i < 3; i++)
+        CHECK_MSG(dst[i]->down() == want[i], "%s/%s n=%lld k=%lld: fetched as stack %d",
+                  s[i]->layout, ts_isa_name(s[i]->isa), (long long)f[i].n, (long long)f[i].k, i);
+    CHECK(ts_cuda_fetch(f, 4, (const int32_t *)ids.dev, 1, PLACES, NULL) == cudaErrorInvalidValue);
+    CHECK(ts_cuda_fetch(f, 3, (const int32_t *)ids.dev, 33, PLACES, NULL) == cudaErrorInvalidValue);
+    f[2].n--;
+    CHECK(ts_cuda_fetch(f, 3, (const int32_t *)ids.dev, 1, PLACES, NULL) == cudaErrorInvalidValue);
+}
+
+/* Each set with two that come before it, of any type. */
+static void test_fetches(const std::vector<const ts_kset *> &sets)
+{
+    for (size_t i = 0; i < sets.size(); i++) {
+        const ts_kset *s[3] = {sets[i], sets[rnd_u64(&seed) % (i + 1)],
+                               sets[rnd_u64(&seed) % (i + 1)]};
+        test_fetch(s, 256);
+    }
+}
+
 static void test_set(const ts_kset *s)
 {
     const ts_type_info *info = ts_type_get(s->type);
@@ -226,8 +277,16 @@ int main(int argc, char **argv)
             real++;
         }
     }
-    for (const ts_kset *s : standins)
+    std::vector<const ts_kset *> packed;
+    for (size_t i = 0; i < ts_kset_count(); i++)
+        if (ts_isa_usable(ts_cpu_get(), ts_kset_at(i)->isa, NULL) && ts_kset_at(i)->packing)
+            packed.push_back(ts_kset_at(i));
+    for (const ts_kset *s : standins) {
         test_set(s);
+        if (s->packing)
+            packed.push_back(s);
+    }
+    test_fetches(packed);
     printf("%d sets of this CPU, %zu with the stand-in\n", real,
            sizeof standins / sizeof *standins);
     test_refused(standins[0]->packing);

@@ -1,6 +1,6 @@
 /* test_gpu_models.c - real models on a real GPU: SmolLM2 (Q4_1) and Gemma 3 270M (Q4_K_M) split
  * after several layers, with the CPU's widest kernel set, against `ref` on the CPU alone; and
- * small random ones with latent attention, which no small real model has.
+ * small random ones of every architecture.
  *
  * For each split: logits of a text; greedy tokens, one at a time; and, by the statistics, who
  * computes a prompt. Skips without a GPU, and models that aren't here. TS_TEST_FEW set makes it
@@ -290,18 +290,19 @@ static bool test_model(const model *m)
     return here;
 }
 
-/* --- latent attention --------------------------------------------------------- */
+/* --- random ones --------------------------------------------------------- */
 
 typedef struct way {
     const char *what;
     int64_t layers, cpu_moe;
     ts_stream_mode stream;
+    bool alone; /* one of a single token's experts, which are the CPU's, is computed on the GPU */
 } way;
 
 /* A prompt that is computed at once, tokens one by one, some more at once: all their logits. False
  * if that can't be done. */
-static bool latent_logits(const char *path, ts_isa isa, const way *w, const ts_token *t, float *out,
-                          size_t v)
+static bool tiny_logits(const char *path, ts_isa isa, const way *w, const ts_token *t, float *out,
+                        size_t v)
 {
     enum { AT_ONCE = 40, ALONE = 8, MORE = 5 };
     ts_engine_options o;
@@ -325,6 +326,11 @@ static bool latent_logits(const char *path, ts_isa isa, const way *w, const ts_t
     if (!st)
         CHECK_MSG(w->stream != TS_STREAM_ON || e->plan.stream.device, "%s: nothing streams",
                   w->what);
+    if (!st && w->alone) {
+        CHECK_MSG(e->plan.stream.alone || e->plan.dev[0].isa < TS_ISA_AVX2,
+                  "%s: a token's experts can't be shared", w->what);
+        e->devices.rates.alone = e->plan.stream.alone;
+    }
     for (size_t at = 0; at < AT_ONCE + ALONE + MORE && !st;) {
         const size_t n = at == 0 ? AT_ONCE : at < AT_ONCE + ALONE ? 1 : MORE;
         st = ts_session_eval(s, t + at, n, n, &err);
@@ -338,15 +344,18 @@ static bool latent_logits(const char *path, ts_isa isa, const way *w, const ts_t
     return !st;
 }
 
-static void test_latent(const char *arch, const char *type)
+static void test_tiny(const char *arch, const char *type)
 {
     enum { ROWS = 40 + 8 + 5 };
-    static const way ref = {"ref", 0, 0, TS_STREAM_OFF};
-    static const way ways[] = {{"-ngl 0", 0, 0, TS_STREAM_OFF},
-                               {"-ngl 1", 1, 0, TS_STREAM_OFF},
-                               {"-ngl 99", 99, 0, TS_STREAM_OFF},
-                               {"-ngl 99 --cpu-moe", 99, INT64_MAX, TS_STREAM_OFF},
-                               {"-ngl 1 --stream on", 1, 0, TS_STREAM_ON}};
+    static const way ref = {"ref", 0, 0, TS_STREAM_OFF, false};
+    static const way ways[] = {
+        {"-ngl 0", 0, 0, TS_STREAM_OFF, false},
+        {"-ngl 1", 1, 0, TS_STREAM_OFF, false},
+        {"-ngl 99", 99, 0, TS_STREAM_OFF, false},
+        {"-ngl 1 --stream on", 1, 0, TS_STREAM_ON, false},
+        {"-ngl 99 --cpu-moe", 99, INT64_MAX, TS_STREAM_OFF, false},
+        {"-ngl 99 --cpu-moe --stream on", 99, INT64_MAX, TS_STREAM_ON, false},
+        {"the same, sharing a token", 99, INT64_MAX, TS_STREAM_ON, true}};
     char path[] = "/tmp/tessera-test-XXXXXX";
     const int fd = mkstemp(path);
     ts_error err = {0};
@@ -359,6 +368,7 @@ static void test_latent(const char *arch, const char *type)
     o.isa = TS_ISA_REF;
     MUST(ts_engine_open(&e, path, &o, &err) == TS_OK);
     const size_t v = (size_t)e->m->hp.n_vocab;
+    const bool experts = e->m->hp.moe.n_expert > 0;
     ts_engine_close(e);
     float *want = malloc(2 * sizeof(float) * ROWS * v), *got = want + ROWS * v;
     ts_token t[ROWS];
@@ -366,9 +376,9 @@ static void test_latent(const char *arch, const char *type)
     MUST(want != NULL);
     for (int i = 0; i < ROWS; i++)
         t[i] = (ts_token)(rnd_u64(&seed) % 380);
-    bool can = latent_logits(path, TS_ISA_REF, &ref, t, want, v);
+    bool can = tiny_logits(path, TS_ISA_REF, &ref, t, want, v);
     for (size_t i = 0; i < sizeof ways / sizeof *ways && can; i++) {
-        if (!latent_logits(path, TS_ISA_AUTO, &ways[i], t, got, v))
+        if ((ways[i].cpu_moe && !experts) || !tiny_logits(path, TS_ISA_AUTO, &ways[i], t, got, v))
             continue;
         /* a few rows may take another expert, where two are as good, and tell later ones */
         int others = 0;
@@ -389,6 +399,23 @@ static void test_latent(const char *arch, const char *type)
 
 int main(void)
 {
+    static const char *const tiny[][2] = {{"deepseek2:tiny-v3", "Q4_K_M"},
+                                          {"gpt-oss", "MXFP4"},
+                                          {"deepseek2:tiny-v3", "Q8_0"},
+                                          {"qwen3moe", "Q4_0"},
+                                          {"qwen2moe", "Q8_0"},
+                                          {"glm4moe", "Q4_K_M"},
+                                          {"llama:tiny-moe", "Q5_K_M"},
+                                          {"qwen3moe", "F16"},
+                                          {"llama", "Q6_K"},
+                                          {"qwen2", "Q4_0"},
+                                          {"qwen3", "Q4_K_M"},
+                                          {"gemma2", "Q8_0"},
+                                          {"gemma3", "Q5_0"},
+                                          {"olmo2", "IQ4_XS"},
+                                          {"granite", "Q3_K_M"},
+                                          {"command-r", "Q8_0"},
+                                          {"phi3", "Q2_K"}};
     static const model models[] = {{"smollm2", {0, 1, 10, 20, 30, 31}},
                                    {"gemma3", {0, 1, 6, 12, 18, 19}}};
     ts_gpu gpu;
@@ -400,8 +427,9 @@ int main(void)
         return 77;
     }
     printf("%s: %s\n", gpu.name, gpu.desc);
-    test_latent("deepseek2:tiny-v3", "Q8_0");
-    test_latent("deepseek2:tiny-v3", "Q4_K_M");
+    for (size_t i = 0; i < sizeof tiny / sizeof *tiny; i++)
+        if (!few() || i < 2)
+            test_tiny(tiny[i][0], tiny[i][1]);
     bool any = false;
     for (size_t i = 0; i < sizeof models / sizeof *models; i++)
         any |= test_model(&models[i]);

@@ -17,6 +17,7 @@
 #define GPU_DECODE_SHARE  0.55
 #define GPU_PREFILL_SHARE 0.31
 #define UNPACK_SHARE      0.75 /* of its memory's speed, at which streamed weights are unpacked */
+#define FETCH_SHARE       0.75 /* of the link's speed, at which a kernel reads the CPU's memory */
 #define GPU_LAUNCH        6e-6
 #define COPY_LATENCY      10e-6
 #define COPY_RATE         8e9 /* through pinned memory, by one thread */
@@ -78,9 +79,25 @@ static double between(const ts_plan *p, double all_rows, double out_rows)
     return seconds;
 }
 
+/* Seconds that a token's experts take less than on the CPU alone where an accelerator has some. */
+static double shared(const ts_plan *p, double read)
+{
+    const int64_t used = p->moe.n_used;
+    const double one = (double)p->stream.n_layers * (double)p->stream.expert_bytes;
+    const double cpu = one / (read * DECODE_SHARE);
+    const double gpu = one / (ts_speed_link(&p->dev[p->stream.device]) * FETCH_SHARE);
+    double least = (double)used * cpu;
+    for (int64_t n = 1; n <= used / 2; n++) {
+        const double here = (double)(used - n) * cpu, there = (double)n * gpu;
+        const double longer = here > there ? here : there;
+        least = longer < least ? longer : least;
+    }
+    return (double)used * cpu - least;
+}
+
 double ts_speed_decode(const ts_plan *p, double read)
 {
-    double seconds = between(p, 1, 1);
+    double seconds = between(p, 1, 1) - (p->stream.alone ? shared(p, read) : 0);
     for (int i = 0; i < p->n_devices; i++) {
         const ts_plan_device *d = &p->dev[i];
         const double rate = i ? ts_speed_read(d) * GPU_DECODE_SHARE : read * DECODE_SHARE;
