@@ -4,12 +4,12 @@
 #     scripts/test.sh             what CI runs: layout, build, tests, sanitizers, fuzzers
 #     scripts/test.sh --quick     build and tests only
 #     scripts/test.sh --models    the larger models too (1.4 GB to fetch)
-#     scripts/test.sh --fuzz N    N seconds for each fuzzer, 60 unless told
+#     scripts/test.sh --fuzz N    N seconds for each fuzzer, 30 unless told
 set -euo pipefail
 . "$(dirname "$0")/setup.sh"
 cd "$ts_root"
 
-quick=false models=false fuzz_seconds=60
+quick=false models=false fuzz_seconds=30
 while [ $# -gt 0 ]; do
     case $1 in
     --quick) quick=true ;;
@@ -129,7 +129,7 @@ if ! $quick; then
     step "build with sanitizers" build asan
     step "tests under AddressSanitizer and UndefinedBehaviorSanitizer" ctest --preset asan -j "$(nproc)"
     step "build with ThreadSanitizer" build tsan
-    step "pool, engine and scheduler under ThreadSanitizer" ctest --preset tsan
+    step "pool, engine and scheduler under ThreadSanitizer" ctest --preset tsan -j "$(nproc)"
     step "build with clang and the fuzzers" build_fuzz
     step "fuzzers, $fuzz_seconds s each" fuzz
 fi
