@@ -311,6 +311,8 @@ static void test_launches(ts_engine *e, ts_session *s, const ts_token *t)
 
 static size_t piece = 2000; /* bytes: most weights are several */
 static int64_t n_cpu_moe;   /* layers whose experts are the CPU's */
+static ts_override moved[2];
+static size_t n_moved;
 
 static ts_status open_streaming(ts_engine **e, const char *path, ts_isa isa, ts_stream_mode mode,
                                 int64_t n, size_t memory, ts_error *err)
@@ -328,6 +330,8 @@ static ts_status open_streaming(ts_engine **e, const char *path, ts_isa isa, ts_
     accel.memory = memory;
     split.split.stream_piece = piece;
     split.split.n_cpu_moe = n_cpu_moe;
+    split.split.overrides = moved;
+    split.split.n_overrides = n_moved;
     split.split.accels = &accel;
     return ts_engine_open_split(e, path, &o, &split, err);
 }
@@ -380,13 +384,99 @@ static void test_shared(const char *arch, const char *type, const char *path, in
 static const part singles[] = {{5, 1}, {1, 1}, {1, 1}, {41, 1}, {1, 1}, {1, 1}, {3, 1}, {1, 1}};
 enum { SINGLES = sizeof singles / sizeof *singles };
 
+/* Every launch of such a token fails once: a sentence, and the next one gives what it would have.
+ * Once that has been a graph's, launches serve. */
+static void fail_alone(ts_engine *e, const ts_token *t)
+{
+    const size_t bytes = (size_t)e->m->hp.n_vocab * sizeof(float);
+    static float want[600];
+    ts_error err = {0};
+    ts_session *s = NULL;
+    int64_t at = 1, errors = 0, well = 0;
+    REQUIRE(bytes <= sizeof want && ts_session_open(&s, e, &err) == TS_OK);
+    CHECK(ts_session_eval(s, t, 5, 1, &err) == TS_OK);
+    CHECK(ts_session_eval(s, t + 5, 1, 1, &err) == TS_OK);
+    memcpy(want, ts_session_logits(s, 0), bytes);
+    for (; well < 4; at++) { /* graphs that are made are launches that don't count */
+        CHECK(ts_session_rewind(s, 5, &err) == TS_OK);
+        ts_sim_refuse(at);
+        const ts_status st = ts_session_eval(s, t + 5, 1, 1, &err);
+        ts_sim_refuse(0);
+        errors += st != TS_OK;
+        well = st == TS_OK ? well + 1 : 0;
+        CHECK_MSG(st == TS_OK || (strstr(err.msg, "CUDA0: ") && strstr(err.msg, " failed: ")), "%s",
+                  err.msg);
+        CHECK(st == TS_OK || (ts_session_pos(s) == 5 && !ts_session_logits(s, 0)));
+        CHECK(st != TS_OK || memcmp(want, ts_session_logits(s, 0), bytes) == 0);
+    }
+    CHECK_MSG(errors > 8, "%d of %d launches failed", (int)errors, (int)at);
+    ts_session_close(s);
+}
+
+/* Two sessions at once, each of prompts that are streamed and of such tokens. */
+static const part mixed[] = {{5, 1}, {1, 1}, {40, 1}, {1, 1}, {1, 1}, {33, 1}, {1, 1}};
+
+static void *call_mixed(void *arg)
+{
+    caller *c = arg;
+    c->n = timeline(c->e, mixed, sizeof mixed / sizeof *mixed, c->t, c->got);
+    return NULL;
+}
+
+static void two_alone(ts_engine *e, const ts_token *t)
+{
+    static caller one, both[2];
+    pthread_t thread[2];
+    one = (caller){.e = e, .t = t};
+    call_mixed(&one);
+    for (int i = 0; i < 2; i++) {
+        both[i] = (caller){.e = e, .t = t};
+        REQUIRE(pthread_create(&thread[i], NULL, call_mixed, &both[i]) == 0);
+    }
+    for (int i = 0; i < 2; i++) {
+        pthread_join(thread[i], NULL);
+        CHECK_MSG(both[i].n == one.n && memcmp(both[i].got, one.got, one.n * sizeof(float)) == 0,
+                  "two sessions: NMSE %g", nmse(one.got, both[i].got, one.n));
+    }
+}
+
+/* A layer whose experts are on both sides isn't shared, nor is anything of a token then. */
+static void test_not_alone(const char *path, int64_t n_layer, const ts_token *t)
+{
+    static float want[10 * 600], got[10 * 600];
+    static const char *const all[] = {"blk\\.0\\.ffn_.*_exps", "blk\\.1\\.ffn_.*_exps"};
+    static const char *const some[] = {"blk\\.1\\.ffn_(gate|up)_exps", "blk\\.0\\.ffn_down_exps"};
+    for (int i = 0; i < 2; i++) {
+        ts_error err = {0};
+        ts_engine *e = NULL;
+        n_moved = 0;
+        REQUIRE(open_streaming(&e, path, TS_ISA_AUTO, TS_STREAM_OFF, -1, gpu.memory, &err) ==
+                TS_OK);
+        const size_t count = timeline(e, few, 4, t, want);
+        ts_engine_close(e);
+        moved[0] = (ts_override){.pattern = all[i]};
+        moved[1] = (ts_override){.pattern = some[i]};
+        n_moved = 2;
+        const ts_status st =
+            open_streaming(&e, path, TS_ISA_AUTO, TS_STREAM_ON, n_layer + 1, gpu.memory, &err);
+        CHECK_MSG(st == TS_OK, "%s", err.msg);
+        n_moved = 0;
+        if (st)
+            continue;
+        CHECK(e->plan.stream.shares && !e->plan.stream.alone && e->devices.rates.alone == 0);
+        CHECK(timeline(e, few, 4, t, got) == count && nmse(want, got, count) <= FEW);
+        ts_engine_close(e);
+    }
+}
+
+/* all: of all layers the CPU has the experts; else of all but one. */
 static void test_alone(const char *arch, const char *type, const char *path, int64_t n_layer,
-                       const ts_token *t)
+                       bool all, const ts_token *t)
 {
     static float want[10 * 600], got[10 * 600];
     ts_error err = {0};
     ts_engine *e = NULL;
-    n_cpu_moe = n_layer;
+    n_cpu_moe = all ? n_layer : n_layer - 1;
     int64_t replays = 0;
     for (int64_t n = 0, used = 1; n < used; n++) {
         const ts_status st =
@@ -409,6 +499,10 @@ static void test_alone(const char *arch, const char *type, const char *path, int
         replays = n == 0 ? ts_rt_replays : replays;
         CHECK_MSG(n == 0 || ts_rt_replays > replays, "%s, %d experts: %d replays, without %d", arch,
                   (int)n, (int)ts_rt_replays, (int)replays);
+        if (n == 1) {
+            fail_alone(e, t);
+            two_alone(e, t);
+        }
         ts_engine_close(e);
     }
     n_cpu_moe = 0;
@@ -620,7 +714,7 @@ static void test_latent(const char *path, const ts_token *t)
             test_layers(arch, type, path, 3, t);
             test_same(arch, path, 3, t);
         }
-        test_alone(arch, type, path, 3, t);
+        test_alone(arch, type, path, 3, false, t);
         if (i != 1) /* there the matrices of a stack don't lie one right after the other */
             test_streams(arch, type, path, i == 0, t);
         if (i > 0)
@@ -693,7 +787,9 @@ int main(void)
         if (i == 0)
             test_streams(moe[i][0], moe[i][1], path, false, t);
         test_shared(moe[i][0], moe[i][1], path, n_layer, t);
-        test_alone(moe[i][0], moe[i][1], path, n_layer, t);
+        test_alone(moe[i][0], moe[i][1], path, n_layer, i < 2, t);
+        if (i == 2)
+            test_not_alone(path, n_layer, t);
         if (i == 2) { /* every call fails once where experts are sent, too; few, of two layers */
             piece = 200000;
             n_cpu_moe = n_layer;

@@ -54,7 +54,7 @@ extern "C" int ts_cuda_pull(float *dst, const float *src, int64_t n, void *strea
 enum { PUSHERS = 512 };
 
 /* One block, which sees the end of all its writes: for the few rows that a step leaves. */
-static __global__ void push(ts_cuda_pushed p, volatile uint32_t *flag, uint32_t value)
+static __global__ void push(ts_cuda_pushed p, uint32_t *flag, uint32_t value)
 {
     ts_in_turn();
     for (int j = 0; j < TS_CUDA_PUSHED; j++) {
@@ -70,10 +70,8 @@ static __global__ void push(ts_cuda_pushed p, volatile uint32_t *flag, uint32_t 
                 dst[k] = src[k];
     }
     __syncthreads();
-    if (threadIdx.x == 0) {
-        __threadfence_system();
-        *flag = value;
-    }
+    if (threadIdx.x == 0)
+        ts_publish(flag, value);
 }
 
 extern "C" int ts_cuda_push(const ts_cuda_pushed *p, uint32_t *flag, uint32_t value, void *stream)

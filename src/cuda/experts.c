@@ -22,7 +22,8 @@ typedef struct view {
 static int64_t fetched(const ts_state *s, const ts_step *st)
 {
     const bool second = st >= s->d->plan->steps.v + s->d->plan->steps.n_main;
-    return second && s->d->m->layers[st->layer].gate_exps->device == 0 ? s->alone : 0;
+    const ts_layer *l = &s->d->m->layers[st->layer];
+    return second && l->streamed && l->gate_exps->device == 0 ? s->alone : 0;
 }
 
 static bool sorted(const ts_state *s, const ts_step *st, int64_t m)

@@ -1,5 +1,7 @@
 /* rt_record.cpp - rt.h's graphs without CUDA: launches of the stand-in's kernels and copies, kept
  * with their arguments and done again. */
+#include <pthread.h>
+
 #include "cuda/rt.h"
 #include "cuda/rt_standin.h"
 #include "cuda/standin.h"
@@ -11,9 +13,12 @@ struct ts_rt_graph {
 int64_t ts_rt_graphs, ts_rt_replays;
 bool ts_rt_no_graphs;
 
+/* A recording is one thread's, as CUDA's is in the mode that rt_cuda.c has: others may wait. */
+static pthread_t recorder;
+
 bool ts_rt_recording(void)
 {
-    return ts_sim.record;
+    return ts_sim.record && pthread_equal(recorder, pthread_self());
 }
 
 void ts_rt_record_copy(void *dst, const void *src, size_t bytes)
@@ -24,8 +29,10 @@ void ts_rt_record_copy(void *dst, const void *src, size_t bytes)
 int ts_rt_record(void *)
 {
     const int e = ts_rt_call();
-    if (!e)
+    if (!e) {
+        recorder = pthread_self();
         ts_sim.record = new std::vector<std::function<void()>>;
+    }
     return e;
 }
 

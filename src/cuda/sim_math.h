@@ -336,9 +336,9 @@ inline void __syncthreads(int line = __builtin_LINE(), const char *file = __buil
 {
     ts_sim_barrier(line, file);
 }
-/* Whoever looks sees at once what was written. */
-inline void __threadfence_system()
+inline void ts_publish(uint32_t *flag, uint32_t value)
 {
+    __atomic_store_n(flag, value, __ATOMIC_RELEASE);
 }
 
 inline void __syncwarp(unsigned mask = ~0u, int line = __builtin_LINE(),

@@ -58,6 +58,8 @@
  *     ts_copy_commit(), ts_copy_wait<N>() what a thread began since the last commit is a group;
  *                                         waits until all but its N latest groups are there. Until
  *                                         then the stand-in shows poison at the destination
+ *     ts_publish(flag, value)             writes to pinned memory: who reads the value there sees
+ *                                         what the block wrote before its last barrier
  *     TS_DEVICE                           static __device__ __forceinline__
  */
 #ifndef TS_CUDA_STANDIN_H
@@ -258,6 +260,12 @@ TS_DEVICE void ts_in_turn(void)
 {
     ts_let_next();
     ts_wait_previous();
+}
+
+TS_DEVICE void ts_publish(uint32_t *flag, uint32_t value)
+{
+    __threadfence_system();
+    *(volatile uint32_t *)flag = value;
 }
 
 static inline int ts_launch_error(void)

@@ -41,7 +41,9 @@ int ts_cuda_stream_stack(ts_cuda_stream *t, const ts_layer *l, const ts_weight *
                          const void **stack);
 
 /* Matrices id[0..count-1] of layer l's stacks, read where the CPU has them by what is queued from
- * here on: `id` is device memory. They are at their places in the stacks until the next layer's. */
+ * here on: `id` is device memory. They are at their places in the stacks until something else is
+ * streamed or fetched, by any session: all that uses them is queued before the device's lock is
+ * given back, as a segment is. */
 int ts_cuda_stream_fetch(ts_cuda_stream *t, const ts_layer *l, const int32_t *id, int64_t count);
 const void *ts_cuda_stream_place(const ts_cuda_stream *t, const ts_layer *l, const ts_weight *w);
 /* Can they be? */

@@ -5,23 +5,42 @@
 
 #include "base/clock.h"
 
-/* A layer's part of the second list that both sides work at. */
+/* What the CPU wants to know of a layer: what was chosen, and the row. */
+enum { CROSSINGS = 4 };
+
+/* A layer's part of the second list that both sides work at: copies to the CPU with SHARE among
+ * them, the stream device's steps, and with them a copy of what it needn't be told, then the CPU's.
+ */
 typedef struct shared {
-    size_t copies, share; /* what the CPU wants to know; SHARE behind it          */
-    size_t cpu, end;      /* the CPU's steps; between are the stream device's,    */
-                          /* and a copy to it of what it needn't be told          */
+    size_t copy[CROSSINGS];
+    int n_copies;
+    size_t share, there, cpu, end; /* `there` on are the device's, `cpu` .. end-1 the CPU's */
 } shared;
+
+static bool to_cpu(const ts_step *st)
+{
+    return st->op == TS_OP_COPY && st->device == 0;
+}
 
 /* Do copies to the CPU begin at step i, and SHARE behind them? Then what that is. */
 static bool is_shared(const ts_steps *s, size_t i, size_t stop, shared *out)
 {
+    const ts_step *v = s->v;
     size_t j = i;
-    while (j < stop && s->v[j].op == TS_OP_COPY && s->v[j].device == 0)
-        j++;
-    if (j == i || j == stop || s->v[j].op != TS_OP_SHARE)
+    *out = (shared){0};
+    for (bool known = false; j < stop && (to_cpu(&v[j]) || (!known && v[j].op == TS_OP_SHARE)); j++)
+        if (v[j].op == TS_OP_SHARE) {
+            known = true;
+            out->share = j;
+        } else if (out->n_copies == CROSSINGS || v[j].from != v[i].from) {
+            return false;
+        } else {
+            out->copy[out->n_copies++] = j;
+        }
+    if (!out->share || out->share == i)
         return false;
-    *out = (shared){.copies = i, .share = j, .cpu = j + 1};
-    while (out->cpu < stop && (s->v[out->cpu].device != 0 || s->v[out->cpu].op == TS_OP_COPY))
+    out->there = out->cpu = j;
+    while (out->cpu < stop && (v[out->cpu].device != 0 || v[out->cpu].op == TS_OP_COPY))
         out->cpu++;
     out->end = out->cpu < stop ? ts_steps_segment(s, out->cpu) : stop;
     return true;
@@ -49,19 +68,23 @@ static ts_status both(ts_run *r, const ts_batch *b, const shared *l, ts_error *e
     const ts_steps *steps = &r->d->plan->steps;
     const int sd = r->d->plan->stream.device;
     const ts_backend *be = r->d->be[sd];
-    ts_crossing c[TS_CROSSINGS];
-    const int n = (int)(ts_run_crossings(r, b, l->copies, l->share, c) - l->copies);
-    ts_status s = be->get(r->state[sd], c, n, err);
-    for (size_t i = l->share + 1, end; i < l->cpu && !s; i = end) {
+    ts_crossing c[CROSSINGS];
+    for (int i = 0; i < l->n_copies; i++)
+        c[i] = ts_run_crossing(r, b, l->copy[i]);
+    ts_status s = be->get(r->state[sd], c, l->n_copies, err);
+    if (s)
+        return s;
+    for (size_t i = l->there, end; i < l->cpu && !s; i = end) {
         end = ts_steps_segment(steps, i);
         end = end < l->cpu ? end : l->cpu;
         if (steps->v[i].op != TS_OP_COPY)
             s = be->run(r->state[sd], b, i, end, err);
     }
     const double t0 = r->stats ? ts_now() : 0;
-    if (!s)
-        s = be->arrive(r->state[sd], err);
-    ts_run_crossed(r, c, n, r->stats ? ts_now() - t0 : 0);
+    ts_error later;
+    const ts_status came = be->arrive(r->state[sd], s ? &later : err);
+    ts_run_crossed(r, c, l->n_copies, r->stats ? ts_now() - t0 : 0);
+    s = s ? s : came;
     if (s)
         return s;
     share(r, &steps->v[l->share]);
@@ -91,7 +114,9 @@ static ts_status run(ts_run *r, const ts_batch *b, size_t first, size_t stop, ts
 {
     const int sd = r->d->plan->stream.device;
     const ts_backend *be = r->d->be[sd];
-    be->stream_alone(r->state[sd], r->d->rates.alone);
+    if (!be->stream_alone(r->state[sd], r->d->rates.alone))
+        return ts_fail(err, TS_BAD_ARG, "%s can't read experts where the CPU has them",
+                       r->d->plan->dev[sd].name);
     const ts_status s = walk(r, b, first, stop, err);
     be->stream_alone(r->state[sd], 0);
     return s;
@@ -118,12 +143,9 @@ static bool fits(const ts_steps *s)
             return false;
         if (!is_shared(s, i, s->n, &l))
             continue;
-        if (l.cpu == s->n || l.share - l.copies > TS_CROSSINGS)
+        if (l.cpu == s->n)
             return false;
-        for (size_t j = l.copies; j < l.share; j++)
-            if (s->v[j].from != s->v[l.copies].from)
-                return false;
-        for (size_t j = l.share + 1; j < l.cpu; j++)
+        for (size_t j = l.there; j < l.cpu; j++)
             if (s->v[j].op == TS_OP_COPY && s->v[j].dst != s->v[l.share].b)
                 return false;
         i = l.end - 1;
@@ -178,15 +200,15 @@ ts_status ts_alone_measure(ts_devices *d, ts_run *r, const ts_log *log, ts_error
     const ts_steps *steps = &p->steps;
     const int sd = p->stream.device;
     d->rates.alone = 0;
-    if (!p->stream.alone || !d->be[sd]->stream_alone || !fits(steps) ||
-        !d->be[sd]->stream_alone(r->state[sd], 0))
+    if (!p->stream.alone || p->moe.n_used < 2 || p->step_by_step || !d->be[sd]->stream_alone ||
+        !fits(steps) || !d->be[sd]->stream_alone(r->state[sd], 0))
         return TS_OK;
     shared l;
     size_t i = steps->n_main, f1 = 0, e1, f2 = steps->n_main, e2;
     while (!is_shared(steps, i, steps->n, &l))
         i++;
     const int layer = steps->v[l.share].layer;
-    const ts_buf x = steps->v[l.copies].dst;
+    const ts_buf x = steps->v[l.copy[0]].dst;
     layers_of(steps, layer, &f1, &e1, steps->n_main);
     layers_of(steps, layer, &f2, &e2, steps->n);
     double none = 0;

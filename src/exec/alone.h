@@ -1,7 +1,7 @@
 /* alone.h - decode of one token where the CPU has the experts and an accelerator everything else.
  *
- * The CPU's cores don't read as fast as its memory gives: while they read most of the experts that a
- * token has chosen, the accelerator reads the others from the same memory, over its link, and
+ * The CPU's cores don't read as fast as its memory gives: while they read most of the experts that
+ * a token has chosen, the accelerator reads the others from the same memory, over its link, and
  * computes them. That is the plan's second list, in which the experts are shared, without its
  * stream: what is read is known only when the token has been routed.
  *

@@ -109,7 +109,9 @@ typedef struct ts_backend {
     void (*share)(ts_state *s, const void *at, size_t bytes);
     ts_status (*settle)(ts_state *s, ts_error *err);
     /* An accelerator's: rows from and to the CPU's memory. What `get` asks for, of n buffers at
-     * once, is there when `arrive` returns; nothing is put between the two. */
+     * once, is there when `arrive` returns, which follows unless `get` fails; nothing is put
+     * between the two. Where one of them fails the rows may still be written to, but not behind the
+     * next `get`. */
     ts_status (*put)(ts_state *s, ts_buf buf, int64_t r, int64_t rows, const float *src,
                      ts_error *err);
     ts_status (*get)(ts_state *s, const ts_crossing *c, int n, ts_error *err);

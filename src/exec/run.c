@@ -166,22 +166,11 @@ static int64_t rows_of(const ts_step *st, const ts_batch *b)
     return st->domain == TS_ALL_ROWS ? b->m : b->m_out;
 }
 
-/* What the CPU wants of a device at one place crosses at once. */
-size_t ts_run_crossings(const ts_run *r, const ts_batch *b, size_t i, size_t stop,
-                        ts_crossing c[TS_CROSSINGS])
+ts_crossing ts_run_crossing(const ts_run *r, const ts_batch *b, size_t i)
 {
-    const ts_steps *steps = &r->d->plan->steps;
-    const ts_step *first = &steps->v[i];
-    size_t most = first->device ? i + 1 : i + TS_CROSSINGS, end = i;
-    most = most < stop ? most : stop;
-    do {
-        const ts_step *st = &steps->v[end];
-        const int64_t r0 = st->dst == steps->logits ? b->logits_row : 0;
-        c[end++ - i] =
-            (ts_crossing){st->dst, r0, rows_of(st, b), r->d->be[0]->row(r->state[0], st->dst, r0)};
-    } while (end < most && steps->v[end].op == TS_OP_COPY && steps->v[end].device == 0 &&
-             steps->v[end].from == first->from && rows_of(&steps->v[end], b) > 0);
-    return end;
+    const ts_step *st = &r->d->plan->steps.v[i];
+    const int64_t r0 = st->dst == r->d->plan->steps.logits ? b->logits_row : 0;
+    return (ts_crossing){st->dst, r0, rows_of(st, b), r->d->be[0]->row(r->state[0], st->dst, r0)};
 }
 
 void ts_run_crossed(ts_run *r, const ts_crossing *c, int n, double seconds)
@@ -195,18 +184,25 @@ void ts_run_crossed(ts_run *r, const ts_crossing *c, int n, double seconds)
             (double)(c[i].rows * r->d->plan->steps.bufs[c[i].buf].width) * sizeof(float);
 }
 
-/* The copies from step i on; *end is where they end. */
+/* The copy of step i; of those to the CPU the next ones, too, that come from the same device.
+ * *end is where they end. */
 static ts_status copy(ts_run *r, const ts_batch *b, size_t i, size_t stop, size_t *end,
                       ts_error *err)
 {
+    enum { MOST = 4 };
     const ts_devices *d = r->d;
-    const ts_step *st = &d->plan->steps.v[i];
+    const ts_step *v = d->plan->steps.v;
     const double t0 = r->stats ? ts_now() : 0;
-    ts_crossing c[TS_CROSSINGS];
-    *end = ts_run_crossings(r, b, i, stop, c);
-    const int n = (int)(*end - i), to = st->device;
+    const int to = v[i].device, from = v[i].from;
+    ts_crossing c[MOST] = {ts_run_crossing(r, b, i)};
+    int n = 1;
+    for (i++; i < stop && n < MOST && to == 0 && v[i].op == TS_OP_COPY && v[i].device == 0 &&
+              v[i].from == from && rows_of(&v[i], b) > 0;
+         i++)
+        c[n++] = ts_run_crossing(r, b, i);
+    *end = i;
     ts_status s = to ? d->be[to]->put(r->state[to], c->buf, c->r, c->rows, c->at, err)
-                     : ts_run_get(r, st->from, c, n, err);
+                     : ts_run_get(r, from, c, n, err);
     ts_run_crossed(r, c, n, r->stats ? ts_now() - t0 : 0);
     return s;
 }
@@ -243,7 +239,7 @@ ts_status ts_run_batch(ts_run *r, const ts_batch *b, ts_error *err)
         ts_batch_spans(b) == 1 ? ts_stream_keep(&r->d->plan->stream, &r->d->rates, b->m) : -1;
     if (keep >= 0)
         return ts_stream_batch(r, b, keep, err);
-    if (b->m == 1 && r->d->rates.alone > 0 && !r->seen)
+    if (b->m == 1 && r->d->rates.alone > 0 && !r->seen && !b->routing)
         return ts_alone_batch(r, b, err);
     ts_stream_forget(r, b);
     return ts_run_steps(r, b, 0, r->d->plan->steps.n_main, err);

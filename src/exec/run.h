@@ -60,11 +60,8 @@ ts_status ts_run_settle(ts_run *r, ts_error *err);
 /* Rows of a device's n buffers, which are there when it returns. */
 ts_status ts_run_get(const ts_run *r, int device, const ts_crossing *c, int n, ts_error *err);
 
-/* The copies from step i on that are done at once, of a batch that has rows for the first: writes
- * them to c, and returns the end. */
-#define TS_CROSSINGS 4
-size_t ts_run_crossings(const ts_run *r, const ts_batch *b, size_t i, size_t stop,
-                        ts_crossing c[TS_CROSSINGS]);
+/* What the copy of step i brings to the CPU, or from there. */
+ts_crossing ts_run_crossing(const ts_run *r, const ts_batch *b, size_t i);
 
 /* m rows of noise in a buffer of the CPU and wherever else it is, to measure with. */
 ts_status ts_run_noise(ts_run *r, ts_buf x, int64_t m, uint64_t seed, ts_error *err);

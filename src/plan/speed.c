@@ -97,7 +97,7 @@ static double shared(const ts_plan *p, double read)
 
 double ts_speed_decode(const ts_plan *p, double read)
 {
-    double seconds = between(p, 1, 1) - (p->stream.alone ? shared(p, read) : 0);
+    double seconds = between(p, 1, 1) - (p->stream.alone && !p->step_by_step ? shared(p, read) : 0);
     for (int i = 0; i < p->n_devices; i++) {
         const ts_plan_device *d = &p->dev[i];
         const double rate = i ? ts_speed_read(d) * GPU_DECODE_SHARE : read * DECODE_SHARE;

@@ -619,9 +619,8 @@ static void share(ts_builder *b, ts_op act, ts_buf x, ts_buf xn, ts_buf chosen, 
     if (b->failed)
         return;
     b->s->bufs[here].choice = b->s->bufs[there].choice = true;
-    bring(b, chosen, 0);
-    bring(b, xn, 0);
     push_on(b, 0, (ts_step){.op = TS_OP_SHARE, .dst = here, .a = chosen, .b = there, .d = row});
+    bring(b, xn, 0);
     if (l->gate)
         shared_expert(b, act, x, xn, l);
     combine(b, x, routed(b, act, xn, there, l), there, l->down_exps->device);

@@ -89,16 +89,17 @@ static bool may_stream(const ts_plan *p, const ts_model *m, const ts_layer *l,
     return any;
 }
 
-/* Is the layer the stream device's but for experts, which it can read as the CPU has packed them?
- */
-static bool lacks_experts_alone(const ts_plan *p, const ts_layer *l)
+/* Is the layer the stream device's but for experts, which it shares and can read as the CPU has
+ * packed them? */
+static bool lacks_experts_alone(const ts_plan *p, const ts_layer *l, bool takes)
 {
     ts_weight *w[TS_LAYER_WEIGHTS];
     const int n = ts_layer_weights(l, w);
-    bool packed = true;
+    bool lacks = true;
     for (int i = 0; i < n; i++)
-        packed = packed && (w[i]->device != 0 || (w[i]->experts && w[i]->kset->packed_bytes));
-    return packed && l->device == p->stream.device && l->kv_device == p->stream.device;
+        lacks =
+            lacks && (w[i]->device != 0 || (takes && w[i]->experts && w[i]->kset->packed_bytes));
+    return lacks && l->device == p->stream.device && l->kv_device == p->stream.device;
 }
 
 /* What is changed for the second list, and changed back. */
@@ -181,7 +182,7 @@ ts_status ts_plan_stream(ts_plan *p, ts_model *m, const ts_split *split, ts_erro
         const bool takes = may_stream(p, m, l, p->dev[1].kind);
         leading = leading && takes && near(p, l);
         p->stream.n_leading += leading;
-        alone = alone && lacks_experts_alone(p, l);
+        alone = alone && lacks_experts_alone(p, l, takes);
         if (takes)
             k[taken++] = take(p, l, &most);
     }
