@@ -78,6 +78,7 @@ static void place_weights(ts_plan *p, ts_model *m)
             d->source = sat_add(d->source, w->bytes);
         }
         d->step_weights = sat_add(d->step_weights, ts_weight_step(w));
+        d->step_experts = sat_add(d->step_experts, w->experts ? ts_weight_step(w) : 0);
     }
 }
 

@@ -41,6 +41,7 @@ typedef struct ts_plan_device {
     size_t parts;             /* of them: partial attention sums of a decode step        */
     size_t scratch;           /* of them: of one thread, for attention and tile products */
     size_t step_weights;      /* read from its memory by one decode step                 */
+    size_t step_experts;      /* of them, of experts                                     */
     size_t memory;            /* an accelerator's that may be taken                      */
     double read, link, flops; /* what an accelerator can do, as ts_accel has it     */
 } ts_plan_device;

@@ -5,6 +5,7 @@
  * its weights at this share of the read bandwidth, a micro-batch computes at this share of the
  * peak. Exact activations are two int8 products each. */
 #define DECODE_SHARE    0.74
+#define EXPERTS_SHARE   0.58 /* the same of experts' weights: the threads meet more often */
 #define EXACT_SHARE     0.25
 #define INT8_SHARE      0.46
 #define FMA_SHARE       0.70
@@ -19,8 +20,10 @@
 #define UNPACK_SHARE      0.75 /* of its memory's speed, at which streamed weights are unpacked */
 #define FETCH_SHARE       0.75 /* of the link's speed, at which a kernel reads the CPU's memory */
 #define GPU_LAUNCH        6e-6
-#define COPY_LATENCY      10e-6
-#define COPY_RATE         8e9 /* through pinned memory, by one thread */
+#define GPU_EXPERTS                                                                                \
+    6e-6 /* a step of a mixture of experts more than its bytes take: they are small */
+#define COPY_LATENCY 10e-6
+#define COPY_RATE    8e9 /* through pinned memory, by one thread */
 
 /* A GPU of which nothing is known. */
 #define GPU_READ  500e9
@@ -59,8 +62,13 @@ size_t ts_speed_copy_bytes(const ts_step *copy)
     return (size_t)copy->d * sizeof(float);
 }
 
-/* Seconds of what isn't products in one walk over the steps, with so many rows of each domain:
- * copies, and the beginnings of segments. */
+static bool of_experts(ts_op op)
+{
+    return op == TS_OP_ROUTE || op == TS_OP_GATHER || op == TS_OP_EXPERTS || op == TS_OP_COMBINE;
+}
+
+/* Seconds of what isn't bytes of weights in one walk over the steps, with so many rows of each
+ * domain: copies, the beginnings of segments, small kernels. */
 static double between(const ts_plan *p, double all_rows, double out_rows)
 {
     double seconds = 0;
@@ -69,6 +77,8 @@ static double between(const ts_plan *p, double all_rows, double out_rows)
         end = ts_steps_segment(&p->steps, i);
         if (st->op != TS_OP_COPY) {
             seconds += st->device ? GPU_LAUNCH : 0;
+            for (size_t j = i; j < end && st->device; j++)
+                seconds += of_experts(p->steps.v[j].op) ? GPU_EXPERTS : 0;
             continue;
         }
         const double rows = st->domain == TS_ALL_ROWS ? all_rows : out_rows;
@@ -84,7 +94,7 @@ static double shared(const ts_plan *p, double read)
 {
     const int64_t used = p->moe.n_used;
     const double one = (double)p->stream.n_layers * (double)p->stream.expert_bytes;
-    const double cpu = one / (read * DECODE_SHARE);
+    const double cpu = one / (read * EXPERTS_SHARE);
     const double gpu = one / (ts_speed_link(&p->dev[p->stream.device]) * FETCH_SHARE);
     double least = (double)used * cpu;
     for (int64_t n = 1; n <= used / 2; n++) {
@@ -100,8 +110,10 @@ double ts_speed_decode(const ts_plan *p, double read)
     double seconds = between(p, 1, 1) - (p->stream.alone && !p->step_by_step ? shared(p, read) : 0);
     for (int i = 0; i < p->n_devices; i++) {
         const ts_plan_device *d = &p->dev[i];
-        const double rate = i ? ts_speed_read(d) * GPU_DECODE_SHARE : read * DECODE_SHARE;
-        seconds += (double)d->step_weights / rate;
+        const double dense = (double)(d->step_weights - d->step_experts);
+        seconds +=
+            i ? (double)d->step_weights / (ts_speed_read(d) * GPU_DECODE_SHARE)
+              : dense / (read * DECODE_SHARE) + (double)d->step_experts / (read * EXPERTS_SHARE);
     }
     return seconds;
 }
