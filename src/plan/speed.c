@@ -5,7 +5,7 @@
  * its weights at this share of the read bandwidth, a micro-batch computes at this share of the
  * peak. Exact activations are two int8 products each. */
 #define DECODE_SHARE    0.74
-#define EXPERTS_SHARE   0.58 /* the same of experts' weights: the threads meet more often */
+#define EXPERTS_SHARE   0.52 /* the same of experts' weights: the threads meet more often */
 #define EXACT_SHARE     0.25
 #define INT8_SHARE      0.46
 #define FMA_SHARE       0.70
