@@ -227,7 +227,7 @@ ts_status ts_alone_measure(ts_devices *d, ts_run *r, const ts_log *log, ts_error
         }
     }
     d->rates.alone = s ? 0 : most;
-    if (most)
+    if (most && !s)
         ts_logf(log, TS_LOG_INFO,
                 "of a single token's %lld experts in a layer %s computes %lld, which takes %.0f us "
                 "instead of %.0f",
