@@ -11,19 +11,21 @@
 #define FMA_SHARE       0.70
 #define TILE_SHARE      0.27
 #define TILE_INT8_SHARE 0.23
+#define DECODING        30.0 /* tokens whose products take as long as decoding an expert's weights */
 
 /* GPUs, measured on an H100: the share of its 3.35 TB/s at which one token streams its weights; the
  * share of its BF16 peak at which a micro-batch computes; how long a segment waits for its first
  * kernel, and a copy of nothing takes. */
 #define GPU_DECODE_SHARE  0.55
 #define GPU_PREFILL_SHARE 0.31
+#define GPU_EXPERTS_SHARE 0.10 /* the same of experts' products */
+#define SHARED_PART       0.60 /* of an equal share's time: the CPU has the experts with few tokens */
 #define UNPACK_SHARE      0.75 /* of its memory's speed, at which streamed weights are unpacked */
 #define FETCH_SHARE       0.75 /* of the link's speed, at which a kernel reads the CPU's memory */
 #define GPU_LAUNCH        6e-6
-#define GPU_EXPERTS                                                                                \
-    6e-6 /* a step of a mixture of experts more than its bytes take: they are small */
-#define COPY_LATENCY 10e-6
-#define COPY_RATE    8e9 /* through pinned memory, by one thread */
+#define GPU_EXPERTS       6e-6 /* a step of experts takes more than its bytes do: they are small */
+#define COPY_LATENCY      10e-6
+#define COPY_RATE         8e9 /* through pinned memory, by one thread */
 
 /* A GPU of which nothing is known. */
 #define GPU_READ  500e9
@@ -48,13 +50,19 @@ double ts_speed_flops(const ts_plan_device *d)
 /* Operations a second of a micro-batch's products with this weight on the CPU. */
 static double cpu_rate(const ts_plan *p, const ts_weight *w, const ts_probe *r)
 {
+    const double each = (double)(TS_SPEED_TOKENS * w->used) / (double)w->e; /* of an expert */
     if (!w->experts && ts_kset_on_int8_tiles(w->kset, p->int8_prefill, TS_SPEED_TOKENS))
         return r->tile_int8 * TILE_INT8_SHARE;
     if (ts_kset_on_tiles(w->kset, p->int8_prefill, TS_SPEED_TOKENS))
-        return r->tile_bf16 * TILE_SHARE;
+        return r->tile_bf16 * TILE_SHARE * (w->experts ? each / (each + DECODING) : 1);
     if (w->kset->prep->act == TS_ACT_F32)
         return r->fma * FMA_SHARE;
     return r->int8 * (p->int8_prefill ? INT8_SHARE : EXACT_SHARE);
+}
+
+static double gpu_rate(const ts_plan_device *d, const ts_weight *w)
+{
+    return ts_speed_flops(d) * (w->experts ? GPU_EXPERTS_SHARE : GPU_PREFILL_SHARE);
 }
 
 size_t ts_speed_copy_bytes(const ts_step *copy)
@@ -136,7 +144,7 @@ static ts_stream_rates stream_rates(const ts_plan *p, const ts_model *m, const t
             if (w[i]->device != 0)
                 continue;
             cpu += flops / cpu_rate(p, w[i], r);
-            gpu += flops / (ts_speed_flops(d) * GPU_PREFILL_SHARE);
+            gpu += flops / gpu_rate(d, w[i]);
             experts += w[i]->experts ? flops / cpu_rate(p, w[i], r) : 0;
             bytes += w[i]->experts ? (double)w[i]->bytes : 0;
         }
@@ -146,7 +154,7 @@ static ts_stream_rates stream_rates(const ts_plan *p, const ts_model *m, const t
     if (p->stream.shares && experts > 0) { /* both sides are done at once */
         const double come = bytes / ts_speed_link(d);
         const double rest = layers * (double)p->stream.bytes / ts_speed_link(d) - come;
-        gpu = (gpu > rest ? gpu : rest) + come * experts / (come + experts);
+        gpu = (gpu > rest ? gpu : rest) + SHARED_PART * come * experts / (come + experts);
     }
     for (int i = 0; i < TS_STREAM_RATES; i++) {
         out.cpu[i] = cpu / layers;
@@ -173,8 +181,7 @@ static double prefill(const ts_plan *p, const ts_model *m, const ts_probe *cpu)
             continue;
         }
         const double flops = 2.0 * (double)w->n * (double)w->k * (double)(n * w->used);
-        seconds += flops / (w->device ? ts_speed_flops(&p->dev[w->device]) * GPU_PREFILL_SHARE
-                                      : cpu_rate(p, w, cpu));
+        seconds += flops / (w->device ? gpu_rate(&p->dev[w->device], w) : cpu_rate(p, w, cpu));
     }
     const int64_t size = n / batches;
     const ts_stream_rates rates = stream_rates(p, m, cpu, size);
