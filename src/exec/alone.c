@@ -27,6 +27,8 @@ static bool is_shared(const ts_steps *s, size_t i, size_t stop, shared *out)
 {
     const ts_step *v = s->v;
     size_t j = i;
+    if (!to_cpu(&v[i])) /* most steps of a token */
+        return false;
     *out = (shared){0};
     for (bool known = false; j < stop && (to_cpu(&v[j]) || (!known && v[j].op == TS_OP_SHARE)); j++)
         if (v[j].op == TS_OP_SHARE) {
@@ -37,7 +39,7 @@ static bool is_shared(const ts_steps *s, size_t i, size_t stop, shared *out)
         } else {
             out->copy[out->n_copies++] = j;
         }
-    if (!out->share || out->share == i)
+    if (!out->share)
         return false;
     out->there = out->cpu = j;
     while (out->cpu < stop && (v[out->cpu].device != 0 || v[out->cpu].op == TS_OP_COPY))
