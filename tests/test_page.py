@@ -52,10 +52,15 @@ class Tab(Page):
         super().reload()
         check(self.until("!document.querySelector('#main').inert"), "the page doesn't start again", self.errors)
 
-    def say(self, text, wait=True):
-        self.js("document.querySelector('#message').focus()")
-        n = len(self.mock.requests)
+    def write(self, text):
+        """Types into the message, which may not be shown yet: the plan goes away in a task of its own."""
+        check(self.until("(document.querySelector('#message').focus(), document.activeElement.id === 'message')"),
+              "nothing can be typed into the message:", self.focus())
         self.text(text)
+
+    def say(self, text, wait=True):
+        n = len(self.mock.requests)
+        self.write(text)
         self.key("Enter")
         if wait:
             self.idle(text)
@@ -577,8 +582,7 @@ def keys(browser, mock):
         check(t.last() == "in", t.last())
         # another key from now on: the question is answered as soon as it is given
         mock.key = "other"
-        t.js("document.querySelector('#message').focus()")
-        t.text("echo second")
+        t.write("echo second")
         t.key("Enter")
         check(t.until("document.querySelector('#ask-key').open"), "asks again")
         t.text("other")
@@ -701,8 +705,7 @@ def kept(browser, mock):
               "nothing of it is left")
 
         # what is being typed survives a reload
-        t.js("document.querySelector('#message').focus()")
-        t.text("half a thou")
+        t.write("half a thou")
         t.reload()
         check(t.until("document.querySelector('#message').value === 'half a thou'"), "a draft")
         t.js("document.querySelector('#message').value = ''; document.querySelector('#message').dispatchEvent(new Event('input'))")
@@ -975,8 +978,7 @@ def phone(browser, mock):
             t.until("document.querySelector('#model').innerText")
             check(t.js("matchMedia('(pointer: coarse)').matches && innerWidth === 360"), "a phone")
             # Enter is a new line there; the button sends
-            t.js("document.querySelector('#message').focus()")
-            t.text("echo a")
+            t.write("echo a")
             t.key("Enter")
             t.text("b")
             t.click("#send")
@@ -1006,8 +1008,7 @@ def phone(browser, mock):
 
 
 def by_button(t, text):
-    t.js("document.querySelector('#message').focus()")
-    t.text(text)
+    t.write(text)
     t.click("#send")
     t.idle(text)
 
@@ -1127,8 +1128,7 @@ def real(browser, _):
                 t.key("Escape")
 
                 def ask(text):
-                    t.js("document.querySelector('#message').focus()")
-                    t.text(text)
+                    t.write(text)
                     t.key("Enter")
                     t.idle(text)
 
@@ -1145,10 +1145,9 @@ def real(browser, _):
                 t.js("document.querySelector('#s-max_tokens').select()")
                 t.text("900")
                 t.key("Escape")
-                t.js("document.querySelector('#message').focus()")
-                t.text("Go on")
+                t.write("Go on")
                 t.key("Enter")
-                t.until("document.querySelector('[aria-busy=true] .stats')?.textContent")
+                t.until(f"document.querySelector('[aria-busy=true] .stats')?.textContent || {IDLE}")  # it may be over already
                 t.key("Escape")
                 t.idle()
                 check(t.note() in ("Stopped.", "The answer reached the limit of tokens."), t.note())
