@@ -55,10 +55,11 @@ static void say_split(const ts_engine *e)
 {
     for (int i = 1; i < e->plan.n_devices; i++) {
         const ts_plan_device *d = &e->plan.dev[i];
-        ts_logf(&e->log, TS_LOG_INFO, "%s%s%s: %lld of %lld layers, %.2f GiB of weights", d->name,
-                e->gpus.n ? ", " : "", e->gpus.n ? e->gpus.info[i - 1].name : "",
-                (long long)d->n_blocks, (long long)e->m->hp.n_layer,
-                (double)d->packed / (double)(1 << 30));
+        if (d->used)
+            ts_logf(&e->log, TS_LOG_INFO, "%s%s%s: %lld of %lld layers, %.2f GiB of weights",
+                    d->name, e->gpus.n ? ", " : "", e->gpus.n ? e->gpus.info[i - 1].name : "",
+                    (long long)d->n_blocks, (long long)e->m->hp.n_layer,
+                    (double)d->packed / (double)(1 << 30));
     }
 }
 
@@ -198,8 +199,10 @@ static void name_gpus(const ts_engine *e, char *out, size_t n)
 {
     size_t at = 0;
     for (int i = 1; i < e->plan.n_devices && at < n; i++)
-        at += (size_t)snprintf(out + at, n - at, "%s%s%s%s", i > 1 ? ", " : "", e->plan.dev[i].name,
-                               e->gpus.n ? " " : "", e->gpus.n ? e->gpus.info[i - 1].name : "");
+        if (e->plan.dev[i].used)
+            at +=
+                (size_t)snprintf(out + at, n - at, "%s%s%s%s", at ? ", " : "", e->plan.dev[i].name,
+                                 e->gpus.n ? " " : "", e->gpus.n ? e->gpus.info[i - 1].name : "");
 }
 
 void ts_engine_get_info(const ts_engine *e, ts_engine_info *info)

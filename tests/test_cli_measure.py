@@ -217,7 +217,7 @@ def figure(r, name):
 def oracle(f32):
     """llama-perplexity -m f32.gguf -f alice.txt -c 64 -b 64 --chunks 3 says 17185.2624. (This model adds
     BOS: with the text's own tokens in its place it would be far off.)"""
-    ppl, _ = estimates(good("perplexity", "-m", f32, "-f", TEXT, "-c", 64, "--chunks", 3))
+    ppl, _ = estimates(good("perplexity", "-m", f32, "-f", TEXT, "-c", 64, "--chunks", 3, "--no-amx"))
     check(abs(ppl / 17185.2624 - 1) < 1e-3, ppl)
 
 
@@ -227,7 +227,8 @@ def perplexity(folder, model, other, foreign):
     chunks = [float(x) for x in re.findall(r"\[\d\]([\d.]+),", r.out)]
     ppl, error = estimates(r)
     check(len(chunks) == 3 and chunks[-1] == ppl and 0 < error < ppl, r)
-    check(good(*args, "-m", model, "-ub", 7).out == r.out, "micro-batches show")
+    same = [good(*args, "-m", model, "--no-amx", *ub).out for ub in ((), ("-ub", 7))] # tiles have many tokens only
+    check(same[0] == same[1], "micro-batches show")
     counts = folder.name("stats.json")
     r2 = good(*args, "-m", model, "--stats", "--stats-json", counts)
     check(r2.out == r.out and "matrix FLOPs on tiles" in r2.err, r2)

@@ -83,7 +83,7 @@ def plans(model):
         cpu = "ffn_gate" in w["name"] or w["name"] == "blk.0.ffn_up.weight" or not w["name"].startswith("blk.")
         check((w["device"] == "CPU") == cpu, w)
     out = good("plan", "-m", model, "-ngl", 1, env=GPU).out
-    check("CUDA0" in out and "KV cache, 1" in out and "2 copies between devices" in out, out)
+    check("CUDA0" in out and "KV cache, 2" in out and "2 copies between devices" in out, out)
 
 
 def bench(model):

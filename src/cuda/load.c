@@ -145,7 +145,7 @@ static void list_weights(upload *u, ts_model *m)
             u->items[u->n++] = (item){dst, w->source->data, w->source->size, w != m->token_embd};
         w->data = dst;
         ts_logf(u->opt->log, TS_LOG_DEBUG, "%s: %s %lld x %lld, %s, source, %zu bytes",
-                w->source->name, ts_type_get(w->source->type)->name, (long long)w->n,
+                ts_weight_name(w), ts_type_get(w->source->type)->name, (long long)w->n,
                 (long long)w->k, d->at->name, w->bytes);
     }
 }

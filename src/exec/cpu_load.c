@@ -261,7 +261,7 @@ static void hand_out(ts_device *d, ts_model *m, const ts_log *log)
         w->data = packs(w) ? d->packed + w->offset : w->source->data;
         if (packs(w))
             drop_source(m, w);
-        ts_logf(log, TS_LOG_DEBUG, "%s: %s %lld x %lld, %s, %s, %zu bytes", w->source->name,
+        ts_logf(log, TS_LOG_DEBUG, "%s: %s %lld x %lld, %s, %s, %zu bytes", ts_weight_name(w),
                 ts_type_get(w->source->type)->name, (long long)w->n, (long long)w->k,
                 w->kset ? ts_isa_name(w->kset->isa) : "lookup",
                 packs(w) ? w->kset->layout : "source", w->bytes);

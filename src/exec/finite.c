@@ -23,12 +23,12 @@ size_t ts_finite_floats(const ts_plan *p)
 /* What a step reads beside buffers: "", or a clause with the names of its tensors. */
 static void tensors(const ts_model *m, const ts_step *st, char *out, size_t n)
 {
-    const char *name = st->w ? st->w->source->name : NULL;
+    const char *name = st->w ? ts_weight_name(st->w) : NULL;
     for (size_t i = 0; i < m->n_vectors && !name; i++)
         if (m->vectors[i].v == st->vec && m->vectors[i].source)
             name = m->vectors[i].source->name;
     snprintf(out, n, "%s%s%s%s", name ? " with " : "", name ? name : "", st->w2 ? " and " : "",
-             st->w2 ? st->w2->source->name : "");
+             st->w2 ? ts_weight_name(st->w2) : "");
 }
 
 /* The batch's row of the step's row i. */

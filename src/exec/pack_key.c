@@ -71,7 +71,7 @@ static ts_status hash_layouts(uint64_t *h, const ts_model *m, ts_error *err)
                         w->bytes};
         *h = ts_hash64(v, sizeof v, *h);
         *h = ts_hash64(ks->layout, strlen(ks->layout), *h);
-        *h = ts_hash64(w->source->name, strlen(w->source->name), *h);
+        *h = ts_hash64(ts_weight_name(w), strlen(ts_weight_name(w)), *h);
         size_t first = 0; /* with this kernel set */
         while (m->weights[first].device || m->weights[first].kset != ks)
             first++;

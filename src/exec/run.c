@@ -15,7 +15,8 @@
 void ts_devices_close(ts_devices *d)
 {
     for (int i = d->n; i-- > 0;)
-        d->be[i]->close(d->dev[i]);
+        if (d->dev[i])
+            d->be[i]->close(d->dev[i]);
     d->n = 0;
 }
 
@@ -40,6 +41,8 @@ static ts_status load(ts_devices *d, ts_model *m, const ts_load_options *opt, ts
     /* the CPU last: packing for it takes long, and accelerators may refuse */
     for (int i = d->n; i-- > 0;) {
         ts_load_options o = *opt;
+        if (!d->dev[i])
+            continue;
         p.begin += p.share;
         p.share = d->n == 1 ? 1 : all > 0 ? (double)d->plan->dev[i].packed / all : 0;
         if (o.progress) {
@@ -61,7 +64,8 @@ ts_status ts_devices_open(ts_devices *out, const ts_backend *const be[], const t
     ts_status s = TS_OK;
     for (int i = 0; i < plan->n_devices && !s; i++) {
         out->be[i] = be[i];
-        s = be[i]->open(&out->dev[i], plan, i, m, err);
+        if (plan->dev[i].used)
+            s = be[i]->open(&out->dev[i], plan, i, m, err);
         if (!s)
             out->n++;
     }
@@ -77,7 +81,8 @@ ts_status ts_devices_open(ts_devices *out, const ts_backend *const be[], const t
 void ts_run_close(ts_run *r)
 {
     for (int i = r->d ? r->d->n : 0; i-- > 0;) /* the CPU's memory last, which others may use */
-        r->d->be[i]->state_close(r->state[i]);
+        if (r->state[i])
+            r->d->be[i]->state_close(r->state[i]);
     free(r->on_stream);
     free(r->kv);
     free(r->order);
@@ -133,6 +138,8 @@ ts_status ts_run_open(ts_run *out, const ts_devices *d, bool check_finite, ts_er
     const void *mem = NULL;
     size_t bytes = 0;
     for (int i = 0; i < d->n && !s; i++) {
+        if (!d->dev[i])
+            continue;
         s = d->be[i]->state_open(&r.state[i], d->dev[i], err);
         if (i == 0 && !s)
             d->be[0]->buffers(r.state[0], &mem, &bytes);
@@ -150,7 +157,7 @@ ts_status ts_run_settle(ts_run *r, ts_error *err)
 {
     ts_status s = TS_OK;
     for (int i = 1; i < r->d->n && !s; i++)
-        if (r->d->be[i]->settle)
+        if (r->state[i] && r->d->be[i]->settle)
             s = r->d->be[i]->settle(r->state[i], err);
     return s;
 }
@@ -286,7 +293,8 @@ ts_status ts_run_hidden(ts_run *r, int64_t i, float *out, ts_error *err)
 void ts_run_set_stats(ts_run *r, bool on)
 {
     for (int i = 0; i < r->d->n; i++)
-        r->d->be[i]->set_stats(r->state[i], on);
+        if (r->state[i])
+            r->d->be[i]->set_stats(r->state[i], on);
     r->copies = (ts_work){.name = "copy"};
     r->stats = on;
 }
@@ -296,7 +304,7 @@ size_t ts_run_stats(const ts_run *r, ts_work out[TS_MAX_WORK])
     size_t n = 0;
     for (int i = 0; i < r->d->n; i++) {
         ts_work w[TS_MAX_WORK];
-        const size_t more = r->d->be[i]->stats(r->state[i], w);
+        const size_t more = r->state[i] ? r->d->be[i]->stats(r->state[i], w) : 0;
         for (size_t j = 0; j < more && n < TS_MAX_WORK; j++) {
             out[n] = w[j];
             out[n++].device = r->d->plan->dev[i].name;

@@ -14,7 +14,7 @@ typedef struct ts_devices {
     ts_stream_rates rates;
     int n;
     const ts_backend *be[TS_MAX_DEVICES];
-    ts_device *dev[TS_MAX_DEVICES];
+    ts_device *dev[TS_MAX_DEVICES]; /* NULL: the plan uses it for nothing */
 } ts_devices;
 
 /* Opens the plan's devices, be[i] being device i's backend, and loads their weights. On failure

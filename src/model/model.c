@@ -472,6 +472,7 @@ static ts_weight *gather_stack(ts_loader *ld, int64_t i, const char *what, int64
     m->n_parts += (size_t)m->hp.moe.n_expert;
     ts_weight *w = stack(ld, parts[0], n, k);
     w->parts = parts;
+    snprintf(w->gathered, sizeof w->gathered, "blk.%lld.ffn_%s_exps.weight", (long long)i, what);
     return w;
 }
 

@@ -20,12 +20,14 @@ typedef struct ts_weight {
     /* Of a stack whose matrices are tensors of their own: these, [e], of which source is the first;
      * else NULL. */
     const ts_tensor *const *parts;
+    char gathered[48]; /* then the name that the stack would have, in newer files */
     int64_t n, k;
     int64_t e;    /* matrices; 1 unless it is a stack                        */
     int64_t used; /* of them by one token                                    */
     bool experts; /* they are a layer's experts, of which tokens choose      */
     /* written by the plan and the load */
     int device;          /* of the plan's devices; 0 is the CPU               */
+    int asked;           /* the device that a pattern has for it; -1: none    */
     const ts_kset *kset; /* NULL: only rows are looked up, in the source      */
     const ts_kset *home; /* while it is placed on the stream device: the CPU's; else NULL */
     size_t bytes;        /* packed, or of the source when nothing is packed   */
@@ -33,6 +35,11 @@ typedef struct ts_weight {
     const void *data;    /* packed (or source); NULL until loaded             */
     char reason[96];
 } ts_weight;
+
+static inline const char *ts_weight_name(const ts_weight *w)
+{
+    return w->parts ? w->gathered : w->source->name;
+}
 
 /* Bytes of a weight: in its source, packed by its kernel set, and of them those that one token
  * reads where it is. */

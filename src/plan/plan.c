@@ -7,17 +7,13 @@
 #include "base/cpu.h"
 #include "cpu/ops.h"
 #include "cpu/route.h"
-#include "plan/speed.h"
+#include "plan/fit.h"
 
 #define DEFAULT_CTX    4096
 #define DEFAULT_SHARES 4 /* timelines that there is so much for */
 #define DEFAULT_UBATCH 512
 #define ALIGN          64  /* of everything in the CPU's arena and among the buffers */
 #define ACCEL_ALIGN    256 /* of weights on accelerators                             */
-
-/* Of a CPU whose bandwidth isn't known yet while a plan is made: much, so that what is moved away
- * from it for it is worth it on any. */
-#define TYPICAL_READ 300e9
 
 /* Sizes are sums and products of numbers from a stranger's file and from options. They saturate:
  * what doesn't fit 64 bits doesn't fit the machine either and is refused with the rest. */
@@ -193,13 +189,25 @@ static ts_status check_memory(const ts_plan *p, uint64_t memory, ts_error *err)
         memory ? "there" : "free");
 }
 
-/* The first accelerator that doesn't hold what it should; 0: all do. */
-static int overfull(const ts_plan *p)
+int ts_plan_overfull(const ts_plan *p)
 {
     for (int i = 1; i < p->n_devices; i++)
         if (needs(&p->dev[i]) > p->dev[i].memory)
             return i;
     return 0;
+}
+
+ts_status ts_plan_refuse(const ts_plan *p, int device, ts_error *err)
+{
+    const ts_plan_device *d = &p->dev[device];
+    char streamed[48] = "";
+    if (d->stream)
+        snprintf(streamed, sizeof streamed, ", streamed weights %.2f", gib(d->stream));
+    return ts_fail(err, TS_NO_MEMORY,
+                   "%s would have to hold %.2f GiB (weights %.2f, KV cache of %lld layers %.2f, "
+                   "buffers %.2f%s) and has room for %.2f",
+                   d->name, gib(needs(d)), gib(d->packed), (long long)ts_plan_kv_layers(p, device),
+                   gib(d->kv), gib(d->buffers), streamed, gib(d->memory));
 }
 
 static ts_status check_option(int64_t v, int64_t max, const char *what, ts_error *err)
@@ -265,6 +273,27 @@ static void say_latent(const ts_plan *p, const ts_model *m, const ts_log *log)
                 (long long)m->hp.v_dim);
 }
 
+/* Weights that aren't where a pattern has them: the first, and how many there are. */
+static void say_patterns(const ts_plan *p, const ts_model *m, const ts_log *log)
+{
+    const ts_weight *one = NULL;
+    size_t n = 0;
+    for (size_t i = 0; i < m->n_weights; i++)
+        if (m->weights[i].asked >= 0 && m->weights[i].asked != m->weights[i].device && n++ == 0)
+            one = &m->weights[i];
+    if (!one)
+        return;
+    char more[48] = "";
+    if (n > 1)
+        snprintf(more, sizeof more, "; so do %zu others", n - 1);
+    ts_logf(log, TS_LOG_WARN, "%s stays on %s, though a pattern has it on %s: %s%s",
+            ts_weight_name(one), p->dev[one->device].name, p->dev[one->asked].name,
+            one == m->token_embd ? "its rows are looked up in the file"
+            : one->experts       ? "there are no kernels for such experts there"
+                                 : "it goes with its layer's K and V",
+            more);
+}
+
 /* What was done otherwise than asked, once it is sure that there is a plan. */
 static void say_changes(const ts_plan *p, const ts_model *m, const ts_plan_options *o,
                         const ts_log *log)
@@ -277,20 +306,24 @@ static void say_changes(const ts_plan *p, const ts_model *m, const ts_plan_optio
                 "a context of %lld is more than the %lld the model was trained for",
                 (long long)p->n_ctx_seq, (long long)m->hp.n_ctx_train);
     if (o->stream == TS_STREAM_ON && o->split.n_accels && !p->stream.device)
-        ts_logf(
-            log, TS_LOG_WARN,
-            "streaming was asked for, but no layer has weights on the CPU that can be streamed");
+        ts_logf(log, TS_LOG_WARN, "streaming was asked for, but %s",
+                o->split.kv_on_cpu ? "it isn't done with K and V kept in main memory"
+                                   : "no layer has weights on the CPU that can be streamed");
+    say_patterns(p, m, log);
     if (!o->split.kv_on_cpu)
         say_latent(p, m, log);
 }
 
-/* Does any step run elsewhere than on the CPU? */
-static bool any_accel(const ts_steps *s)
+/* Which devices any step runs on, or copies from: a bit each. */
+static unsigned devices_used(const ts_steps *s)
 {
-    for (size_t i = 0; i < s->n; i++)
-        if (s->v[i].device)
-            return true;
-    return false;
+    unsigned bits = 1; /* the CPU, in any case */
+    for (size_t i = 0; i < s->n; i++) {
+        bits |= 1u << s->v[i].device;
+        if (s->v[i].op == TS_OP_COPY)
+            bits |= 1u << s->v[i].from;
+    }
+    return bits;
 }
 
 static ts_plan_device accel_device(const ts_accel *a)
@@ -306,10 +339,9 @@ static ts_plan_device accel_device(const ts_accel *a)
                             .flops = a->flops};
 }
 
-/* The plan with this on accelerators; `p` has the options. */
-static ts_status split_at(ts_plan *p, ts_placing what, ts_model *m, const ts_split *split,
-                          ts_error *err)
+ts_status ts_plan_at(ts_plan *p, ts_placing what, ts_model *m, const ts_split *split, ts_error *err)
 {
+    ts_steps_free(&p->steps);
     p->placing = what;
     p->stream = (ts_stream){.mode = p->stream.mode};
     p->n_gpu_layers = what.layers + (what.layers == m->hp.n_layer && what.output);
@@ -324,17 +356,21 @@ static ts_status split_at(ts_plan *p, ts_placing what, ts_model *m, const ts_spl
     s = ts_steps_make(&p->steps, m, err);
     if (s)
         return s;
-    if (!any_accel(&p->steps) && p->stream.mode != TS_STREAM_ON)
+    if (devices_used(&p->steps) == 1 && p->stream.mode != TS_STREAM_ON)
         p->n_devices = 1;
     count_layers(p, m);
     if (p->stream.mode != TS_STREAM_OFF && (s = ts_plan_stream(p, m, split, err))) {
         ts_plan_free(p);
         return s;
     }
-    if (!any_accel(&p->steps))
+    const unsigned used = devices_used(&p->steps);
+    if (used == 1)
         p->n_devices = 1;
-    for (int i = 0; i < p->n_devices; i++)
-        size_session(p, i, m);
+    for (int i = 0; i < p->n_devices; i++) {
+        p->dev[i].used = used >> i & 1;
+        if (p->dev[i].used)
+            size_session(p, i, m);
+    }
     if (p->stream.device)
         p->dev[p->stream.device].stream = stream_bytes(&p->stream);
     return TS_OK;
@@ -370,147 +406,6 @@ static void use_rest(ts_plan *p, const ts_model *m)
     d->stream = stream_bytes(t);
 }
 
-static ts_status refuse(const ts_plan *p, int device, ts_error *err)
-{
-    const ts_plan_device *d = &p->dev[device];
-    return ts_fail(err, TS_NO_MEMORY,
-                   "%s would have to hold %.2f GiB (weights %.2f, KV cache of %lld layers %.2f, "
-                   "buffers %.2f) and has room for %.2f",
-                   d->name, gib(needs(d)), gib(d->packed), (long long)d->n_layers, gib(d->kv),
-                   gib(d->buffers), gib(d->memory));
-}
-
-/* split_at, and whether all have room for it: *full is 0, or who has not. */
-static ts_status try_split(ts_plan *p, ts_placing what, ts_model *m, const ts_split *split,
-                           int *full, ts_error *err)
-{
-    ts_steps_free(&p->steps);
-    ts_status s = split_at(p, what, m, split, err);
-    *full = s ? 0 : overfull(p);
-    return s;
-}
-
-/* Beside so many layers, what is worth having of the output matrix and a part of one more block.
- * *best is what a step takes with what is found so far. */
-static ts_status fill_rest(ts_plan *p, ts_placing *found, ts_model *m, const ts_split *split,
-                           ts_error *err)
-{
-    const double read = split->cpu_read > 0 ? split->cpu_read : TYPICAL_READ;
-    double best = ts_speed_decode(p, read);
-    const ts_placing base = *found;
-    for (int output = 0; output < 2; output++)
-        for (int ffn = TS_FFN_NONE; ffn <= TS_FFN_ALL; ffn++) {
-            const ts_placing c = {base.layers, output, (ts_ffn)ffn, base.cpu_experts};
-            if (ts_placing_compare(c, base) <= 0 || (ffn && c.layers == m->hp.n_layer) ||
-                (split->below && ts_placing_compare(c, *split->below) >= 0))
-                continue;
-            int full;
-            ts_status s = try_split(p, c, m, split, &full, err);
-            if (s)
-                return s;
-            const double seconds = ts_speed_decode(p, read);
-            if (full || seconds >= best)
-                continue;
-            best = seconds;
-            *found = c;
-        }
-    return TS_OK;
-}
-
-static bool may_be(ts_placing c, const ts_split *split)
-{
-    return !split->below || ts_placing_compare(c, *split->below) < 0;
-}
-
-/* All blocks, and the experts of as many as fit: a byte of attention or of what all tokens share is
- * read for every token, one of an expert for n_used of n_expert. *full: it doesn't fit even without
- * any expert. */
-static ts_status split_experts(ts_plan *p, bool output, ts_model *m, const ts_split *split,
-                               int *full, ts_error *err)
-{
-    ts_placing c = {.layers = m->hp.n_layer, .output = output};
-    int64_t low = 0, high = m->hp.n_layer; /* low - 1 doesn't fit or may not be; high: who knows */
-    *full = 1;
-    c.cpu_experts = high;
-    if (!may_be(c, split))
-        return TS_OK;
-    ts_status s = try_split(p, c, m, split, full, err);
-    if (s || *full)
-        return s;
-    while (low < high) {
-        int over = 0;
-        c.cpu_experts = (low + high) / 2;
-        const bool may = may_be(c, split);
-        if (may && (s = try_split(p, c, m, split, &over, err)))
-            return s;
-        if (may && !over)
-            high = c.cpu_experts;
-        else
-            low = c.cpu_experts + 1;
-    }
-    c.cpu_experts = high;
-    return try_split(p, c, m, split, full, err);
-}
-
-/* All, or as many layers as fit and then what else: layers gain in prefill too, the output matrix
- * and one block's feed-forward weights in decode only (docs/ARCHITECTURE.md). */
-static ts_status split_automatically(ts_plan *p, ts_model *m, const ts_split *split, ts_error *err)
-{
-    const bool experts = m->hp.moe.n_expert && !split->n_cpu_moe;
-    const ts_placing all = {.layers = m->hp.n_layer, .output = true}, none = {0};
-    for (ts_placing c = all;; c = (ts_placing){.layers = c.layers - !c.output}) {
-        int full = 0;
-        if (experts && c.layers == all.layers) {
-            ts_status s = split_experts(p, c.output, m, split, &full, err);
-            if (s || !full)
-                return s;
-            continue;
-        }
-        c.cpu_experts = experts && c.layers ? m->hp.n_layer : 0;
-        if (split->below && ts_placing_compare(c, *split->below) >= 0 &&
-            ts_placing_compare(c, none) > 0)
-            continue;
-        ts_status s = try_split(p, c, m, split, &full, err);
-        if (s || (!full && c.output))
-            return s;
-        if (full && c.layers > 0)
-            continue;
-        if (full)
-            return refuse(p, full, err);
-        ts_placing found = c;
-        s = fill_rest(p, &found, m, split, err);
-        return s ? s : try_split(p, found, m, split, &full, err);
-    }
-}
-
-/* As many layers on accelerators as asked for, or as fit. */
-static ts_status split_model(ts_plan *p, ts_model *m, const ts_split *split, ts_stream_mode stream,
-                             ts_error *err)
-{
-    const int64_t n = m->hp.n_layer, want = split->n_gpu_layers;
-    ts_placing what = {.layers = want < n ? want : n, .output = want > n};
-    int full = 0;
-    ts_status s;
-    p->stream.mode = stream;
-    if (split->n_accels && want == TS_GPU_LAYERS_AUTO) {
-        s = split_automatically(p, m, split, err);
-    } else {
-        what = split->n_accels ? what : (ts_placing){0};
-        s = try_split(p, what, m, split, &full, err);
-        if (!s && full && p->stream.device && stream == TS_STREAM_AUTO) { /* it fits without? */
-            p->stream.mode = TS_STREAM_OFF;
-            s = try_split(p, what, m, split, &full, err);
-        }
-        if (!s && full)
-            s = refuse(p, full, err);
-    }
-    if (!s)
-        use_rest(p, m);
-    if (s)
-        ts_plan_free(p);
-    return s;
-}
-
 ts_status ts_plan_make(ts_plan *out, ts_model *m, const ts_plan_options *opt, const ts_log *log,
                        ts_error *err)
 {
@@ -520,9 +415,13 @@ ts_status ts_plan_make(ts_plan *out, ts_model *m, const ts_plan_options *opt, co
         return s;
     ts_rope_for(&m->rope, p.n_ctx_seq);
     ts_rope_for(&m->rope_swa, p.n_ctx_seq);
-    s = split_model(&p, m, &opt->split, opt->stream, err);
-    if (s)
+    p.stream.mode = opt->stream;
+    s = ts_plan_fit(&p, m, &opt->split, err);
+    if (s) {
+        ts_plan_free(&p);
         return s;
+    }
+    use_rest(&p, m);
     s = check_memory(&p, opt->memory, err);
     if (s) {
         ts_plan_free(&p);

@@ -28,6 +28,7 @@ typedef struct ts_plan_device {
     const char *name;          /* "CPU", or the accelerator's                             */
     const ts_accel_kind *kind; /* NULL: the CPU                                     */
     int ordinal;               /* as the accelerator has it                         */
+    bool used;                 /* by a step; an accelerator that isn't, isn't opened */
     ts_isa isa;                /* the widest of its kernel sets                     */
     int n_threads;
     int64_t n_blocks;         /* whose weights it holds, but for patterns                */

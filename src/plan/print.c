@@ -124,9 +124,10 @@ static void text_speed(const ts_plan *p, ts_speed s, const ts_probe *r, ts_sb *o
         ts_sb_printf(out, ", %.0f GFLOP/s bf16 on tiles", r->tile_bf16 / 1e9);
     for (int i = 1; i < p->n_devices; i++) {
         const ts_plan_device *d = &p->dev[i];
-        ts_sb_printf(out, "; %s: %.1f MiB a token, %.0f GB/s read, %.1f GB/s link, %.0f TFLOPS",
-                     d->name, mib(d->step_weights), ts_speed_read(d) / 1e9, ts_speed_link(d) / 1e9,
-                     ts_speed_flops(d) / 1e12);
+        if (d->used)
+            ts_sb_printf(out, "; %s: %.1f MiB a token, %.0f GB/s read, %.1f GB/s link, %.0f TFLOPS",
+                         d->name, mib(d->step_weights), ts_speed_read(d) / 1e9,
+                         ts_speed_link(d) / 1e9, ts_speed_flops(d) / 1e12);
     }
     ts_sb_str(out, ")\n");
 }
@@ -156,7 +157,7 @@ void ts_plan_text(const ts_plan *p, const ts_model *m, const ts_probe *r, ts_sb 
         const int at = w->e > 1 ? snprintf(shape, sizeof shape, "%lld x ", (long long)w->e) : 0;
         snprintf(shape + at, sizeof shape - (size_t)at, "%lld x %lld", (long long)w->n,
                  (long long)w->k);
-        ts_sb_printf(out, "%-28s %-6s %15s %-6s %-6s %-10s %10.2f  %s\n", w->source->name,
+        ts_sb_printf(out, "%-28s %-6s %15s %-6s %-6s %-10s %10.2f  %s\n", ts_weight_name(w),
                      ts_type_get(w->source->type)->name, shape, p->dev[w->device].name,
                      kset_name(p, w), layout_name(w), mib(w->bytes), w->reason);
     }
@@ -177,10 +178,14 @@ void ts_plan_text(const ts_plan *p, const ts_model *m, const ts_probe *r, ts_sb 
     ts_sb_printf(out, "%-34s %12.2f\n", "all buffers and scratch", mib(p->dev[0].buffers));
     for (int i = 1; i < p->n_devices; i++) {
         const ts_plan_device *d = &p->dev[i];
+        if (!d->used) {
+            ts_sb_printf(out, "\n%-34s %12s\n", d->name, "not used");
+            continue;
+        }
         ts_sb_printf(out, "\n%-34s %12s\n", d->name, "MiB");
         ts_sb_printf(out, "%-34s %12.2f\n", "weights", mib(d->packed));
-        ts_sb_printf(out, "KV cache, %-7lld layers             %12.2f\n", (long long)d->n_layers,
-                     mib(d->kv));
+        ts_sb_printf(out, "KV cache, %-7lld layers             %12.2f\n",
+                     (long long)ts_plan_kv_layers(p, i), mib(d->kv));
         ts_sb_printf(out, "%-34s %12.2f\n", "buffers and work", mib(d->buffers));
         if (p->stream.device == i)
             ts_sb_printf(out, "%-34s %12.2f\n", "streamed weights, under way", mib(d->stream));
@@ -213,7 +218,7 @@ void ts_plan_json(const ts_plan *p, const ts_model *m, const ts_probe *r, ts_sb 
     for (size_t i = 0; i < m->n_weights; i++) {
         const ts_weight *w = &m->weights[i];
         ts_sb_str(out, i ? ",\n{\"name\":" : "\n{\"name\":");
-        ts_sb_json_str(out, w->source->name, strlen(w->source->name));
+        ts_sb_json_str(out, ts_weight_name(w), strlen(ts_weight_name(w)));
         ts_sb_printf(
             out,
             ",\"type\":\"%s\",\"shape\":[%lld,%lld],\"device\":\"%s\",\"kernel_set\":\"%s\","
@@ -227,10 +232,15 @@ void ts_plan_json(const ts_plan *p, const ts_model *m, const ts_probe *r, ts_sb 
                  "],\n\"buffers\":{\"packed_bytes\":%zu,\"source_bytes\":%zu,\"session_bytes\":%zu,"
                  "\"list\":[",
                  p->dev[0].packed, p->dev[0].source, p->dev[0].buffers);
+    size_t kv = 0, listed = 0;
+    for (int i = 0; i < p->n_devices; i++)
+        kv += p->dev[i].kv;
     for (size_t i = 0; i < p->steps.n_bufs; i++) {
         const ts_buffer *b = &p->steps.bufs[i];
+        if (!(b->devices & 1))
+            continue;
         ts_sb_printf(out, "%s\n{\"name\":\"%s\",\"rows\":\"%s\",\"prepared\":%s,\"bytes\":%zu}",
-                     i ? "," : "", b->name, b->domain == TS_OUT_ROWS ? "wanted" : "all",
+                     listed++ ? "," : "", b->name, b->domain == TS_OUT_ROWS ? "wanted" : "all",
                      b->prep ? "true" : "false", ts_plan_buffer_bytes(p, 0, (ts_buf)i));
     }
     ts_sb_str(out, "]},\n\"devices\":[");
@@ -266,8 +276,8 @@ void ts_plan_json(const ts_plan *p, const ts_model *m, const ts_probe *r, ts_sb 
                  t->device ? "\"" : "", t->device ? p->dev[t->device].name : "null",
                  t->device ? "\"" : "", (long long)t->n_layers, t->bytes,
                  (size_t)t->pieces * t->piece, (long long)p->n_gpu_layers, kv_type(p),
-                 (long long)p->n_ctx, p->dev[0].kv, p->n_threads, (long long)p->n_ubatch,
-                 ts_isa_name(p->isa), p->steps.n_main, s.prefill_tps, s.decode_tps,
-                 r ? r->read / 1e9 : 0, r ? r->int8 / 1e9 : 0, r ? r->fma / 1e9 : 0,
-                 r ? r->tile_int8 / 1e9 : 0, r ? r->tile_bf16 / 1e9 : 0);
+                 (long long)p->n_ctx, kv, p->n_threads, (long long)p->n_ubatch, ts_isa_name(p->isa),
+                 p->steps.n_main, s.prefill_tps, s.decode_tps, r ? r->read / 1e9 : 0,
+                 r ? r->int8 / 1e9 : 0, r ? r->fma / 1e9 : 0, r ? r->tile_int8 / 1e9 : 0,
+                 r ? r->tile_bf16 / 1e9 : 0);
 }

@@ -38,6 +38,15 @@ int ts_layer_weights(const ts_layer *l, ts_weight *out[TS_LAYER_WEIGHTS])
     return n;
 }
 
+/* The accelerator that is the first to have layers: what is another's only by default is its. */
+int ts_split_first(const ts_split *s)
+{
+    for (int a = 0; a < s->n_accels; a++)
+        if (s->accels[a].share > 0)
+            return 1 + a;
+    return 1;
+}
+
 /* Every weight of a layer is where the layer is. */
 static void place_layer(ts_layer *l, int device)
 {
@@ -67,14 +76,15 @@ static ts_status override(const ts_override *o, ts_model *m, size_t *found, ts_e
     int rc = match ? PCRE2_ERROR_NOMATCH : PCRE2_ERROR_NOMEMORY;
     for (size_t i = 0; i < m->n_weights && match; i++) {
         ts_weight *w = &m->weights[i];
-        rc = pcre2_match(re, (PCRE2_SPTR)w->source->name, strlen(w->source->name), 0, 0, match,
-                         NULL);
+        const char *name = ts_weight_name(w);
+        rc = pcre2_match(re, (PCRE2_SPTR)name, strlen(name), 0, 0, match, NULL);
         if (rc < 0 && rc != PCRE2_ERROR_NOMATCH)
             break;
         if (rc < 0)
             continue;
         ++*found;
         w->device = o->device;
+        w->asked = o->device;
     }
     pcre2_match_data_free(match);
     pcre2_code_free(re);
@@ -84,31 +94,23 @@ static ts_status override(const ts_override *o, ts_model *m, size_t *found, ts_e
     return TS_OK;
 }
 
-/* Experts' weights of the first n layers: one more pattern. */
-static ts_status keep_experts(int64_t n, ts_model *m, ts_error *err)
+/* Experts of a layer to the CPU. */
+static void keep_experts(ts_layer *l)
 {
-    ts_sb sb = {0};
-    if (n < m->hp.n_layer) {
-        ts_sb_str(&sb, "^blk\\.(");
-        for (int64_t i = 0; i < n; i++)
-            ts_sb_printf(&sb, "%s%lld", i ? "|" : "", (long long)i);
-        ts_sb_str(&sb, ")\\.");
-    }
-    ts_sb_str(&sb, "ffn_(up|down|gate)_exps");
-    size_t found = 0;
-    ts_status s = sb.failed ? ts_fail(err, TS_NO_MEMORY, "no memory for a pattern")
-                            : override(&(ts_override){sb.s, 0}, m, &found, err);
-    ts_sb_free(&sb);
-    if (!s && !found)
-        return ts_fail(err, TS_BAD_ARG,
-                       "weights of experts are to stay on the CPU, but the model has no experts%s",
-                       n < m->hp.n_layer ? " in these layers" : "");
-    return s;
+    ts_weight *const w[] = {l->gate_exps, l->up_exps, l->down_exps};
+    for (int i = 0; i < 3; i++)
+        if (w[i])
+            w[i]->device = 0;
 }
 
 static ts_status take_patterns(const ts_split *s, ts_model *m, ts_error *err)
 {
-    ts_status st = s->n_cpu_moe ? keep_experts(s->n_cpu_moe, m, err) : TS_OK;
+    ts_status st = TS_OK;
+    if (s->n_cpu_moe && !m->hp.moe.n_expert)
+        return ts_fail(err, TS_BAD_ARG,
+                       "weights of experts are to stay on the CPU, but the model has no experts");
+    for (int64_t i = 0; i < m->hp.n_layer && i < s->n_cpu_moe; i++)
+        keep_experts(&m->layers[i]);
     for (size_t i = 0; i < s->n_overrides && !st; i++) {
         size_t found = 0;
         st = override(&s->overrides[i], m, &found, err);
@@ -142,13 +144,8 @@ static void place_experts(ts_model *m, int64_t keep)
         for (end = begin; end < n && m->layers[end].device == m->layers[begin].device;)
             end++;
         const int64_t some = ((end - begin) * keep + n - 1) / n;
-        for (int64_t i = begin; i < begin + some; i++) {
-            ts_weight *const w[] = {m->layers[i].gate_exps, m->layers[i].up_exps,
-                                    m->layers[i].down_exps};
-            for (int j = 0; j < 3; j++)
-                if (w[j])
-                    w[j]->device = 0;
-        }
+        for (int64_t i = begin; i < begin + some; i++)
+            keep_experts(&m->layers[i]);
     }
 }
 
@@ -160,15 +157,20 @@ bool ts_attends_latent(const ts_accel_kind *kind, const ts_model *m, const ts_la
 ts_status ts_split_place(const ts_split *s, ts_placing what, ts_model *m, ts_error *err)
 {
     const int64_t n = m->hp.n_layer, first = s->n_accels ? n - what.layers : n;
-    for (size_t i = 0; i < m->n_weights; i++)
+    for (size_t i = 0; i < m->n_weights; i++) {
         m->weights[i].device = 0;
+        m->weights[i].asked = -1;
+    }
     for (int64_t i = 0; i < n; i++)
         place_layer(&m->layers[i], i < first ? 0 : accel_of(s, i - first, what.layers));
     place_experts(m, what.cpu_experts);
     if (s->n_accels && what.output)
-        m->output->device = s->main ? s->main : what.layers ? m->layers[n - 1].device : 1;
+        m->output->device = s->main       ? s->main
+                            : what.layers ? m->layers[n - 1].device
+                                          : ts_split_first(s);
     if (s->n_accels && first > 0)
-        place_ffn(&m->layers[first - 1], what.ffn, first < n ? m->layers[first].device : 1);
+        place_ffn(&m->layers[first - 1], what.ffn,
+                  first < n ? m->layers[first].device : ts_split_first(s));
     ts_status st = take_patterns(s, m, err);
     if (st)
         return st;

@@ -82,8 +82,11 @@ typedef struct ts_split {
 } ts_split;
 
 /* Writes w->device and the layers' device, kv_device and kv_index, whatever s->n_gpu_layers is.
- * TS_BAD_ARG: a pattern is wrong or is found in no name, or there are no experts. */
+ * TS_BAD_ARG: a pattern is wrong or is found in no name, or there are no experts to keep. */
 ts_status ts_split_place(const ts_split *s, ts_placing what, ts_model *m, ts_error *err);
+
+/* The first accelerator that has a share of the layers, from 1. */
+int ts_split_first(const ts_split *s);
 
 /* -1, 0, 1: a is less than b, the same, more; layers count before the rest, experts come last. */
 int ts_placing_compare(ts_placing a, ts_placing b);

@@ -167,19 +167,20 @@ static void give_back(const kept *k)
 ts_status ts_plan_stream(ts_plan *p, ts_model *m, const ts_split *split, ts_error *err)
 {
     const int64_t n = m->hp.n_layer;
-    if (p->n_devices < 2 || !p->dev[1].kind->streams || split->kv_on_cpu)
+    const int device = ts_split_first(split);
+    if (p->n_devices < 2 || !p->dev[device].kind->streams || split->kv_on_cpu)
         return TS_OK;
     kept *k = ts_calloc((size_t)n, sizeof *k);
     if (!k)
         return ts_fail(err, TS_NO_MEMORY, "no memory for the step list");
-    p->stream.device = 1;
+    p->stream.device = device;
     p->stream.piece = split->stream_piece ? split->stream_piece : PIECE;
     int64_t taken = 0;
     size_t most = 0; /* bytes of a piece */
     bool leading = true, alone = true;
     for (int64_t i = 0; i < n; i++) {
         ts_layer *l = &m->layers[i];
-        const bool takes = may_stream(p, m, l, p->dev[1].kind);
+        const bool takes = may_stream(p, m, l, p->dev[device].kind);
         leading = leading && takes && near(p, l);
         p->stream.n_leading += leading;
         alone = alone && lacks_experts_alone(p, l, takes);
