@@ -54,11 +54,22 @@ static bool says_none(const char *devices)
     return devices && strcasecmp(devices, "none") == 0;
 }
 
+/* Does a pattern put weights anywhere else than on the CPU? */
+static bool names_gpu(const ts_engine_options *o)
+{
+    for (size_t i = 0; i < o->n_override_tensors; i++) {
+        const char *sep = strrchr(o->override_tensors[i], '=');
+        if (sep && strcasecmp(sep + 1, "CPU") != 0)
+            return true;
+    }
+    return false;
+}
+
 /* Has anybody asked for them? Else nothing is said where there is none. */
 static bool asked(const ts_engine_options *o)
 {
     return (o->n_gpu_layers != TS_GPU_LAYERS_DEFAULT && o->n_gpu_layers != 0) ||
-           o->stream == TS_STREAM_ON || o->n_override_tensors ||
+           o->stream == TS_STREAM_ON || names_gpu(o) ||
            (o->devices && *o->devices && !says_none(o->devices));
 }
 

@@ -507,6 +507,33 @@ static void test_alone(const char *arch, const char *type, const char *path, int
     n_cpu_moe = 0;
 }
 
+/* One of the two weights of a GLU is the CPU's: it comes, the other is there. */
+static void test_glu_apart(const char *arch, const char *path, int64_t n_layer, const ts_token *t)
+{
+    static float want[10 * 600], got[10 * 600];
+    static const char *const which[] = {"ffn_up\\.", "ffn_gate\\."};
+    ts_error err = {0};
+    ts_engine *e = NULL;
+    REQUIRE(open_streaming(&e, path, TS_ISA_REF, TS_STREAM_OFF, -1, gpu.memory, &err) == TS_OK);
+    const size_t count = timeline(e, prompts, PROMPTS, t, want);
+    ts_engine_close(e);
+    for (int i = 0; i < 2; i++) {
+        moved[0] = (ts_override){.pattern = which[i]};
+        n_moved = 1;
+        const ts_status st =
+            open_streaming(&e, path, TS_ISA_AUTO, TS_STREAM_ON, n_layer + 1, gpu.memory, &err);
+        CHECK_MSG(st == TS_OK, "%s, %s: %s", arch, which[i], err.msg);
+        n_moved = 0;
+        if (st)
+            continue;
+        CHECK(e->plan.stream.n_layers == n_layer);
+        CHECK(timeline(e, prompts, PROMPTS, t, got) == count);
+        CHECK_MSG(nmse(want, got, count) <= MANY, "%s, %s: NMSE %g", arch, which[i],
+                  nmse(want, got, count));
+        ts_engine_close(e);
+    }
+}
+
 /* The layers that stay on the CPU, streamed: packed by its kernel sets, and as the file has them;
  * with K and V of all of them on the GPU, and of one at a time. */
 static void test_streams(const char *arch, const char *type, const char *path, bool all_ways,
@@ -763,6 +790,7 @@ int main(void)
         if (i < N_ARCHS || odd)
             test_same(arch, path, n_layer, t);
         if (i == 0) {
+            test_glu_apart(arch, path, n_layer, t);
             test_loaders(path, t);
             test_graphs(path, t);
             test_no_graphs(path, t);

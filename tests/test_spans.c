@@ -38,6 +38,8 @@ typedef struct texts {
     size_t v;
 } texts;
 
+static int64_t ubatch = UBATCH; /* of the engines that are opened */
+
 static ts_engine *open_engine(const char *path, ts_isa isa, int32_t n_seqs, int64_t n_ctx,
                               int64_t layers, ts_stream_mode stream)
 {
@@ -49,7 +51,7 @@ static ts_engine *open_engine(const char *path, ts_isa isa, int32_t n_seqs, int6
     o.n_seqs = n_seqs;
     o.n_threads = n_threads;
     o.n_ctx = n_ctx;
-    o.n_ubatch = UBATCH;
+    o.n_ubatch = ubatch;
     o.n_logits = ROWS;
     o.stream = stream;
     const ts_engine_split split = {
@@ -349,6 +351,11 @@ static void test_saved(const char *arch, const char *path)
 
     e = open_engine(path, TS_ISA_REF, SEQS, 5 * LEN, 1, TS_STREAM_ON);
     CHECK(restored(&x, arch, e, file, 4) == pages);
+    ts_engine_close(e);
+    ubatch = 13; /* a page in five pieces: the file is the same */
+    e = open_engine(path, TS_ISA_REF, SEQS, 5 * LEN, 1, TS_STREAM_OFF);
+    ubatch = UBATCH;
+    CHECK(restored(&x, arch, e, file, 2) == pages);
     ts_engine_close(e);
     e = open_engine(path, TS_ISA_REF, SEQS, 2 * LEN, 99, TS_STREAM_OFF);
     CHECK(restored(&x, arch, e, file, 1) == (2 * LEN + TS_KV_PAGE - 1) / TS_KV_PAGE);

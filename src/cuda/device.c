@@ -74,7 +74,10 @@ static ts_status open_device(ts_device **out, const ts_plan *plan, int index, co
     int e;
     if ((e = ts_rt_use(d->at->ordinal)) || (e = ts_rt_stream_open(&d->stream)) ||
         (e = ts_rt_gemm_open(&d->gemm, d->stream))) {
-        ts_status s = ts_cuda_failed(d, e, "opening it", err);
+        ts_status s =
+            e == ts_rt_no_memory
+                ? ts_fail(err, TS_NO_MEMORY, "%s: its memory is too full to open it", d->at->name)
+                : ts_cuda_failed(d, e, "opening it", err);
         cuda_close(d);
         return s;
     }
@@ -107,7 +110,7 @@ static void cuda_state_close(ts_state *s)
     for (int i = 0; s->shapes && i < d->n_segments * TS_CUDA_SHAPES; i++)
         ts_rt_graph_close(s->shapes[i].graph);
     ts_cuda_kv_close(s);
-    if (s->cpu)
+    if (s->pins)
         ts_rt_unpin(s->cpu);
     ts_rt_event_close(s->has_read);
     ts_rt_free(s->mem);
@@ -180,10 +183,13 @@ static void cuda_share(ts_state *s, const void *mem, size_t bytes)
     const uintptr_t hi = ((uintptr_t)mem + bytes) / page * page;
     pthread_mutex_lock(&s->d->lock);
     int e = ts_rt_use(s->d->at->ordinal);
-    if (!e && hi > lo && !(e = ts_rt_event_open(&s->has_read)) &&
-        !(e = ts_rt_pin((const void *)lo, hi - lo))) {
-        s->cpu = (const uint8_t *)lo;
-        s->cpu_bytes = hi - lo;
+    if (!e && hi > lo && !(e = ts_rt_event_open(&s->has_read))) {
+        e = ts_rt_pin((const void *)lo, hi - lo);
+        s->pins = !e;
+        if (e == ts_rt_is_pinned) /* by the session's part on another GPU, which is closed later */
+            e = 0;
+        s->cpu = e ? NULL : (const uint8_t *)lo;
+        s->cpu_bytes = e ? 0 : hi - lo;
     }
     pthread_mutex_unlock(&s->d->lock);
     if (e)

@@ -96,6 +96,7 @@ struct ts_state {
     /* The CPU's buffers, if they are pinned, and what has been read of them. */
     const uint8_t *cpu;
     size_t cpu_bytes;
+    bool pins; /* it was this part of the session that pinned them */
     void *has_read;
     bool reading;
     int64_t alone; /* as ts_backend.stream_alone has it */

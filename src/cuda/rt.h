@@ -33,12 +33,13 @@ int ts_rt_alloc(void **p, size_t bytes);
 void ts_rt_free(void *p);
 int ts_rt_alloc_host(void **p, size_t bytes);
 void ts_rt_free_host(void *p);
-/* The same of memory that is there: whole pages, which stay pinned until unpin. */
+/* The same of memory that is there: whole pages, which stay pinned, for all GPUs, until unpin. Once
+ * only: ts_rt_is_pinned says that it was done before. */
 int ts_rt_pin(const void *p, size_t bytes);
 void ts_rt_unpin(const void *p);
 
 /* Errors that code above this one gives. */
-extern const int ts_rt_no_memory, ts_rt_bad_value;
+extern const int ts_rt_no_memory, ts_rt_bad_value, ts_rt_is_pinned;
 
 int ts_rt_stream_open(void **stream);
 void ts_rt_stream_close(void *stream);

@@ -115,6 +115,8 @@ void ts_rt_free_host(void *p)
 
 const int ts_rt_no_memory = cudaErrorMemoryAllocation, ts_rt_bad_value = cudaErrorInvalidValue;
 
+const int ts_rt_is_pinned = cudaErrorHostMemoryAlreadyRegistered;
+
 int ts_rt_pin(const void *p, size_t bytes)
 {
     const int e = (int)cudaHostRegister((void *)(uintptr_t)p, bytes,
@@ -299,7 +301,7 @@ int ts_rt_gemm_open(ts_rt_gemm **out, void *stream)
         e = (int)set_stream(g->handle, stream);
     if (e) {
         ts_rt_gemm_close(g);
-        return CUBLAS + e;
+        return e == CUBLAS_STATUS_ALLOC_FAILED ? ts_rt_no_memory : CUBLAS + e;
     }
     if ((e = ts_rt_alloc(&g->workspace, WORKSPACE))) {
         ts_rt_gemm_close(g);

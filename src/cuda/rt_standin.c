@@ -5,6 +5,7 @@
 #include "cuda/rt_standin.h"
 
 #include <malloc.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -97,17 +98,47 @@ void ts_rt_free_host(void *p)
     free(p);
 }
 
-const int ts_rt_no_memory = 2, ts_rt_bad_value = 1;
+const int ts_rt_no_memory = 2, ts_rt_bad_value = 1, ts_rt_is_pinned = 712;
+
+enum { PINS = 64 };
+static const void *pins[PINS]; /* NULL: free */
+static pthread_mutex_t pins_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static int pin(const void *p)
+{
+    int at = -1;
+    for (int i = 0; i < PINS; i++) {
+        if (pins[i] == p)
+            return ts_rt_is_pinned;
+        at = pins[i] ? at : i;
+    }
+    if (at < 0)
+        return ts_rt_no_memory;
+    pins[at] = p;
+    return 0;
+}
 
 int ts_rt_pin(const void *p, size_t bytes)
 {
-    (void)p;
-    return bytes ? call() : 1;
+    int e = bytes ? call() : ts_rt_bad_value;
+    pthread_mutex_lock(&pins_lock);
+    e = e ? e : pin(p);
+    pthread_mutex_unlock(&pins_lock);
+    return e;
 }
 
 void ts_rt_unpin(const void *p)
 {
-    (void)p;
+    bool was = false;
+    pthread_mutex_lock(&pins_lock);
+    for (int i = 0; i < PINS; i++)
+        if (pins[i] == p) {
+            pins[i] = NULL;
+            was = true;
+        }
+    pthread_mutex_unlock(&pins_lock);
+    if (!was) /* the driver would say so: nobody asks it */
+        abort();
 }
 
 /* Everything is done at once: what an event has to be is recorded before it is waited for. */

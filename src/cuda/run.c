@@ -159,7 +159,7 @@ static int products(ts_state *s, size_t i, size_t end, const ts_batch *b, int64_
         else
             p[n++] = mul_of(s, st, m, r0);
     }
-    return n ? ts_cuda_mul_run(p, n, s->d->stream) : e;
+    return e || !n ? e : ts_cuda_mul_run(p, n, s->d->stream);
 }
 
 /* `to`: the PREP whose BF16 the result becomes; NULL: floats. */

@@ -70,6 +70,13 @@ struct ts_cuda_stream {
 
 /* --- the list ------------------------------------------------------------------- */
 
+static void add(ts_cuda_stream *t, item it)
+{
+    if (t->items)
+        t->items[t->n_items] = it;
+    t->n_items++;
+}
+
 /* Adds the weights of the second list that are the CPU's. t->items NULL: they are counted. */
 static void list(ts_cuda_stream *t, const ts_plan *p, const ts_model *m)
 {
@@ -77,26 +84,18 @@ static void list(ts_cuda_stream *t, const ts_plan *p, const ts_model *m)
     t->n_items = 0;
     for (size_t i = p->steps.n_main; i < p->steps.n; i++) {
         const ts_step *st = &p->steps.v[i];
-        const bool experts = st->op == TS_OP_EXPERTS;
-        const bool product =
-            experts || st->op == TS_OP_MATMUL || st->op == TS_OP_GLU || st->op == TS_OP_HEADS;
-        if (st->device != p->stream.device || !product || st->w->device != 0)
+        if (st->device != p->stream.device)
             continue;
-        if (experts && st->layer == shared)
-            continue;
-        const ts_layer *l = experts ? &m->layers[st->layer] : NULL;
-        item it = {.w = {st->w}, .layer = st->layer};
-        if (experts) {
-            it = (item){{l->gate_exps, l->up_exps, l->down_exps}, st->layer};
-            shared = st->layer;
-        }
-        if (t->items)
-            t->items[t->n_items] = it;
-        t->n_items++;
-        if (!experts && st->w2 && st->w2->device == 0) {
-            if (t->items)
-                t->items[t->n_items] = (item){.w = {st->w2}, .layer = st->layer};
-            t->n_items++;
+        if (st->op == TS_OP_EXPERTS) {
+            const ts_layer *l = &m->layers[st->layer];
+            if (st->w->device == 0 && st->layer != shared)
+                add(t, (item){{l->gate_exps, l->up_exps, l->down_exps}, st->layer});
+            shared = st->w->device == 0 ? st->layer : shared;
+        } else if (st->op == TS_OP_MATMUL || st->op == TS_OP_GLU || st->op == TS_OP_HEADS) {
+            const ts_weight *const w[] = {st->w, st->w2};
+            for (int j = 0; j < 2; j++)
+                if (w[j] && w[j]->device == 0)
+                    add(t, (item){.w = {w[j]}, .layer = st->layer});
         }
     }
 }

@@ -169,8 +169,12 @@ static bool open_cache(ts_pack_cache *c, const ts_device *d, const ts_model *m,
     if (!o->pack_cache || !*o->pack_cache)
         return false;
     if (!d->at->packed) {
-        ts_logf(o->log, TS_LOG_WARN, "no pack cache: the %s kernel sets pack nothing of this model",
-                ts_isa_name(d->plan->isa));
+        if (d->at->step_weights)
+            ts_logf(o->log, TS_LOG_WARN,
+                    "no pack cache: the %s kernel sets pack nothing of this model",
+                    ts_isa_name(d->plan->isa));
+        else
+            ts_logf(o->log, TS_LOG_WARN, "no pack cache: the CPU has none of the weights");
         return false;
     }
     uint64_t stamp = 0;

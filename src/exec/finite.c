@@ -42,6 +42,10 @@ static ts_status found(const ts_run *r, const ts_batch *b, size_t i, ts_buf x, i
 {
     const ts_plan *p = r->d->plan;
     const ts_step *st = &p->steps.v[i];
+    const bool streamed = i >= p->steps.n_main;
+    const size_t first = streamed ? p->steps.n_main : 0;
+    const size_t of = streamed ? p->steps.n - first : p->steps.n_main;
+    const char *list = streamed ? " with streamed weights" : "";
     char with[200], layer[32] = "outside the layers", what[64];
     tensors(r->d->m, st, with, sizeof with);
     if (st->layer >= 0)
@@ -53,10 +57,11 @@ static ts_status found(const ts_run *r, const ts_batch *b, size_t i, ts_buf x, i
     if (st->op == TS_OP_EXPERTS) { /* rows of pairs, in order of experts */
         const int64_t at = row * p->steps.bufs[x].width + column;
         return ts_fail(err, TS_NOT_FINITE,
-                       "step %zu of %zu (%s%s), %s, on %s: %s in '%s', pair %lld of %lld by "
+                       "step %zu of %zu%s (%s%s), %s, on %s: %s in '%s', pair %lld of %lld by "
                        "expert, column %lld",
-                       i, p->steps.n_main, ts_op_name(st->op), with, layer, p->dev[st->device].name,
-                       what, p->steps.bufs[x].name, (long long)(at / st->d),
+                       i - first, of, list, ts_op_name(st->op), with, layer,
+                       p->dev[st->device].name, what, p->steps.bufs[x].name,
+                       (long long)(at / st->d),
                        (long long)((st->domain == TS_ALL_ROWS ? b->m : b->m_out) * p->moe.n_used),
                        (long long)(at % st->d));
     }
@@ -68,9 +73,9 @@ static ts_status found(const ts_run *r, const ts_batch *b, size_t i, ts_buf x, i
         column = used + at % used;
     }
     return ts_fail(err, TS_NOT_FINITE,
-                   "step %zu of %zu (%s%s), %s, on %s: %s in '%s', row %lld (position %lld), "
+                   "step %zu of %zu%s (%s%s), %s, on %s: %s in '%s', row %lld (position %lld), "
                    "column %lld",
-                   i, p->steps.n_main, ts_op_name(st->op), with, layer, p->dev[st->device].name,
+                   i - first, of, list, ts_op_name(st->op), with, layer, p->dev[st->device].name,
                    what, p->steps.bufs[x].name, (long long)row,
                    (long long)ts_batch_pos(b, row_of(b, st, row)), (long long)column);
 }

@@ -14,7 +14,7 @@
 #include "exec/stream.h"
 
 /* Raise it when what a page holds changes. */
-enum { FORMAT = 1 };
+enum { FORMAT = 2 };
 
 typedef struct header {
     char magic[8];
@@ -29,35 +29,41 @@ typedef struct head {
     ts_token tokens[TS_PAGE];
 } head;
 
-/* A page on its way, and its size: head, K and V of all layers, checksum. */
+/* A page on its way, and its size: head, K and V of all layers, checksum. K and V of a layer are
+ * [n_head_kv][TS_PAGE][head_dim] and [n_head_kv][TS_PAGE][v_dim], however many positions are moved
+ * at once. */
 typedef struct record {
     uint8_t *bytes;
-    size_t kv, size; /* kv: of all layers */
-    uint16_t *room;  /* for kv_get        */
-    int64_t step;    /* positions that are moved at once */
-    size_t layer;    /* halves of a position of a layer  */
+    size_t kv, size;        /* kv: of all layers */
+    uint16_t *room;         /* for what is moved */
+    int64_t step;           /* positions that are moved at once */
+    size_t layer;           /* halves of a position of a layer  */
+    int64_t heads, dims[2]; /* dims[1] 0: V is a part of K */
 } record;
+
+static void close_record(record *c)
+{
+    free(c->bytes);
+    free(c->room);
+    *c = (record){0};
+}
 
 static ts_status open_record(record *c, const ts_run *r, ts_error *err)
 {
     const ts_hparams *hp = &r->d->m->hp;
-    *c = (record){.step = r->d->plan->n_ubatch < TS_PAGE ? r->d->plan->n_ubatch : TS_PAGE};
-    c->layer = (size_t)(hp->n_head_kv * (hp->head_dim + (r->d->m->arch->latent ? 0 : hp->v_dim)));
+    *c = (record){.step = r->d->plan->n_ubatch < TS_PAGE ? r->d->plan->n_ubatch : TS_PAGE,
+                  .heads = hp->n_head_kv,
+                  .dims = {hp->head_dim, r->d->m->arch->latent ? 0 : hp->v_dim}};
+    c->layer = (size_t)(c->heads * (c->dims[0] + c->dims[1]));
     c->kv = (size_t)hp->n_layer * TS_PAGE * c->layer * sizeof(uint16_t);
     c->size = sizeof(head) + c->kv + sizeof(uint64_t);
     c->bytes = ts_calloc(c->size, 1);
     c->room = ts_calloc((size_t)c->step * c->layer, sizeof *c->room);
     if (c->bytes && c->room)
         return TS_OK;
-    free(c->bytes);
-    free(c->room);
-    return ts_fail(err, TS_NO_MEMORY, "no memory for a page of the KV cache, %zu bytes", c->size);
-}
-
-static void close_record(record *c)
-{
-    free(c->bytes);
-    free(c->room);
+    const size_t size = c->size;
+    close_record(c);
+    return ts_fail(err, TS_NO_MEMORY, "no memory for a page of the KV cache, %zu bytes", size);
 }
 
 static uint64_t mix_rope(uint64_t h, const ts_rope *rope)
@@ -86,9 +92,28 @@ static uint64_t check_record(const record *c, uint64_t i)
     return ts_hash64(c->bytes, c->size - sizeof(uint64_t), i);
 }
 
-static uint16_t *halves_of(const record *c, int64_t layer, int64_t first)
+typedef enum direction { FROM_RECORD, TO_RECORD } direction;
+
+/* Positions first..first+n-1 of a layer, from the record to c->room, or from `rows` to the record:
+ * there they are as devices have them, K and V [n_head_kv][n][..] each. */
+static void move(const record *c, int64_t layer, int64_t first, int64_t n, direction to,
+                 const uint16_t *rows)
 {
-    return (uint16_t *)(c->bytes + sizeof(head)) + (size_t)(layer * TS_PAGE + first) * c->layer;
+    uint16_t *page = (uint16_t *)(c->bytes + sizeof(head)) + (size_t)(layer * TS_PAGE) * c->layer;
+    uint16_t *room = c->room;
+    for (int kv = 0; kv < 2; kv++)
+        for (int64_t h = 0; h < c->heads; h++) {
+            const size_t some = (size_t)(n * c->dims[kv]);
+            uint16_t *at = page + (size_t)(first * c->dims[kv]);
+            if (to == TO_RECORD) {
+                memcpy(at, rows, some * sizeof *at);
+                rows += some;
+            } else {
+                memcpy(room, at, some * sizeof *at);
+                room += some;
+            }
+            page += (size_t)(TS_PAGE * c->dims[kv]);
+        }
 }
 
 /* K and V of a page from the devices. *whole: they are numbers. */
@@ -105,10 +130,9 @@ static ts_status get_page(const ts_run *r, const record *c, int32_t page, bool *
                                                c->room, &kv, err);
             if (s)
                 return s;
-            uint16_t *to = halves_of(c, l, i);
-            memcpy(to, kv, (size_t)n * c->layer * sizeof *to);
+            move(c, l, i, n, TO_RECORD, kv);
             for (size_t j = 0; j < (size_t)n * c->layer; j++)
-                *whole = *whole && (to[j] & 0x7c00) != 0x7c00;
+                *whole = *whole && (kv[j] & 0x7c00) != 0x7c00;
         }
     }
     return TS_OK;
@@ -120,8 +144,9 @@ static ts_status put_page(ts_run *r, const record *c, int32_t page, ts_error *er
         const int at = r->d->m->layers[l].kv_device;
         for (int64_t i = 0; i < TS_PAGE; i += c->step) {
             const int64_t n = TS_PAGE - i < c->step ? TS_PAGE - i : c->step;
+            move(c, l, i, n, FROM_RECORD, NULL);
             ts_status s = r->d->be[at]->kv_put(r->state[at], (int)l, (int64_t)page * TS_PAGE + i, n,
-                                               halves_of(c, l, i), err);
+                                               c->room, err);
             if (s)
                 return s;
         }

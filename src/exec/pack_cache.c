@@ -132,7 +132,7 @@ static const char *key_fault(const ts_pack_key *is, const ts_pack_key *want)
     if (is->isa != want->isa)
         return "it was made for another ISA";
     if (is->layout != want->layout || is->packed != want->packed)
-        return "it is stale: its packed layouts are not those of this program";
+        return "it is of other weights, or of other packed layouts than this program has";
     return NULL;
 }
 
