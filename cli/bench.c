@@ -59,6 +59,22 @@ static int64_t arch_int(const ts_gguf *g, const char *key, int64_t otherwise)
     return ts_gguf_get_int(g, name, 0, INT32_MAX, &v, &found, &ignored) ? otherwise : v;
 }
 
+/* The N of "blk.N."; -1: it belongs to none. */
+static int64_t block_of(const char *name)
+{
+    long n;
+    return sscanf(name, "blk.%ld.", &n) == 1 ? n : -1;
+}
+
+/* Experts of which a token chooses: a stack of them, or in old files one. */
+static bool of_expert(const char *name)
+{
+    long n, expert;
+    char what[8];
+    return strstr(name, "_exps.") ||
+           sscanf(name, "blk.%ld.ffn_%7[a-z].%ld.", &n, what, &expert) == 3;
+}
+
 static ts_status count_work(const char *path, bench_work *w, ts_error *err)
 {
     ts_gguf *g;
@@ -73,16 +89,19 @@ static ts_status count_work(const char *path, bench_work *w, ts_error *err)
         head = embd; /* tied: the embedding is the output matrix too */
     const int64_t experts = arch_int(g, "expert_count", 0);
     const int64_t used = arch_int(g, "expert_used_count", experts);
+    const int64_t layers = arch_int(g, "block_count", INT32_MAX) -
+                           arch_int(g, "nextn_predict_layers", 0); /* those aren't computed */
     *w = (bench_work){0};
     for (size_t i = 0; i < ts_gguf_n_tensors(g); i++) {
         const ts_tensor *t = ts_gguf_tensor_at(g, i);
-        uint64_t n = (uint64_t)t->ne[0] * (uint64_t)t->ne[1];
-        const bool stack = t->n_dims == 3 && t->ne[2] == experts;
-        if ((t->n_dims != 2 && !stack) || (t == embd && t != head)) /* of that one row is read */
+        uint64_t n = (uint64_t)(t->ne[0] * t->ne[1] * t->ne[2]);
+        if (t->n_dims < 2 || block_of(t->name) >= layers ||
+            (t == embd && t != head)) /* of that one row is read */
             continue;
-        if (stack)
-            n *= (uint64_t)used;
-        w->weight_bytes += stack ? t->size / (uint64_t)experts * (uint64_t)used : t->size;
+        const bool some = experts && of_expert(t->name); /* used of experts */
+        if (some)
+            n = n / (uint64_t)experts * (uint64_t)used;
+        w->weight_bytes += some ? t->size * (uint64_t)used / (uint64_t)experts : t->size;
         if (t == head)
             w->head_params = n;
         else
