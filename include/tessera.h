@@ -292,7 +292,10 @@ TS_API float *ts_session_logits(ts_session *s, size_t i);
 
 TS_API int64_t ts_session_pos(const ts_session *s); /* tokens in the timeline */
 
-/* Forgets every token from position pos on; 0 <= pos <= ts_session_pos, else TS_BAD_ARG. */
+/* Forgets every token from position pos on; 0 <= pos <= ts_session_pos, else TS_BAD_ARG. In a
+ * session with options.n_seqs what precedes pos in its page is computed again if the cache keeps
+ * the page: errors are then also those of ts_session_eval_spans, behind which the timeline ends
+ * where that page begins. */
 TS_API ts_status ts_session_rewind(ts_session *s, int64_t pos, ts_error *err);
 
 /* Ends a running eval at its next micro-batch. Async-signal-safe. */

@@ -182,12 +182,41 @@ static void test_base(const char *arch, bool scaled)
     free(want);
 }
 
+/* YaRN's bounds, both at one turn: but for the pair between them each is as it was or divided by
+ * the factor. */
+static void test_yarn(void)
+{
+    static const char key[] = "gpt-oss.rope.freq_base";
+    float base;
+    read_model("gpt-oss");
+    memcpy(&base, find(key) + strlen(key) + 4, sizeof base);
+    for (int given = 0; given < 2; given++) {
+        if (given)
+            add_float("gpt-oss.rope.scaling.yarn_beta_fast", 1);
+        write_file();
+        ts_engine *e = open_model();
+        const int64_t n = e->m->rope.n_rot / 2;
+        int between = 0, divided = 0;
+        for (int64_t i = 0; i < n; i++) {
+            const double of = e->m->rope.freq[i] * pow(base, (double)i / (double)n),
+                         factor = e->m->rope.factor;
+            const bool low = fabs(of * factor - 1) < 1e-3;
+            divided += low;
+            between += !low && fabs(of - 1) > 1e-3;
+        }
+        CHECK_MSG(given ? between <= 1 && divided > 0 : between > 1,
+                  "%d: %d pairs between, %d divided", given, between, divided);
+        ts_engine_close(e);
+    }
+}
+
 int main(void)
 {
     static const char *const qwen2[] = {"qwen2moe.expert_feed_forward_length",
                                         "qwen2moe.expert_shared_feed_forward_length"};
     static const char *const qwen3[] = {"qwen3moe.expert_feed_forward_length", NULL};
     static const char *const llama[] = {"llama.expert_feed_forward_length", NULL};
+    static const char *const v3[] = {"deepseek2.expert_gating_func", NULL};
     const int fd = mkstemp(path);
     REQUIRE(fd >= 0);
     close(fd);
@@ -195,6 +224,8 @@ int main(void)
     test_widths("qwen3moe", qwen3);
     test_widths("llama:tiny-moe", llama);
     test_widths("llama:tiny-moe-parts", llama);
+    test_widths("deepseek2:tiny-v3", v3);
+    test_yarn();
     test_base("gpt-oss", true);
     test_base("gemma2", true);
     test_base("gemma3", false);

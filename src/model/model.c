@@ -21,9 +21,12 @@ static const ts_arch *const archs[] = {
 #define MAX_DIM    ((int64_t)1 << 24)
 #define MAX_CTX    ((int64_t)1 << 31)
 
-/* Constants of the YaRN paper (arXiv:2309.00071) that GGUF files leave out. */
-#define YARN_BETA_FAST 32.0
-#define YARN_BETA_SLOW 1.0
+/* Of YaRN (arXiv:2309.00071): a scaling that blends between pairs which make more than `fast` turns
+ * within the first context and those that make fewer than `slow`. */
+typedef struct yarn {
+    double factor, n_ctx, attn_factor, fast, slow;
+} yarn;
+static const double yarn_fast = 32, yarn_slow = 1; /* the paper's, which most files leave out */
 
 void ts_load_fail(ts_loader *ld, ts_status code, const char *fmt, ...)
 {
@@ -410,10 +413,13 @@ static void load_groups(ts_loader *ld, ts_moe *e)
 void ts_load_gating(ts_loader *ld)
 {
     static const ts_gating kinds[] = {TS_GATING_SOFTMAX, TS_GATING_SIGMOID, TS_GATING_CHOSEN};
-    static const int64_t softmax = 1;
     static const double none = 0;
     ts_moe *e = &ld->m->hp.moe;
-    const int64_t kind = ts_load_int(ld, "expert_gating_func", 0, INT32_MAX, &softmax);
+    /* without the key: what has a bias for choosing alone came with the sigmoid */
+    char name[128];
+    snprintf(name, sizeof name, "blk.%lld.exp_probs_b.bias", (long long)ld->m->hp.n_layer - 1);
+    const int64_t usual = ts_gguf_tensor(ld->m->g, name) ? 2 : 1;
+    const int64_t kind = ts_load_int(ld, "expert_gating_func", 0, INT32_MAX, &usual);
     if (kind > 3)
         ts_load_fail(ld, TS_UNSUPPORTED,
                      "experts are chosen by function %lld; 1 (softmax), 2 (sigmoid) and 3 (softmax "
@@ -423,7 +429,7 @@ void ts_load_gating(ts_loader *ld)
         e->gating = kinds[kind ? kind - 1 : 0];
     const double scale = ts_load_float(ld, "expert_weights_scale", 0, 1e6, &none);
     e->scale = scale != 0 ? (float)scale : 1;
-    char name[128];
+
     full_key(ld, "expert_weights_norm", name);
     if (!ld->status)
         ld->status = ts_gguf_get_bool(ld->m->g, name, &e->renorm, NULL, ld->err);
@@ -557,18 +563,18 @@ static double yarn_dim(const ts_rope *r, double n_ctx, double rotations, double 
 }
 
 /* YaRN: interpolate the slow dimensions by 1/factor, leave the fast ones, blend between. */
-static void rope_yarn(ts_rope *r, double factor, double n_ctx, double base, double attn_factor)
+static void rope_yarn(ts_rope *r, double base, const yarn *y)
 {
-    double low = floor(yarn_dim(r, n_ctx, YARN_BETA_FAST, base));
-    double high = ceil(yarn_dim(r, n_ctx, YARN_BETA_SLOW, base));
+    double low = floor(yarn_dim(r, y->n_ctx, y->fast, base));
+    double high = ceil(yarn_dim(r, y->n_ctx, y->slow, base));
     low = fmax(low, 0);
     high = fmin(high, (double)r->n_rot - 1);
     for (int64_t i = 0; i < r->n_rot / 2; i++) {
         double ramp = ((double)i - low) / fmax(0.001, high - low);
         double keep = 1 - fmin(1, fmax(0, ramp)); /* 1 = extrapolate: leave as trained */
-        r->freq[i] = (float)(r->freq[i] * (keep + (1 - keep) / factor));
+        r->freq[i] = (float)(r->freq[i] * (keep + (1 - keep) / y->factor));
     }
-    r->mscale = (float)((factor > 1 ? 1 + 0.1 * log(factor) : 1) * attn_factor);
+    r->mscale = (float)((y->factor > 1 ? 1 + 0.1 * log(y->factor) : 1) * y->attn_factor);
 }
 
 /* LongRoPE (arXiv:2402.13753): divisors for each pair, found by search, one set for contexts up to
@@ -619,8 +625,11 @@ static void rope_scaled(ts_loader *ld, ts_rope *r, bool neox, double base)
     if (ld->status)
         return;
     if (kind.n == 4 && memcmp(kind.s, "yarn", 4) == 0) {
+        const yarn y = {factor, (double)n_ctx, attn_factor,
+                        ts_load_float(ld, "rope.scaling.yarn_beta_fast", 1e-6, 1e6, &yarn_fast),
+                        ts_load_float(ld, "rope.scaling.yarn_beta_slow", 1e-6, 1e6, &yarn_slow)};
         r->yarn = true;
-        rope_yarn(r, factor, (double)n_ctx, base, attn_factor);
+        rope_yarn(r, base, &y);
     } else if ((kind.n == 6 && memcmp(kind.s, "linear", 6) == 0) ||
                (kind.n == 8 && memcmp(kind.s, "longrope", 8) == 0)) {
         for (int64_t i = 0; i < r->n_rot / 2; i++)
