@@ -219,7 +219,7 @@ static void test_arch(const char *arch, const char *type, const char *path, bool
             how.backends = fast ? cuda : plain;
             snprintf(what, sizeof what, "%s, %d layers%s", arch, (int)how.layers,
                      fast ? "" : ", plain");
-            play(&x, what, &how, SANITIZED ? 8 : 20);
+            play(&x, what, &how, SANITIZED ? 5 : 20);
         }
         free_texts(&x);
     }

@@ -51,6 +51,26 @@ static bool run_two(rig *r, const ts_gen_options *first, const ts_gen_options *s
     return refused;
 }
 
+/* Each allocation of saving the cache. */
+static void test_save(ts_sched *s)
+{
+    static const char file[] = "sched_nomem.kv";
+    int64_t pages;
+    long k = 0;
+    for (;; k++) {
+        ts_error err = {0};
+        countdown = k;
+        const ts_status st = ts_sched_kv_save(s, file, &pages, &err);
+        countdown = -1;
+        if (st == TS_OK)
+            break;
+        CHECK_MSG(st == TS_NO_MEMORY && strstr(err.msg, "no memory") && access(file, F_OK) != 0,
+                  "allocation %ld: %d, '%s'", k, (int)st, err.msg);
+    }
+    CHECK_MSG(k > 4 && pages > 0, "%ld allocations, %d pages", k, (int)pages);
+    unlink(file);
+}
+
 static void test_generations(void)
 {
     static heard want[2];
@@ -88,6 +108,7 @@ static void test_generations(void)
     ts_sched_get_info(r.s, &info);
     CHECK_MSG(info.n_failed > 10 && info.kv.n_held == 0, "%lld failed", (long long)info.n_failed);
     printf("%ld allocations, %lld of them in steps\n", k, (long long)info.n_failed);
+    test_save(r.s);
     ts_grammar_close(g);
     close_rig(&r);
 }

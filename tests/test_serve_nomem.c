@@ -149,7 +149,7 @@ static void test_case(size_t i)
     long k = 0;
     CHECK(ask(cases[i].method, cases[i].path, cases[i].body) == 200);
     same_part(whole);
-    for (; k < 20000; k += SANITIZED && k >= 40 ? 3 : 1) {
+    for (; k < 20000; k += SANITIZED && k >= 40 ? 7 : 1) {
         countdown = k;
         int status = ask(cases[i].method, cases[i].path, cases[i].body);
         bool refused = countdown < 0;
