@@ -239,7 +239,7 @@ ts_status ts_engine_plan(const ts_engine *e, bool json, char **out, ts_error *er
         return st;
     ts_plan p = e->plan; /* with what is measured now */
     for (int i = 1; i < p.n_devices && i <= e->gpus.n; i++)
-        if (!(p.dev[i].link > 0))
+        if (p.dev[i].used && !(p.dev[i].link > 0))
             p.dev[i].link = ts_gpus_link(&e->gpus, i - 1);
     ts_sb sb = {0};
     (json ? ts_plan_json : ts_plan_text)(&p, e->m, &rates, &sb);

@@ -3,6 +3,7 @@
  * steps against steps one by one; failures of every call of the driver. Kernels run on the CPU
  * here, so this shows what is computed, not how fast. */
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -258,6 +259,57 @@ static void *call(void *arg)
     caller *c = arg;
     c->n = timeline(c->e, few, 4, c->t, c->got);
     return NULL;
+}
+
+static atomic_int unpinned; /* lines that say so */
+
+static void log_line(void *user, ts_log_level level, const char *line)
+{
+    (void)user;
+    (void)level;
+    unpinned += strstr(line, "can't be pinned") != NULL;
+}
+
+/* Two GPUs, of which each has layers, or the second none: then it isn't opened. Both copy straight
+ * from and to the CPU's buffers. */
+static void test_two_gpus(const char *path, int64_t n_layer, const ts_token *t)
+{
+    static const ts_backend *const twice[] = {&ts_backend_cuda, &ts_backend_cuda};
+    static float want[10 * 600], got[10 * 600];
+    ts_accel pair[2] = {gpu, gpu};
+    ts_error err = {0};
+    ts_engine *e = NULL;
+    ts_engine_split one = layers(n_layer + 1);
+    REQUIRE(open_engine(&e, path, &one, &err) == TS_OK);
+    const size_t count = timeline(e, few, 4, t, want);
+    ts_engine_close(e);
+    pair[1].name = "CUDA1";
+    pair[1].ordinal = 1;
+    for (int idle = 0; idle < 2; idle++) {
+        ts_engine_split split = {
+            .split = {.accels = pair, .n_accels = 2, .n_gpu_layers = n_layer + 1},
+            .backends = twice};
+        ts_engine_options o;
+        ts_engine_options_init(&o);
+        o.isa = TS_ISA_REF;
+        o.n_ctx = CTX;
+        o.n_logits = 3;
+        o.n_ubatch = 24;
+        o.n_threads = 1;
+        o.log = log_line;
+        pair[1].memory = idle ? 1000 : gpu.memory;
+        unpinned = 0;
+        const ts_status st = ts_engine_open_split(&e, path, &o, &split, &err);
+        CHECK_MSG(st == TS_OK, "%s", err.msg);
+        if (st)
+            continue;
+        CHECK((e->plan.dev[2].n_blocks > 0) == !idle && (e->devices.dev[2] != NULL) == !idle);
+        CHECK(timeline(e, few, 4, t, got) == count);
+        CHECK_MSG(memcmp(want, got, count * sizeof *want) == 0, "two GPUs: NMSE %g",
+                  nmse(want, got, count));
+        CHECK_MSG(unpinned == 0, "%d times the CPU's buffers weren't pinned", unpinned);
+        ts_engine_close(e);
+    }
 }
 
 static void test_two_sessions(const char *path, const ts_token *t)
@@ -795,6 +847,7 @@ int main(void)
             test_graphs(path, t);
             test_no_graphs(path, t);
             test_two_sessions(path, t);
+            test_two_gpus(path, n_layer, t);
             test_failures(path, 3, t);
             piece = 20000; /* fewer calls */
             test_stream_failures(path, t);

@@ -58,7 +58,7 @@ const char *ts_rt_text(int error)
 
 int ts_rt_use(int ordinal)
 {
-    return ordinal != 0;
+    return ordinal < 0 || ordinal > 1; /* two that are the same */
 }
 
 static int allocate(void **p, size_t bytes)

@@ -75,6 +75,7 @@ struct ts_sim_thread {
     int line;      /* where it waits                                  */
     const char *file;
     bool waited;            /* for the launches before                     */
+    bool begun;             /* its fiber has run                           */
     int source;             /* shuffle: the lane it reads                      */
     uint32_t in[8];         /* what it gives to its warp                       */
     uint32_t out[8];        /* what it gets                                    */
@@ -98,6 +99,7 @@ struct ts_sim_state {
     dim3 grid, block;
     uint3 block_at;
     int threads, ended, at_barrier; /* of a block */
+    int step;                       /* 1 or -1: in which order threads run */
     int barrier_line;
     void *dynamic;
     struct {
@@ -141,6 +143,7 @@ inline __attribute__((naked, noinline)) void ts_sim_switch(void ** /* save */, v
 TS_SIM_NO_ASAN inline void ts_sim_to_thread(ts_sim_thread *t)
 {
     ts_sim.cur = t;
+    t->begun = true;
 #ifdef TS_SIM_ASAN
     __sanitizer_start_switch_fiber(&ts_sim.fake, t->stack, TS_SIM_STACK);
 #endif
@@ -150,13 +153,26 @@ TS_SIM_NO_ASAN inline void ts_sim_to_thread(ts_sim_thread *t)
 #endif
 }
 
-TS_SIM_NO_ASAN inline void ts_sim_to_scheduler(void)
+/* The thread behind t in the order of this launch, if it can go on; else NULL. */
+inline ts_sim_thread *ts_sim_next(ts_sim_thread *t)
 {
-    ts_sim_thread *t = ts_sim.cur;
+    t += ts_sim.step;
+    const bool there = t >= ts_sim.thread && t < ts_sim.thread + ts_sim.threads;
+    return there && t->begun && t->wait == TS_SIM_READY ? t : NULL;
+}
+
+/* Goes to the next thread, or else to the scheduler, until it is this one's turn again. */
+TS_SIM_NO_ASAN inline void ts_sim_leave(void)
+{
+    ts_sim_thread *t = ts_sim.cur, *next = ts_sim_next(t);
+    if (next)
+        __builtin_prefetch(next[ts_sim_next(next) ? ts_sim.step : 0].sp);
 #ifdef TS_SIM_ASAN
-    __sanitizer_start_switch_fiber(&t->fake, ts_sim.stack, ts_sim.stack_bytes);
+    __sanitizer_start_switch_fiber(&t->fake, next ? next->stack : ts_sim.stack,
+                                   next ? (size_t)TS_SIM_STACK : ts_sim.stack_bytes);
 #endif
-    ts_sim_switch(&t->sp, ts_sim.sp);
+    ts_sim.cur = next ? next : t;
+    ts_sim_switch(&t->sp, next ? next->sp : ts_sim.sp);
 #ifdef TS_SIM_ASAN
     __sanitizer_finish_switch_fiber(t->fake, NULL, NULL);
 #endif
@@ -178,7 +194,7 @@ TS_SIM_NO_ASAN inline void ts_sim_fiber(void)
         if (ts_sim.at_barrier)
             ts_sim_stop("a thread has ended, and others are at __syncthreads");
         ts_sim.ended++;
-        ts_sim_to_scheduler();
+        ts_sim_leave();
     }
 }
 
@@ -241,7 +257,7 @@ inline void ts_sim_barrier(int line, const char *file)
     if (ts_sim.barrier_line != line)
         ts_sim_stop("threads are at different __syncthreads");
     if (ts_sim.at_barrier < ts_sim.threads) {
-        ts_sim_to_scheduler();
+        ts_sim_leave();
         return;
     }
     ts_sim.at_barrier = 0;
@@ -279,7 +295,7 @@ inline void ts_sim_warp(unsigned mask, ts_sim_op *op, int line, const char *file
             ts_sim_stop("lanes of one mask are at different places");
     }
     if (!all) {
-        ts_sim_to_scheduler();
+        ts_sim_leave();
         return;
     }
     if (op)
@@ -377,6 +393,7 @@ inline void ts_sim_start(dim3 grid, dim3 block, size_t shared_bytes)
         t->at.z = (unsigned)i / block.x / block.y;
     }
     bool reverse = ts_sim.launches++ % 2;
+    ts_sim.step = reverse ? -1 : 1;
     int64_t blocks = (int64_t)grid.x * grid.y * grid.z;
     for (int64_t j = 0; j < blocks; j++) {
         int64_t i = reverse ? blocks - 1 - j : j;

@@ -261,15 +261,19 @@ static ts_status fit_accels(search *q)
     ts_status s = TS_OK;
     for (q->n_used = n; q->n_used > 0 && !s; q->n_used--) {
         s = fit_layers(q);
+        if (s == TS_NO_MEMORY && best > 0) { /* fewer can't have what all have */
+            s = TS_OK;
+            break;
+        }
         const double now = s ? 0 : seconds(q);
-        if (!s && (q->n_used == q->split.n_accels || now < best * FEWER_WORTH)) {
+        if (!s && (best == 0 || now < best * FEWER_WORTH)) {
             best = now;
             n = q->n_used;
         }
-        if (q->given)
-            break;
+        if (q->given || n == 1)
+            return s;
     }
-    if (s || q->given || n == 1)
+    if (s)
         return s;
     q->n_used = n;
     return fit_layers(q);
