@@ -34,9 +34,7 @@ static ts_engine_split layers(int64_t n)
         .split = {.accels = &gpu, .n_accels = n < 0 ? 0 : 1, .n_gpu_layers = n}, .backends = cuda};
 }
 
-static ts_status open_threads(ts_engine **e, const char *path, const ts_engine_split *split,
-                              int n_threads, bool (*progress)(void *, double), void *user,
-                              ts_error *err)
+static ts_engine_options options(int n_threads)
 {
     ts_engine_options o;
     ts_engine_options_init(&o);
@@ -45,6 +43,14 @@ static ts_status open_threads(ts_engine **e, const char *path, const ts_engine_s
     o.n_ubatch = 24;
     o.n_logits = 3;
     o.n_threads = n_threads;
+    return o;
+}
+
+static ts_status open_threads(ts_engine **e, const char *path, const ts_engine_split *split,
+                              int n_threads, bool (*progress)(void *, double), void *user,
+                              ts_error *err)
+{
+    ts_engine_options o = options(n_threads);
     o.progress = progress;
     o.progress_user = user;
     o.stream = TS_STREAM_OFF;
@@ -289,13 +295,7 @@ static void test_two_gpus(const char *path, int64_t n_layer, const ts_token *t)
         ts_engine_split split = {
             .split = {.accels = pair, .n_accels = 2, .n_gpu_layers = n_layer + 1},
             .backends = twice};
-        ts_engine_options o;
-        ts_engine_options_init(&o);
-        o.isa = TS_ISA_REF;
-        o.n_ctx = CTX;
-        o.n_logits = 3;
-        o.n_ubatch = 24;
-        o.n_threads = 1;
+        ts_engine_options o = options(1);
         o.log = log_line;
         pair[1].memory = idle ? 1000 : gpu.memory;
         unpinned = 0;
