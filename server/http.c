@@ -123,8 +123,6 @@ static void count(ts_exchange *x, double seconds)
     int hundreds = x->status / 100;
     if (hundreds >= 1 && hundreds <= 5)
         atomic_fetch_add(&m->answered[i][hundreds - 1], 1);
-    if (x->status == 429)
-        atomic_fetch_add(&m->queue_full, 1);
     if (!x->job)
         return;
     ts_histogram_add(&m->whole, seconds);

@@ -85,8 +85,11 @@ enum MHD_Result ts_exchange_respond(ts_exchange *x, int status)
     return queue(x, status, r, x->preflight ? NULL : x->type ? x->type : "application/json");
 }
 
+/* Refusals are counted before they are sent: who reads one finds it in /metrics. */
 enum MHD_Result ts_exchange_refuse(ts_exchange *x)
 {
+    if (x->no.status == 429)
+        atomic_fetch_add(&x->http->service->metrics.queue_full, 1);
     ts_sb_free(&x->out);
     x->type = NULL;
     ts_refusal_json(&x->no, &x->out);
