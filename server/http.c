@@ -323,11 +323,20 @@ static void quiet(void *cls, const char *fmt, va_list ap)
     (void)cls, (void)fmt, (void)ap;
 }
 
+/* At the end nobody new comes in. MHD_quiesce_daemon isn't for that: with epoll it and a thread
+ * that serves may take the socket out of the same set, and the second one aborts the program. */
+static enum MHD_Result may_come(void *cls, const struct sockaddr *from, socklen_t n)
+{
+    const ts_http *h = cls;
+    (void)from, (void)n;
+    return atomic_load(&h->ending) ? MHD_NO : MHD_YES;
+}
+
 static ts_status start(ts_http *h, int fd, ts_error *err)
 {
     h->daemon = MHD_start_daemon(
-        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL,
-        on_request, h, MHD_OPTION_EXTERNAL_LOGGER, quiet, NULL, MHD_OPTION_LISTEN_SOCKET, fd,
+        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, may_come,
+        h, on_request, h, MHD_OPTION_EXTERNAL_LOGGER, quiet, NULL, MHD_OPTION_LISTEN_SOCKET, fd,
         MHD_OPTION_THREAD_POOL_SIZE, (unsigned)h->o.n_threads, MHD_OPTION_CONNECTION_LIMIT,
         (unsigned)h->o.max_connections, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)128 << 10,
         MHD_OPTION_CONNECTION_TIMEOUT, 0u, MHD_OPTION_UNESCAPE_CALLBACK, unescape, NULL,
@@ -412,7 +421,6 @@ void ts_http_close(ts_http *h)
     if (!h)
         return;
     if (h->daemon) {
-        MHD_socket fd = MHD_quiesce_daemon(h->daemon);
         ts_http_drain(h);
         ts_http_end(h);
         /* libmicrohttpd can't be stopped while a connection is suspended: until the step that is
@@ -423,8 +431,6 @@ void ts_http_close(ts_http *h)
             usleep(10000);
         }
         MHD_stop_daemon(h->daemon);
-        if (fd >= 0)
-            close(fd);
     }
     if (h->no_memory)
         MHD_destroy_response(h->no_memory);

@@ -167,6 +167,24 @@ static void test_case(size_t i)
     printf("%s: %ld allocations\n", cases[i].path, k);
 }
 
+/* Whoever comes at the end ends nothing but the server: two threads take no socket away twice. */
+static void test_ends(const ts_http_options *ho)
+{
+    for (int i = 0; i < 2000; i++) {
+        ts_http *http = NULL;
+        ts_error err = {0};
+        struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+        const ts_status st = ts_http_open(&http, ho, &err);
+        CHECK_MSG(st == TS_OK, "%s", err.msg);
+        REQUIRE(st == TS_OK && sscanf(ts_http_url(http), "http://127.0.0.1:%d", &port) == 1);
+        a.sin_port = htons((uint16_t)port);
+        const int fd = socket(AF_INET, SOCK_STREAM, 0);
+        REQUIRE(fd >= 0 && connect(fd, (const struct sockaddr *)&a, sizeof a) == 0);
+        ts_http_close(http);
+        close(fd);
+    }
+}
+
 int main(void)
 {
     ts_service *service = NULL;
@@ -196,6 +214,8 @@ int main(void)
         usleep(10000);
     CHECK(ts_http_in_flight(http) == 0);
     ts_http_close(http);
+    ho.n_threads = 16;
+    test_ends(&ho);
     ts_sched_get_info(r.s, &info);
     CHECK_MSG(info.n_running == 0 && info.n_waiting == 0 && info.kv.n_held == 0,
               "%lld run, %lld wait", (long long)info.n_running, (long long)info.n_waiting);
