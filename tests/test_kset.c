@@ -392,7 +392,7 @@ static void shapes(const ts_kset *s)
         for (size_t j = 0; j < sizeof ns / sizeof *ns; j++) {
             /* ref is slow; each kernel sees every (m, n) and, over them, every k */
             size_t l = (i + j) % 4;
-            if (SANITIZED && rnd_u64(&seed) % 6) /* of memory, other shapes each time */
+            if (SANITIZED && rnd_u64(&seed) % 12) /* of memory, other shapes each time */
                 continue;
             if (s->isa == TS_ISA_REF && (i + j) % 5)
                 continue;

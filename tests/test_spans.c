@@ -202,7 +202,7 @@ static void test_arch(const char *arch, const char *path, int64_t len)
     const int64_t cache = (len * 5 / 2 + TS_KV_PAGE) / TS_KV_PAGE * TS_KV_PAGE;
     char what[80];
     events all = {0};
-    const int steps = (int)((SANITIZED ? 40 : 120) * len / LEN);
+    const int steps = (int)((SANITIZED ? 40 : 80) * len / LEN);
     const ts_isa isas[] = {TS_ISA_REF, TS_ISA_AUTO};
     REQUIRE(ts_synth_tiny(path, arch, "Q8_0", false, &err) == TS_OK);
     for (int i = 0; i < 2; i++) {
