@@ -204,8 +204,8 @@ static void play(const texts *x, const char *what, const setup *how, int steps)
     close_session(s, e);
 }
 
-/* All layers on the GPU; the last one only, too. */
-static void test_arch(const char *arch, const char *type, const char *path, bool experts, bool all)
+/* With all layers on the GPU; some: with the last one only, too, and without what is fused. */
+static void test_arch(const char *arch, const char *type, const char *path, bool experts, bool some)
 {
     ts_error err = {0};
     ts_engine *e = NULL;
@@ -217,10 +217,10 @@ static void test_arch(const char *arch, const char *type, const char *path, bool
     const int64_t n_layer = e->m->hp.n_layer;
     ts_engine_close(e);
     ts_rt_no_gemm = true; /* it would multiply many tokens otherwise than few */
-    for (how.layers = all && !SANITIZED ? 1 : n_layer + 1; how.layers <= n_layer + 1;
+    for (how.layers = some && !SANITIZED ? 1 : n_layer + 1; how.layers <= n_layer + 1;
          how.layers += n_layer) {
         want_alone(&x, &how);
-        for (int fast = all && how.layers > n_layer ? 0 : 1; fast < 2; fast++) {
+        for (int fast = some && how.layers > n_layer ? 0 : 1; fast < 2; fast++) {
             how.backends = fast ? cuda : plain;
             snprintf(what, sizeof what, "%s, %d layers%s", arch, (int)how.layers,
                      fast ? "" : ", plain");

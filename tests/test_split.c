@@ -9,7 +9,7 @@
 #include "fake_device.h"
 #include "gguf/synth.h"
 
-#define CTX   121
+#define CTX   150
 #define ROOMY ((size_t)1 << 40)
 
 static const char *const archs[] = {"llama",    "qwen2",    "qwen3",     "gemma3",
@@ -119,9 +119,9 @@ static void close_reference(reference *r)
     free(r->got);
 }
 
-/* Numbers that other kernels made: each row of logits is near. Of two experts, or groups of them,
- * that are nearly level they may choose the other, which makes one row of these ten another one,
- * and moves those behind it a little. */
+/* Numbers that other kernels made: each row of logits is near. Of two experts that are nearly level
+ * they may choose the other, which makes one row of these ten another one, and moves those
+ * behind it a little. */
 static void near(const reference *r, const ts_engine *e, const char *what)
 {
     const size_t v = (size_t)e->m->hp.n_vocab;
@@ -131,7 +131,7 @@ static void near(const reference *r, const ts_engine *e, const char *what)
     for (size_t at = 0; at < r->n; at += v) {
         const double x = nmse(r->want + at, r->got + at, v);
         others += x > limit;
-        CHECK_MSG(x <= limit || (experts && x < 0.5), "%s, %s: row %zu: NMSE %g", r->arch, what,
+        CHECK_MSG(x <= limit || (experts && x < 0.1), "%s, %s: row %zu: NMSE %g", r->arch, what,
                   at / v, x);
     }
     CHECK_MSG(others <= 1, "%s, %s: %d rows are others", r->arch, what, others);
@@ -563,7 +563,7 @@ static void last_logits(ts_engine *e, const ts_token *t, bool keep, float *out)
     for (int i = 0; i < 4; i++) {
         e->devices.rates = costs(keep && i == 1);
         CHECK((ts_stream_keep(&e->plan.stream, &e->devices.rates, 40) > 0) == (keep && i == 1));
-        CHECK(ts_session_eval(s, t + (i == 0 ? CTX - 40 : 40 * (i - 1)), 40, 1, &err) == TS_OK);
+        CHECK(ts_session_eval(s, t + (i == 0 ? 110 : 40 * (i - 1)), 40, 1, &err) == TS_OK);
         if (i == 0)
             CHECK(ts_session_rewind(s, 0, &err) == TS_OK);
     }
@@ -773,7 +773,7 @@ static void test_streams(reference *r, ts_isa isa)
 /* --- K, V, several accelerators, experts ----------------------------------------- */
 
 /* K, V and attention on the CPU, weights on the accelerators: the same bits, and no KV cache there.
- */
+ * Even numbers of layers on one accelerator, odd ones on two. */
 static void test_kv_on_cpu(reference *r, ts_isa isa)
 {
     for (int n = 1; n <= 2; n++)

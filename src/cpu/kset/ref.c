@@ -6,7 +6,7 @@
 
 #define UNSANITIZED __attribute__((no_sanitize("address", "undefined", "thread")))
 
-enum { TOKENS = 64, CHUNK = 512 /* a multiple of every type's block */, PIECE = 128 };
+enum { TOKENS = 64, PIECE = 128, CHUNK = 512 }; /* CHUNK: a multiple of every type's block */
 
 /* Eight sums at a time, of which a compiler makes vectors; in double before they are long. Where
  * sanitizers looked at every number tests would do little else: mul() shows them the ends of x. */
