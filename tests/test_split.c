@@ -17,7 +17,7 @@ static const char *const archs[] = {"llama",    "qwen2",    "qwen3",     "gemma3
                                     "olmo2",    "granite",  "gemma2",    "command-r",
                                     "phi3",     "glm4moe",  "gpt-oss"};
 static const ts_backend *const fakes[] = {&fake_backend, &fake_backend};
-static uint64_t seed = 20261125;
+static uint64_t seed = 20261127;
 
 static ts_accel two[2] = {{"fake0", 0, &fake_kind, ROOMY, 0, 0, 0, 0},
                           {"fake1", 1, &fake_kind, ROOMY, 0, 0, 0, 0}};
