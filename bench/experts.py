@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """experts.py - mixtures of experts beside llama.cpp and ik_llama.cpp, in turns: on the CPU alone, with the experts on the
-CPU and the rest on a GPU, and all on the GPU. A table as Markdown: medians, and ratios to the best other engine.
+CPU and the rest on a GPU, and all on the GPU. Two tables as Markdown: medians, and ratios to the best other engine; and what
+the plan predicts, made just before each of Tessera's runs.
 
     experts.py [--rounds N] [--type TYPE] [--arch ARCH] [--preset PRESET] [--model FILE] [-o FILE]
 
@@ -46,6 +47,16 @@ def run(program, options):
     return {f"pp{x['n_prompt']}" if x["n_prompt"] else f"tg{x['n_gen']}": x["avg_ts"] for x in rows}
 
 
+def predict(model, own):
+    """{test: tokens a second} as the plan has it"""
+    r = subprocess.run([TESSERA, "plan", "-m", model, *own, "--json"], capture_output=True, text=True)
+    if r.returncode:
+        print("failed: plan", *own, r.stderr.strip().splitlines()[-1:], file=sys.stderr)
+        return {}
+    p = json.loads(r.stdout)["predicted"]
+    return {"pp512": p["prefill_tps"], "tg64": p["decode_tps"]}
+
+
 def measure(model, rounds):
     out = {}
     for i in range(rounds):
@@ -55,8 +66,12 @@ def measure(model, rounds):
             todo += [(v, [os.environ[v]], o) for v, o in others.items() if os.environ.get(v)]
             for label, program, options in todo:
                 print(f"== {time.monotonic() - BEGIN:4.0f} s  round {i + 1}", name, label, file=sys.stderr, flush=True)
+                said = predict(model, own) if label == "tessera" else {}
                 for test, tps in run(program, tests + options).items():
-                    out.setdefault(f"{name}|{test}", {}).setdefault(label, []).append(tps)
+                    by = out.setdefault(f"{name}|{test}", {})
+                    by.setdefault(label, []).append(tps)
+                    if test in said and "-ub" not in own:
+                        by.setdefault("predicted", []).append(said[test])
     return out
 
 
@@ -65,14 +80,19 @@ def table(data):
     print("| | test | Tessera | others | ratio to the best |\n|---|---|---|---|---|")
     for key, programs in data.items():
         where, test = key.split("|")
-        own = programs.pop("tessera", [])
+        own = programs.get("tessera", [])
         if not own:
             continue
         spread = f"{statistics.median(own):.0f} ({min(own):.0f} to {max(own):.0f})"
-        others = {names[k]: statistics.median(v) for k, v in programs.items()}
+        others = {names[k]: statistics.median(v) for k, v in programs.items() if k in names}
         text = ", ".join(f"{k} {v:.0f}" for k, v in others.items())
         ratio = f"{statistics.median(own) / max(others.values()):.2f}" if others else ""
         print(f"| {where} | {test} | {spread} | {text} | {ratio} |")
+    print("\n| | test | measured | predicted |\n|---|---|---|---|")
+    for key, programs in data.items():
+        if programs.get("predicted") and programs.get("tessera"):
+            got, said = (statistics.median(programs[k]) for k in ("tessera", "predicted"))
+            print(f"| {' | '.join(key.split('|'))} | {got:.0f} | {said:.0f} ({100 * (said / got - 1):+.0f} %) |")
 
 
 def main():

@@ -6,7 +6,7 @@
     hybrid.py --plot FILE > hybrid.svg                                        decode and prefill against -ngl
 
 Parts: peers (all layers on the GPU and half of them, prompts of several lengths, in turns with llama.cpp), sweep (every
-fourth -ngl, with the plan's prediction), limits (--vram-limit 2G and 4G: automatic against by hand). Without --model a
+fourth -ngl, with the plan's prediction), limits (--vram-limit 2G, 4G and none: automatic against by hand). Without --model a
 Llama of 8B parameters in Q4_0 is made by `tessera synth` in /dev/shm, or in TMPDIR.
 
     TESSERA      default: build/release/tessera
@@ -89,12 +89,12 @@ def measure_sweep(model):
 
 def measure_limits(model):
     out = []
-    for limit in ["2G", "4G"]:
-        how = ["auto"]
+    for limit in ["2G", "4G", "none"]:
+        how, more = ["auto"], [] if limit == "none" else ["--vram-limit", limit]
         while how:
             ngl = how.pop(0)
             say("limit", limit, "-ngl", ngl)
-            rows = bench(TESSERA, model, ngl, "512", 32, ["--vram-limit", limit])
+            rows = bench(TESSERA, model, ngl, "512", 32, more)
             if ngl == "auto" and rows and not any(r["limit"] == limit for r in out):
                 n = rows[0]["ngl"]  # and by hand what is near: more than fits is refused
                 how = [str(i) for i in range(max(1, n - 2), n + 2)] + ["auto"]

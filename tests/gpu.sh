@@ -397,10 +397,38 @@ memory()
     fi
 }
 
+# The other GPU has all of the model.
+one_is_full()
+{
+    count "$work/text.txt" -v -ngl all 2>"$work/err.txt" || { tail -n 3 "$work/err.txt"; return 1; }
+    cmp "$work/text.txt" "$work/want.txt" && grep 'CUDA1.*: 30 of 30 layers' "$work/err.txt"
+}
+
+# Both GPUs copy from and to the CPU's buffers themselves.
+both_pinned()
+{
+    count "$work/text.txt" -v -ngl all 2>"$work/err.txt" || { tail -n 3 "$work/err.txt"; return 1; }
+    ! grep "can't be pinned" "$work/err.txt" && grep 'CUDA0.*: [0-9]* of' "$work/err.txt" &&
+        grep 'CUDA1.*: [0-9]* of' "$work/err.txt"
+}
+
 several()
 {
     local m n
     if [ "$n_gpus" -lt 2 ]; then skip "there is one GPU: nothing to share among several"; return; fi
+    if [ -r "$smollm2" ] && ! $standin; then
+        check "text of the CPU" - count "$work/want.txt" -ngl 0
+        check "two GPUs: the same text" - same_text -ngl all
+        check "two GPUs, ffn_up on the CPU: the same text" - same_text -ngl all -ot ffn_up=CPU
+        check "two GPUs: both use the CPU's pinned buffers" - both_pinned
+        log=$logs/fill-one.log
+        if fill 20 >"$log" 2>&1; then
+            check "CUDA0 is full: the same text, by CUDA1" - one_is_full
+        else
+            fail "GPU memory filled but for 20 MiB" 0
+        fi
+        empty >>"$log"
+    fi
     for m in "${here_models[@]}"; do
         reference "$m"
         for n in $(case $m in *SmolLM2*) echo 20 31 ;; *) echo 12 19 ;; esac); do

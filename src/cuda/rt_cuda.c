@@ -10,6 +10,15 @@
 /* Errors of cuBLAS stand beside those of CUDA. */
 enum { CUBLAS = 100000 };
 
+/* The runtime keeps the error of a call that failed until it is asked for, and the next to ask is
+ * whoever launches a kernel, which works: a GPU that is full must not fail one that isn't. */
+static int done(cudaError_t e)
+{
+    if (e != cudaSuccess)
+        cudaGetLastError();
+    return (int)e;
+}
+
 int ts_rt_count(const char **why)
 {
     int n = 0;
@@ -19,16 +28,15 @@ int ts_rt_count(const char **why)
         return 0;
     }
     dlclose(driver);
-    cudaError_t e = cudaGetDeviceCount(&n);
-    *why = e == cudaSuccess ? "there is no GPU" : cudaGetErrorString(e);
-    cudaGetLastError();
-    return e == cudaSuccess ? n : 0;
+    const int e = done(cudaGetDeviceCount(&n));
+    *why = e ? ts_rt_text(e) : "there is no GPU";
+    return e ? 0 : n;
 }
 
 static double attribute(enum cudaDeviceAttr a, int ordinal)
 {
     int v = 0;
-    return cudaDeviceGetAttribute(&v, a, ordinal) == cudaSuccess ? v : 0;
+    return done(cudaDeviceGetAttribute(&v, a, ordinal)) ? 0 : v;
 }
 
 /* BF16 operations of a multiprocessor in a cycle, with sums in float and no sparsity (NVIDIA's
@@ -45,18 +53,18 @@ static double cycle_flops(int major, int minor)
 int ts_rt_get_info(int ordinal, ts_rt_info *info)
 {
     struct cudaDeviceProp p;
-    cudaError_t e = cudaGetDeviceProperties(&p, ordinal);
-    if (e == cudaSuccess)
-        e = cudaSetDevice(ordinal);
+    int e = done(cudaGetDeviceProperties(&p, ordinal));
+    if (!e)
+        e = done(cudaSetDevice(ordinal));
     /* Who waits for the GPU looks at a flag: sleeping and waking cost as much as a layer. A process
      * that has used CUDA before keeps its way. */
-    if (e == cudaSuccess && cudaSetDeviceFlags(cudaDeviceScheduleSpin) != cudaSuccess)
-        cudaGetLastError();
+    if (!e)
+        done(cudaSetDeviceFlags(cudaDeviceScheduleSpin));
     *info = (ts_rt_info){0};
-    if (e == cudaSuccess)
-        e = cudaMemGetInfo(&info->free_bytes, &info->total_bytes);
-    if (e != cudaSuccess)
-        return (int)e;
+    if (!e)
+        e = done(cudaMemGetInfo(&info->free_bytes, &info->total_bytes));
+    if (e)
+        return e;
     snprintf(info->name, sizeof info->name, "%.127s", p.name);
     info->major = p.major;
     info->minor = p.minor;
@@ -78,39 +86,35 @@ const char *ts_rt_text(int error)
 
 int ts_rt_use(int ordinal)
 {
-    return (int)cudaSetDevice(ordinal);
+    return done(cudaSetDevice(ordinal));
 }
 
 int ts_rt_alloc(void **p, size_t bytes)
 {
-    int e = (int)cudaMalloc(p, bytes);
-    if (e) {
+    const int e = done(cudaMalloc(p, bytes));
+    if (e)
         *p = NULL;
-        cudaGetLastError(); /* an allocation that fails is not a broken device */
-    }
     return e;
 }
 
 void ts_rt_free(void *p)
 {
     if (p)
-        cudaFree(p);
+        done(cudaFree(p));
 }
 
 int ts_rt_alloc_host(void **p, size_t bytes)
 {
-    int e = (int)cudaMallocHost(p, bytes);
-    if (e) {
+    const int e = done(cudaMallocHost(p, bytes));
+    if (e)
         *p = NULL;
-        cudaGetLastError();
-    }
     return e;
 }
 
 void ts_rt_free_host(void *p)
 {
     if (p)
-        cudaFreeHost(p);
+        done(cudaFreeHost(p));
 }
 
 const int ts_rt_no_memory = cudaErrorMemoryAllocation, ts_rt_bad_value = cudaErrorInvalidValue;
@@ -119,70 +123,67 @@ const int ts_rt_is_pinned = cudaErrorHostMemoryAlreadyRegistered;
 
 int ts_rt_pin(const void *p, size_t bytes)
 {
-    const int e = (int)cudaHostRegister((void *)(uintptr_t)p, bytes,
-                                        cudaHostRegisterPortable | cudaHostRegisterMapped);
-    if (e)
-        cudaGetLastError();
-    return e;
+    return done(cudaHostRegister((void *)(uintptr_t)p, bytes,
+                                 cudaHostRegisterPortable | cudaHostRegisterMapped));
 }
 
 void ts_rt_unpin(const void *p)
 {
-    cudaHostUnregister((void *)(uintptr_t)p);
+    done(cudaHostUnregister((void *)(uintptr_t)p));
 }
 
 int ts_rt_event_open(void **event)
 {
-    return (int)cudaEventCreateWithFlags((cudaEvent_t *)event, cudaEventDisableTiming);
+    return done(cudaEventCreateWithFlags((cudaEvent_t *)event, cudaEventDisableTiming));
 }
 
 void ts_rt_event_close(void *event)
 {
     if (event)
-        cudaEventDestroy(event);
+        done(cudaEventDestroy(event));
 }
 
 int ts_rt_event_record(void *event, void *stream)
 {
-    return (int)cudaEventRecord(event, stream);
+    return done(cudaEventRecord(event, stream));
 }
 
 int ts_rt_stream_wait(void *stream, void *event)
 {
-    return (int)cudaStreamWaitEvent(stream, event, 0);
+    return done(cudaStreamWaitEvent(stream, event, 0));
 }
 
 int ts_rt_event_wait(void *event)
 {
-    return (int)cudaEventSynchronize(event);
+    return done(cudaEventSynchronize(event));
 }
 
 int ts_rt_copy_rows(void *dst, size_t dst_pitch, const void *src, size_t src_pitch, size_t bytes,
                     size_t rows, void *stream)
 {
-    return (int)cudaMemcpy2DAsync(dst, dst_pitch, src, src_pitch, bytes, rows, cudaMemcpyDefault,
-                                  stream);
+    return done(
+        cudaMemcpy2DAsync(dst, dst_pitch, src, src_pitch, bytes, rows, cudaMemcpyDefault, stream));
 }
 
 int ts_rt_stream_open(void **stream)
 {
-    return (int)cudaStreamCreateWithFlags((cudaStream_t *)stream, cudaStreamNonBlocking);
+    return done(cudaStreamCreateWithFlags((cudaStream_t *)stream, cudaStreamNonBlocking));
 }
 
 void ts_rt_stream_close(void *stream)
 {
     if (stream)
-        cudaStreamDestroy(stream);
+        done(cudaStreamDestroy(stream));
 }
 
 int ts_rt_wait(void *stream)
 {
-    return (int)cudaStreamSynchronize(stream);
+    return done(cudaStreamSynchronize(stream));
 }
 
 int ts_rt_copy(void *dst, const void *src, size_t bytes, void *stream)
 {
-    return (int)cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDefault, stream);
+    return done(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDefault, stream));
 }
 
 /* --- graphs ------------------------------------------------------------------- */
@@ -194,10 +195,7 @@ struct ts_rt_graph {
 /* Of this thread alone: others may allocate meanwhile. */
 int ts_rt_record(void *stream)
 {
-    int e = (int)cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal);
-    if (e)
-        cudaGetLastError();
-    return e;
+    return done(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
 }
 
 int ts_rt_record_end(ts_rt_graph **out, void *stream)
@@ -205,15 +203,14 @@ int ts_rt_record_end(ts_rt_graph **out, void *stream)
     cudaGraph_t graph = NULL;
     ts_rt_graph *g = calloc(1, sizeof *g);
     *out = NULL;
-    int e = (int)cudaStreamEndCapture(stream, &graph);
+    int e = done(cudaStreamEndCapture(stream, &graph));
     if (!e && !g)
-        e = (int)cudaErrorMemoryAllocation;
+        e = ts_rt_no_memory;
     if (!e)
-        e = (int)cudaGraphInstantiate(&g->exec, graph, 0);
+        e = done(cudaGraphInstantiate(&g->exec, graph, 0));
     if (graph)
-        cudaGraphDestroy(graph);
-    if (e) {
-        cudaGetLastError(); /* what can't be recorded can still be launched */
+        done(cudaGraphDestroy(graph));
+    if (e) { /* what can't be recorded can still be launched */
         free(g);
         return e;
     }
@@ -223,14 +220,14 @@ int ts_rt_record_end(ts_rt_graph **out, void *stream)
 
 int ts_rt_graph_launch(ts_rt_graph *g, void *stream)
 {
-    return (int)cudaGraphLaunch(g->exec, stream);
+    return done(cudaGraphLaunch(g->exec, stream));
 }
 
 void ts_rt_graph_close(ts_rt_graph *g)
 {
     if (!g)
         return;
-    cudaGraphExecDestroy(g->exec);
+    done(cudaGraphExecDestroy(g->exec));
     free(g);
 }
 
