@@ -11,7 +11,7 @@
 #define FMA_SHARE       0.70
 #define TILE_SHARE      0.27
 #define TILE_INT8_SHARE 0.23
-#define DECODING        30.0 /* tokens whose products take as long as decoding an expert's weights */
+#define DECODING        52.0 /* tokens whose products take as long as decoding an expert's weights */
 
 /* GPUs, measured on an H100: the share of its 3.35 TB/s at which one token streams its weights; the
  * share of its BF16 peak at which a micro-batch computes; how long a segment waits for its first
@@ -19,13 +19,13 @@
 #define GPU_DECODE_SHARE  0.55
 #define GPU_PREFILL_SHARE 0.31
 #define GPU_EXPERTS_SHARE 0.10 /* the same of experts' products */
-#define SHARED_PART       0.60 /* of an equal share's time: the CPU has the experts with few tokens */
+#define SHARED_PART       0.50 /* of an equal share's time: the CPU has the experts with few tokens */
 #define UNPACK_SHARE      0.75 /* of its memory's speed, at which streamed weights are unpacked */
 #define FETCH_SHARE       0.75 /* of the link's speed, at which a kernel reads the CPU's memory */
 #define GPU_LAUNCH        6e-6
 #define GPU_EXPERTS       6e-6 /* a step of experts takes more than its bytes do: they are small */
 #define COPY_LATENCY      10e-6
-#define COPY_RATE         8e9 /* through pinned memory, by one thread */
+#define COPY_RATE         30e9 /* a kernel reads or writes pinned memory */
 
 /* A GPU of which nothing is known; of one whose bandwidth alone is: operations of BF16 a byte, of
  * which an RTX 3090 has 76, an A100 156, an H100 295. */
