@@ -118,8 +118,9 @@ typedef struct ts_engine_options {
     /* NVIDIA GPUs (docs/CLI.md). The last n_gpu_layers layers go to them, with more than the model
      * has the output matrix too, with TS_GPU_LAYERS_AUTO as many as fit; 0 uses none. A number that
      * doesn't fit is refused (TS_NO_MEMORY). Where no GPU can be used, a line of the log says why
-     * and the CPU does everything; where memory that was free is taken meanwhile, fewer layers go
-     * there, with a line too. TS_GPU_LAYERS_DEFAULT, the default, is AUTO but for that line, which
+     * and the CPU does everything; one that can't be used beside others is left out, with a line
+     * (TS_LOG_WARN) unless `devices` names some; where memory that was free is taken meanwhile,
+     * fewer layers go there, with a line too. TS_GPU_LAYERS_DEFAULT, the default, is AUTO but for that line, which
      * is then TS_LOG_DEBUG instead of TS_LOG_WARN; and 0 with TS_ISA_REF. */
     int64_t n_gpu_layers;
     size_t vram_limit; /* bytes of each GPU that may be taken; 0 = what is free, less a margin */

@@ -11,7 +11,8 @@
 
 /* --- which -------------------------------------------------------------------- */
 
-/* "CUDA0, CUDA1", or that there is none and why. */
+/* "there are CUDA0, CUDA1", and what keeps others from being there; or that there is none and why.
+ */
 static void list_gpus(const ts_gpus *g, const char *why, char *out, size_t n)
 {
     size_t at = 0;
@@ -19,13 +20,15 @@ static void list_gpus(const ts_gpus *g, const char *why, char *out, size_t n)
         snprintf(out, n, "no GPU can be used: %s", why);
     for (int i = 0; i < g->n && at < n; i++)
         at += (size_t)snprintf(out + at, n - at, "%s%s", i ? ", " : "there are ", g->name[i]);
+    if (g->n && *g->left_out && at < n)
+        snprintf(out + at, n - at, "; %s", g->left_out);
 }
 
 /* "CUDA1,CUDA0": these alone, in this order. */
 static ts_status choose_devices(ts_gpus *g, const char *names, const char *why, ts_error *err)
 {
     int order[TS_MAX_GPUS], n = 0;
-    char list[256];
+    char list[512];
     list_gpus(g, why, list, sizeof list);
     for (const char *p = names;; p++) {
         const int len = (int)strcspn(p, ",");
@@ -87,6 +90,8 @@ static ts_status find_gpus(ts_engine *e, const ts_engine_options *o, ts_error *e
         s = choose_devices(&e->gpus, o->devices, why, err);
     if (!s && !e->gpus.n)
         ts_logf(&e->log, asked(o) ? TS_LOG_WARN : TS_LOG_DEBUG, "no GPU is used: %s", why);
+    else if (!s && *e->gpus.left_out && !(o->devices && *o->devices) && o->n_gpu_layers != 0)
+        ts_logf(&e->log, TS_LOG_WARN, "not every GPU can be used: %s", e->gpus.left_out);
     return s;
 }
 

@@ -172,6 +172,28 @@ def choices(model):
     bad(["run", "-m", model, "-p", "x", "-cmoe"], "the model has no experts", env=NONE)
 
 
+def full(model):
+    """Two GPUs, the first of them or both too full to be used: who was left out is said, and the other one works."""
+    want = text(model, env=NONE).out
+    env = {**GPU, "TS_STANDIN_GPUS": "2", "TS_STANDIN_FULL": "1"}
+    says = "not every GPU can be used: GPU 0: told to fail"
+    r = text(model, "-ngl", 2, "-v", env=env)
+    check(r.out == want and r.err.count(says) == 1 and "CUDA1, stand-in: 2 of 2 layers" in r.err, r)
+    check(says in good("run", "-m", model, "-p", "Hello", "-n", 4, env=env).err)
+    for args in [["-ngl", 0], ["-ngl", 2, "-dev", "CUDA1"]]:
+        r = text(model, *args, env=env)
+        check(r.out == want and "GPU" not in r.err, args, "->", r)
+    bad(["plan", "-m", model, "-dev", "CUDA0"], "there is no device 'CUDA0' to be used; there are CUDA1; GPU 0: told to fail",
+        env=env)
+    check("CUDA1: stand-in" in good("plan", "--list-devices", env=env).out)
+    env["TS_STANDIN_FULL"] = "2"
+    r = text(model, "-ngl", 2, env=env)
+    check(r.out == want and r.err.count("no GPU is used: GPU 0: told to fail, GPU 1: told to fail") == 1, r)
+    env["TS_STANDIN_FULL"] = "0"
+    r = text(model, "-ngl", 2, "-v", env=env)
+    check(r.out == want and "GPU can" not in r.err and "CUDA0, stand-in: 1 of 2 layers" in r.err, r)
+
+
 def planned(model):
     """GPUs that aren't there."""
     h100 = "H100,78G,3000GB/s,50GB/s,900TFLOPS"
@@ -288,6 +310,7 @@ with Folder() as folder:
         lines(model)
         taken_meanwhile(model)
     choices(model)
+    full(model)
     planned(model)
     limits(model)
     streams(folder, model)

@@ -1,7 +1,8 @@
-/* rt_standin.c - rt.h without CUDA, beside the stand-in for its kernels (standin.h): one GPU whose
- * memory is this machine's. New memory holds NaN, everything queued is done at once, and products
- * are plain loops. Allocations, copies and waits count, and one of them can be told to fail. While
- * a graph is recorded (rt_record.cpp), what CUDA refuses fails here too. */
+/* rt_standin.c - rt.h without CUDA, beside the stand-in for its kernels (standin.h): one GPU, or
+ * two that are the same, whose memory is this machine's. New memory holds NaN, everything queued is
+ * done at once, and products are plain loops. Allocations, copies and waits count, and one of them
+ * can be told to fail. While a graph is recorded (rt_record.cpp), what CUDA refuses fails here too.
+ */
 #include "cuda/rt_standin.h"
 
 #include <malloc.h>
@@ -28,24 +29,27 @@ static int call(void)
     return ts_rt_recording() ? 1 : ts_rt_call();
 }
 
-int ts_rt_count(const char **why)
-{
-    *why = "";
-    return 1;
-}
-
 /* A number in the environment, for tests of the program: TS_STANDIN_ROOM is what can be allocated
- * really, TS_STANDIN_FREE what is said to be free when it is asked for a second time. */
+ * really, TS_STANDIN_FREE what is said to be free when it is asked for a second time,
+ * TS_STANDIN_GPUS how many GPUs there are, the first TS_STANDIN_FULL of them too full to be used.
+ */
 static size_t setting(const char *name, size_t otherwise)
 {
     const char *s = getenv(name);
     return s ? strtoull(s, NULL, 10) : otherwise;
 }
 
+int ts_rt_count(const char **why)
+{
+    *why = "";
+    return (int)setting("TS_STANDIN_GPUS", 1);
+}
+
 int ts_rt_get_info(int ordinal, ts_rt_info *info)
 {
     static int asked;
-    (void)ordinal;
+    if (ordinal < (int)setting("TS_STANDIN_FULL", 0))
+        return ts_rt_no_memory;
     *info = (ts_rt_info){.name = "stand-in", .total_bytes = ts_rt_memory, .major = 8};
     info->free_bytes = asked++ ? setting("TS_STANDIN_FREE", ts_rt_memory) : ts_rt_memory;
     return 0;

@@ -90,7 +90,9 @@ static void find(ts_gpus *g, const ts_gpu_plugin *p, size_t limit, char *why, si
         const int j = g->n;
         const int e = p->get_info(i, &g->info[j]);
         if (e) {
-            snprintf(why, n, "GPU %d: %s", i, p->text(e));
+            const size_t at = strlen(g->left_out);
+            snprintf(g->left_out + at, sizeof g->left_out - at, "%sGPU %d: %s", at ? ", " : "", i,
+                     p->text(e));
             continue;
         }
         snprintf(g->name[j], sizeof g->name[j], "CUDA%d", i);
@@ -103,6 +105,8 @@ static void find(ts_gpus *g, const ts_gpu_plugin *p, size_t limit, char *why, si
         g->backend[j] = p->backend;
         g->n++;
     }
+    if (count > 0 && !g->n)
+        snprintf(why, n, "%s", g->left_out);
 }
 
 void ts_gpus_open(ts_gpus *g, size_t limit, char *why, size_t n)

@@ -34,13 +34,15 @@ typedef struct ts_gpus {
     const ts_backend *backend[TS_MAX_GPUS];
     ts_rt_info info[TS_MAX_GPUS];
     char name[TS_MAX_GPUS][16]; /* "CUDA0" */
+    char left_out[256];         /* "GPU 0: out of memory": those that can't be used, beside these */
 } ts_gpus;
 
 /* Changes with the structures that program and library share. */
 uint64_t ts_gpu_abi(void);
 
 /* Finds all. limit: bytes of each that may be taken; 0: what is free but for a margin. g->n is 0
- * where none can be used, and why[n] a clause that says the reason. */
+ * where none can be used, and why[n] a clause that says the reason; with g->n, g->left_out has
+ * those of others, or is "". */
 void ts_gpus_open(ts_gpus *g, size_t limit, char *why, size_t n);
 void ts_gpus_close(ts_gpus *g);
 
