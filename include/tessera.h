@@ -120,8 +120,8 @@ typedef struct ts_engine_options {
      * doesn't fit is refused (TS_NO_MEMORY). Where no GPU can be used, a line of the log says why
      * and the CPU does everything; one that can't be used beside others is left out, with a line
      * (TS_LOG_WARN) unless `devices` names some; where memory that was free is taken meanwhile,
-     * fewer layers go there, with a line too. TS_GPU_LAYERS_DEFAULT, the default, is AUTO but for that line, which
-     * is then TS_LOG_DEBUG instead of TS_LOG_WARN; and 0 with TS_ISA_REF. */
+     * fewer layers go there, with a line too. TS_GPU_LAYERS_DEFAULT, the default, is AUTO but for
+     * the first line, which is then TS_LOG_DEBUG instead of TS_LOG_WARN; and 0 with TS_ISA_REF. */
     int64_t n_gpu_layers;
     size_t vram_limit; /* bytes of each GPU that may be taken; 0 = what is free, less a margin */
     /* "PATTERN=DEVICE": weights in whose names the pattern (PCRE2) is found go to the device, CPU,
