@@ -157,7 +157,7 @@ int ts_layer_weights(const ts_layer *l, ts_weight *out[TS_LAYER_WEIGHTS]);
 ts_status ts_plan_stream(ts_plan *p, ts_model *m, const ts_split *split, ts_error *err);
 
 /* What streaming costs, in seconds. */
-#define TS_STREAM_RATES 3
+#define TS_STREAM_RATES 4
 typedef struct ts_stream_rates {
     bool known;
     int64_t m[TS_STREAM_RATES]; /* numbers of tokens, none smaller than the one before */

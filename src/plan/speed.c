@@ -11,7 +11,7 @@
 #define FMA_SHARE       0.70
 #define TILE_SHARE      0.27
 #define TILE_INT8_SHARE 0.23
-#define DECODING        52.0 /* tokens whose products take as long as decoding an expert's weights */
+#define DECODING        30.0 /* tokens whose products take as long as decoding an expert's weights */
 
 /* GPUs, measured on an H100: the share of its 3.35 TB/s at which one token streams its weights; the
  * share of its BF16 peak at which a micro-batch computes; how long a segment waits for its first
@@ -157,7 +157,7 @@ static ts_stream_rates stream_rates(const ts_plan *p, const ts_model *m, const t
                                     int64_t tokens)
 {
     const ts_plan_device *d = &p->dev[p->stream.device];
-    ts_stream_rates out = {.known = p->stream.device != 0, .m = {tokens, tokens, tokens}};
+    ts_stream_rates out = {.known = p->stream.device != 0};
     if (!p->stream.device)
         return out;
     double cpu = 0, gpu = 0, experts = 0, bytes = 0; /* of all layers; experts: the CPU's part */
@@ -184,6 +184,7 @@ static ts_stream_rates stream_rates(const ts_plan *p, const ts_model *m, const t
         gpu = (gpu > rest ? gpu : rest) + SHARED_PART * come * experts / (come + experts);
     }
     for (int i = 0; i < TS_STREAM_RATES; i++) {
+        out.m[i] = tokens;
         out.cpu[i] = cpu / layers;
         out.gpu[i] = gpu / layers;
     }
