@@ -92,8 +92,10 @@ typedef enum ts_stream_mode { TS_STREAM_AUTO, TS_STREAM_OFF, TS_STREAM_ON } ts_s
 typedef enum ts_split_mode { TS_SPLIT_LAYER = 0, TS_SPLIT_NONE } ts_split_mode;
 
 typedef struct ts_engine_options {
-    size_t size;      /* sizeof, set by the init function                      */
-    int n_threads;    /* compute threads; 0 = one for each CPU this process may use */
+    size_t size; /* sizeof, set by the init function                      */
+    /* Compute threads; 0 = one for each CPU this process may use. Where a virtual machine's host
+     * kept some from running, which keeps all waiting, ts_engine_close logs a warning. */
+    int n_threads;
     ts_isa isa;       /* widest kernel set to use; one that is missing here is an error */
     int64_t n_ctx;    /* positions a session can hold; 0 = what the model was trained for,
                          at most 4096, and with n_seqs so many times that, at most 4 */

@@ -31,10 +31,26 @@ static void free_overrides(ts_engine *e)
     free(e->overrides);
 }
 
+/* How many threads are on average kept from running when it is worth a word: with 64 of them half a
+ * thread makes decode half as fast (docs/BENCHMARKS.md). */
+#define AWAY 0.25
+
+static void say_away(const ts_engine *e)
+{
+    const double away = ts_cpu_away(e->opened, ts_cpu_now(), e->plan.n_threads);
+    if (away >= AWAY)
+        ts_logf(&e->log, TS_LOG_WARN,
+                "the host of this virtual machine kept %.1f of %d threads from running on average, "
+                "and the others wait for them: fewer threads may be much faster",
+                away, e->plan.n_threads);
+}
+
 void ts_engine_close(ts_engine *e)
 {
     if (!e)
         return;
+    if (e->has_spare || e->devices.n)
+        say_away(e);
     if (e->has_spare)
         ts_run_close(&e->spare);
     ts_devices_close(&e->devices);
@@ -182,6 +198,7 @@ ts_status ts_engine_open_split(ts_engine **out, const char *path, const ts_engin
     if (!e)
         return ts_fail(err, TS_NO_MEMORY, "no memory for the engine");
     e->log = (ts_log){o.log, o.log_user};
+    e->opened = ts_cpu_now();
     e->check_finite = o.check_finite;
     ts_status s;
     if ((s = ts_gguf_open(&e->g, path, err)) || (s = ts_tokenizer_open(&e->tok, e->g, err)) ||

@@ -4,6 +4,7 @@
 
 #include <stdatomic.h>
 
+#include "base/cpu.h"
 #include "exec/gpu.h"
 #include "exec/run.h"
 #include "grammar/vocab.h"
@@ -23,6 +24,7 @@ struct ts_engine {
     ts_run spare;       /* the first session's state               */
     atomic_bool has_spare;
     double load_seconds;
+    ts_cpu_time opened; /* when it was */
     bool check_finite;
     _Atomic(ts_vocab *) vocab; /* the vocabulary in trees, made for the first grammar */
 };

@@ -397,11 +397,12 @@ memory()
     fi
 }
 
-# The other GPU has all of the model.
+# The others have all of the model, and a line says why.
 one_is_full()
 {
     count "$work/text.txt" -v -ngl all 2>"$work/err.txt" || { tail -n 3 "$work/err.txt"; return 1; }
-    cmp "$work/text.txt" "$work/want.txt" && grep 'CUDA1.*: 30 of 30 layers' "$work/err.txt"
+    cmp "$work/text.txt" "$work/want.txt" && grep 'not every GPU can be used: GPU 0: ' "$work/err.txt" &&
+        grep 'CUDA1, .*: [0-9]* of 30 layers' "$work/err.txt" && ! grep 'CUDA0, .*layers' "$work/err.txt"
 }
 
 # Both GPUs copy from and to the CPU's buffers themselves.
@@ -420,10 +421,10 @@ several()
         check "text of the CPU" - count "$work/want.txt" -ngl 0
         check "two GPUs: the same text" - same_text -ngl all
         check "two GPUs, ffn_up on the CPU: the same text" - same_text -ngl all -ot ffn_up=CPU
-        check "two GPUs: both use the CPU's pinned buffers" - both_pinned
+        check "two GPUs: they use the CPU's pinned buffers" - both_pinned
         log=$logs/fill-one.log
         if fill 20 >"$log" 2>&1; then
-            check "CUDA0 is full: the same text, by CUDA1" - one_is_full
+            check "CUDA0 is full: the same text, by the others" - one_is_full
         else
             fail "GPU memory filled but for 20 MiB" 0
         fi

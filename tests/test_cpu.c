@@ -1,8 +1,11 @@
 /* test_cpu.c - which kernel sets serve on machines that lack this or that, played by raw CPUID
  * leaves, XCR0 and the kernel's answer; and the sentence that says so. */
 #include <errno.h>
+#include <math.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/cpu.h"
 #include "check.h"
@@ -213,8 +216,44 @@ static void test_here(void)
            c->avx512 ? "yes" : c->why_avx512, c->amx ? "yes" : c->why_amx);
 }
 
+static double stolen_in(const char *path, const char *text)
+{
+    FILE *f = fopen(path, "w");
+    REQUIRE(f && fputs(text, f) >= 0 && fclose(f) == 0);
+    return ts_cpu_now().stolen;
+}
+
+/* What the host took, as Linux writes it, and how many threads that kept from running. */
+static void test_stolen(void)
+{
+    const double hz = (double)sysconf(_SC_CLK_TCK);
+    const char *kept = ts_cpu_stat;
+    char path[] = "/tmp/tessera-test-XXXXXX";
+    const int fd = mkstemp(path);
+    REQUIRE(fd >= 0);
+    close(fd);
+    ts_cpu_stat = path;
+    CHECK(stolen_in(path, "cpu  11 12 13 14 15 16 17 1800 19 20\ncpu0 1 2 3 4 5 6 7 8 9 10\n") ==
+          1800 / hz);
+    CHECK(stolen_in(path, "cpu  11 12 13 14 15 16 17\n") == 0); /* before Linux 2.6.11 */
+    CHECK(stolen_in(path, "cpu0 1 2 3 4 5 6 7 8\n") == 0);
+    CHECK(stolen_in(path, "") == 0);
+    unlink(path);
+    CHECK(ts_cpu_now().stolen == 0);
+    ts_cpu_stat = kept;
+    const ts_cpu_time a = ts_cpu_now();
+    CHECK(a.used > 0 && a.stolen >= 0);
+    /* a thirtieth of what 60 threads wanted: two of them */
+    const ts_cpu_time then = {5, 100};
+    CHECK(fabs(ts_cpu_away(then, (ts_cpu_time){25, 680}, 60) - 2) < 1e-9);
+    CHECK(ts_cpu_away(then, (ts_cpu_time){14.9, 100}, 60) == 0); /* too little to say */
+    CHECK(ts_cpu_away(then, (ts_cpu_time){0, 680}, 60) == 0);
+    CHECK(ts_cpu_away(then, then, 60) == 0);
+}
+
 int main(void)
 {
+    test_stolen();
     test_machines();
     test_environment();
     test_here();

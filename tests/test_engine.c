@@ -359,6 +359,47 @@ static void test_progress_and_stats(const char *path)
     close_rig(&r);
 }
 
+static void count_away(void *user, ts_log_level level, const char *line)
+{
+    int *n = user;
+    *n += level == TS_LOG_WARN && strstr(line, "threads from running") != NULL;
+}
+
+static void write_stat(const char *path, const char *ticks)
+{
+    FILE *f = fopen(path, "w");
+    REQUIRE(f && fprintf(f, "cpu  1 1 1 1 1 1 1 %s 0 0\n", ticks) > 0 && fclose(f) == 0);
+}
+
+/* When a virtual machine's host kept threads from running while the engine was open, closing it
+ * says so; else it doesn't. */
+static void test_stolen(const char *path)
+{
+    static const char *const later[] = {"1000", "1000000"};
+    const char *kept = ts_cpu_stat;
+    char stat[] = "/tmp/tessera-test-XXXXXX";
+    const int fd = mkstemp(stat);
+    REQUIRE(fd >= 0);
+    close(fd);
+    ts_cpu_stat = stat;
+    for (int i = 0; i < 2; i++) {
+        ts_error err = {0};
+        ts_engine *e = NULL;
+        ts_engine_options o;
+        int n = 0;
+        ts_engine_options_init(&o);
+        o.log = count_away;
+        o.log_user = &n;
+        write_stat(stat, "1000");
+        REQUIRE(ts_engine_open(&e, path, &o, &err) == TS_OK);
+        write_stat(stat, later[i]);
+        ts_engine_close(e);
+        CHECK_MSG(n == i, "%d lines", n);
+    }
+    ts_cpu_stat = kept;
+    unlink(stat);
+}
+
 int main(void)
 {
     ts_error err = {0};
@@ -383,6 +424,7 @@ int main(void)
         if (i == 0) {
             test_rows(path);
             test_misuse(path);
+            test_stolen(path);
             test_progress_and_stats(path);
         }
         if (WATCHED_THREADS)

@@ -6,6 +6,7 @@
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -200,4 +201,44 @@ const ts_cpu *ts_cpu_get(void)
 {
     pthread_once(&cpu_once, detect);
     return &cpu;
+}
+
+/* --- time that was stolen ---------------------------------------------------- */
+
+const char *ts_cpu_stat = "/proc/stat";
+
+static double seconds_of(struct timeval t)
+{
+    return (double)t.tv_sec + 1e-6 * (double)t.tv_usec;
+}
+
+/* The eighth number of the line of all CPUs (proc(5)), in ticks. */
+static double stolen_seconds(void)
+{
+    char line[512];
+    double ticks = 0;
+    FILE *f = fopen(ts_cpu_stat, "re");
+    if (!f)
+        return 0;
+    if (!fgets(line, sizeof line, f) || strncmp(line, "cpu ", 4) != 0 ||
+        sscanf(line + 4, "%*f %*f %*f %*f %*f %*f %*f %lf", &ticks) != 1)
+        ticks = 0;
+    fclose(f);
+    const long hz = sysconf(_SC_CLK_TCK);
+    return hz > 0 ? ticks / (double)hz : 0;
+}
+
+ts_cpu_time ts_cpu_now(void)
+{
+    struct rusage r = {0};
+    getrusage(RUSAGE_SELF, &r);
+    return (ts_cpu_time){stolen_seconds(), seconds_of(r.ru_utime) + seconds_of(r.ru_stime)};
+}
+
+double ts_cpu_away(ts_cpu_time then, ts_cpu_time now, int n_threads)
+{
+    const double stolen = now.stolen - then.stolen, used = now.used - then.used;
+    if (!(stolen >= 10) || !(used >= 0)) /* a clock's ticks, a busy moment */
+        return 0;
+    return n_threads * stolen / (stolen + used);
 }

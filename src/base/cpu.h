@@ -26,6 +26,21 @@ typedef struct ts_cpu {
 /* Asked at the first call, then kept. */
 const ts_cpu *ts_cpu_get(void);
 
+/* Seconds of CPUs. A virtual machine's host may give it fewer CPUs than it shows: a thread that is
+ * kept from running then keeps all those waiting that meet it at barriers. */
+typedef struct ts_cpu_time {
+    double stolen; /* by the host, of all CPUs since the start; 0: it doesn't say */
+    double used;   /* by this process                                           */
+} ts_cpu_time;
+
+/* Where Linux tells what was stolen, "/proc/stat"; another one for tests. */
+extern const char *ts_cpu_stat;
+
+ts_cpu_time ts_cpu_now(void);
+/* Of a process's n threads, how many were kept from running on average, of the time that it wanted
+ * since `then`. 0 when that was little altogether. */
+double ts_cpu_away(ts_cpu_time then, ts_cpu_time now, int n_threads);
+
 /* What the bundles are made from, as the processor and the kernel answer it. Detection is a pure
  * function of it, so that tests play any machine. */
 typedef struct ts_cpu_raw {
