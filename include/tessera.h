@@ -92,7 +92,7 @@ typedef enum ts_stream_mode { TS_STREAM_AUTO, TS_STREAM_OFF, TS_STREAM_ON } ts_s
 typedef enum ts_split_mode { TS_SPLIT_LAYER = 0, TS_SPLIT_NONE } ts_split_mode;
 
 typedef struct ts_engine_options {
-    size_t size; /* sizeof, set by the init function                      */
+    size_t size; /* sizeof, set by the init function */
     /* Compute threads; 0 = one for each CPU this process may use. Where a virtual machine's host
      * kept some from running, which keeps all waiting, ts_engine_close logs a warning. */
     int n_threads;

@@ -49,7 +49,7 @@ void ts_engine_close(ts_engine *e)
 {
     if (!e)
         return;
-    if (e->has_spare || e->devices.n)
+    if (e->devices.n)
         say_away(e);
     if (e->has_spare)
         ts_run_close(&e->spare);
